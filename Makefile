@@ -1,0 +1,23 @@
+# make demo: the quickstart notebook in JupyterLab.   make test: everything that is tested.
+PYTHON ?= python3
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Jupyter refuses to serve as root, as one is in many containers, unless told so.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: demo test
+demo: .venv/demo-installed
+	$(BIN)/jupyter lab notebooks/quickstart.ipynb $(AS_ROOT) $(LAB_ARGS)
+
+test: .venv/test-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env
+
+.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/%-installed: pyproject.toml | .venv
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
