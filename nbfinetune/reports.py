@@ -1,0 +1,99 @@
+"""Reports: tables and picture sheets that show themselves as text and as HTML.
+
+Every cell, title and caption is untrusted text: it is escaped in HTML.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from PIL import Image
+
+_THUMBNAIL = 128  # px
+_JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns, between a title and a footer.
+
+    Parameters
+    ----------
+    title : line above, may be empty
+    columns : the headings
+    rows : texts, one for each column; a row of one text is a line across all columns
+    footer : line below, may be empty
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    footer: str = ""
+
+    def __repr__(self) -> str:
+        widths = self._widths()
+        lines = [self.title, _text_row(self.columns, widths)]
+        lines += [_text_row(row, widths) for row in self.rows]
+        return "\n".join(line for line in [*lines, self.footer] if line)
+
+    def _widths(self) -> list[int]:
+        full = [self.columns, *(row for row in self.rows if len(row) == len(self.columns))]
+        return [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
+
+    def _repr_html_(self) -> str:
+        n = len(self.columns)
+        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
+        body = "".join(
+            f'<tr><td colspan="{n}" style="text-align:left"><b>{escape(row[0])}</b></td></tr>'
+            if len(row) == 1 < n
+            else "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        title = f'<caption style="text-align:left">{escape(self.title)}</caption>'
+        footer = f"<div>{escape(self.footer)}</div>" if self.footer else ""
+        return (
+            f"<table>{title if self.title else ''}<thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{footer}"
+        )
+
+
+def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
+    if len(row) == 1 < len(widths):
+        return row[0]
+    first, *rest = zip(row, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)]).rstrip()
+
+
+@dataclass(frozen=True)
+class PictureSheet:
+    """Pictures with a caption under each.
+
+    Parameters
+    ----------
+    pictures : RGB, of any size; shown as thumbnails
+    captions : one for each picture, also its alternative text
+    """
+
+    pictures: Sequence[Image.Image]
+    captions: Sequence[str]
+
+    def __repr__(self) -> str:
+        return f"{len(self.pictures)} pictures: {', '.join(self.captions)}"
+
+    def _repr_html_(self) -> str:
+        return "".join(map(_figure, self.pictures, self.captions))
+
+
+def _figure(picture: Image.Image, caption: str) -> str:
+    thumbnail = picture.copy()
+    thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
+        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(caption)}">'
+        f'<figcaption style="overflow-wrap:anywhere">{escape(caption)}</figcaption></figure>'
+    )
