@@ -1,0 +1,206 @@
+"""Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from nbfinetune import checkpoint, fitting, layer_groups, prediction
+from nbfinetune.callbacks import Callback
+from nbfinetune.data import ImageDataLoaders
+from nbfinetune.layer_groups import LayerGroup
+from nbfinetune.metrics import Metric, metric_name
+from nbfinetune.recorder import Recorder
+from nbfinetune.reports import Table
+from nbfinetune.rng import RngState, get_rng_state, seeded_rng
+from nbfinetune.transforms import ImageTransforms
+
+_MOMENTUM = 0.9  # until a cycle sets it (fastai's)
+_AMP = ("auto", "bf16", "fp16", "off")
+
+
+class Learner:
+    """A model with its data, its layer groups and what trains them.
+
+    Parameters
+    ----------
+    dls : has `train` and `valid`, loaders of (inputs, targets) with a length, and `vocab`;
+        None for prediction only
+    model : gives logits [n, c]
+    groups : layer groups from input to head, lists of modules; default: one group, the model
+    loss_func : (logits, targets) -> mean loss; default: cross entropy
+    metrics : a function (preds, targets) -> float, or several; preds are probabilities
+    lr : learning rate where a fit is given none (fastai's default, 1e-3)
+    wd : weight decay, decoupled, of all parameters but biases and norms (fastai's 0.01)
+    moms : momentum at the start, the middle and the end of a cycle (fastai's)
+    train_bn : True is fastai's rule: norm layers of frozen groups stay trainable and statistics
+        move. False: frozen groups are fixed altogether, and the BatchNorm statistics of all groups
+        but the head stay as they are, also unfrozen
+    transforms : from uint8 batches to the model's inputs; None: batches are inputs already
+    amp : mixed precision: "bf16", "fp16", "off", or "auto" = the best a CUDA device has, else off
+    accumulate : batches whose gradients are averaged for one optimizer step
+    clip_grad : largest norm of the gradient, None = any
+    device : "cuda", "mps" or "cpu"; default: the first of these that there is
+    cbs : callbacks of every fit
+    seed : of all random numbers of the fits; the same seed gives the same losses on a CPU
+    config : what is needed to build the model again, for `export`
+
+    Attributes
+    ----------
+    recorder : the history
+    frozen : number of groups that are frozen
+    """
+
+    def __init__(
+        self,
+        dls: ImageDataLoaders | None,
+        model: nn.Module,
+        *,
+        groups: Sequence[LayerGroup] | None = None,
+        loss_func: Callable[[Tensor, Tensor], Tensor] | None = None,
+        metrics: Metric | Sequence[Metric] = (),
+        lr: float = 1e-3,
+        wd: float = 0.01,
+        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
+        train_bn: bool = True,
+        transforms: ImageTransforms | None = None,
+        amp: str = "auto",
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        device: str | torch.device | None = None,
+        cbs: Sequence[Callback] = (),
+        seed: int = 42,
+        config: dict | None = None,
+    ) -> None:
+        if amp not in _AMP:
+            raise ValueError(f"amp is {amp!r}; it must be one of {', '.join(_AMP)}")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
+        self.device = torch.device(device or _best_device())
+        self.dls, self.model = dls, model.to(self.device).eval()
+        self.groups = [list(group) for group in groups or [[model]]]
+        layer_groups.check_groups(model, self.groups)
+        self.loss_func = (loss_func or nn.CrossEntropyLoss()).to(self.device)
+        self.metrics = [metrics] if callable(metrics) else list(metrics)
+        self.lr, self.wd, self.moms, self.train_bn = lr, wd, moms, train_bn
+        self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
+        self.amp = _best_amp(self.device) if amp == "auto" else amp
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
+        self.cbs, self.recorder = list(cbs), Recorder()
+        self.vocab: list[str] | None = getattr(dls, "vocab", None)
+        self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
+        self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
+        self._rng: RngState | None = None
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The column titles of the metrics."""
+        return [metric_name(metric) for metric in self.metrics]
+
+    @property
+    def progress(self) -> float:
+        """Share of the fit's training batches that came before this one, in [0, 1)."""
+        return (self.epoch + self.iter / self.n_iter) / self.n_epoch
+
+    def prepare(self, x: Tensor, *, training: bool) -> Tensor:
+        """The inputs of a batch as the model takes them, on its device."""
+        x = x.to(self.device, non_blocking=True)
+        if self.transforms is None:
+            return x
+        return self.transforms.train(x) if training else self.transforms.valid(x)
+
+    def autocast(self) -> torch.autocast:
+        """The context of mixed precision for a forward pass."""
+        dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp != "off")
+
+    def freeze_to(self, n: int, *, quiet: bool = False) -> None:
+        """Train layer groups n and above only, and forget the optimizer's momentum (as fastai).
+
+        Parameters
+        ----------
+        n : group number, counted from the end if negative: 0 = all train, -1 = only the head
+        quiet : do not warn if that changes nothing
+
+        Raises
+        ------
+        ValueError
+            If there is no such group.
+        """
+        changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
+        self.frozen = n % len(self.groups)
+        self.opt.zero_grad()
+        self.opt.state.clear()
+        if not changed and not quiet:
+            warn(f"nothing changed: {self.frozen_text()}", stacklevel=2)
+
+    def freeze(self) -> None:
+        """Train only the last layer group, the head."""
+        self.freeze_to(-1)
+
+    def unfreeze(self) -> None:
+        """Train all layer groups."""
+        self.freeze_to(0)
+
+    def frozen_text(self) -> str:
+        """How much of the model is frozen, in one line."""
+        params = list(self.model.parameters())
+        total, training = (
+            sum(p.numel() for p in chosen)
+            for chosen in (params, [p for p in params if p.requires_grad])
+        )
+        groups = f"{self.frozen} of {len(self.groups)} layer groups are frozen"
+        return f"{groups}, {training:,} of {total:,} parameters train"
+
+    def summary(self) -> Table:
+        """The layer groups with their parameters and learning rates, and the device."""
+        rows = []
+        for i, group in enumerate(self.groups):
+            params = layer_groups.params_of(group)
+            name = "head" if i == len(self.groups) - 1 else f"body {i}"
+            sizes = (
+                sum(p.numel() for p in params),
+                sum(p.numel() for p in params if p.requires_grad),
+            )
+            lr = next(g["lr"] for g in self.opt.param_groups if g["layer_group"] == i)
+            rows.append((name, *(f"{n:,}" for n in sizes), f"{lr:.1e}"))
+        title = f"{self.config.get('arch') or type(self.model).__name__}: {self.frozen_text()}"
+        footer = f"device {self.device}, mixed precision {self.amp}, next lr {self.lr:.1e}"
+        return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
+
+    fit = fitting.fit
+    fit_one_cycle = fitting.fit_one_cycle
+    fit_flat_cos = fitting.fit_flat_cos
+    fit_sgdr = fitting.fit_sgdr
+    fine_tune = fitting.fine_tune
+
+    @contextmanager
+    def own_rng(self) -> Iterator[None]:
+        """The learner's own random numbers inside; those of the user are as before afterwards."""
+        with seeded_rng(self._rng or self.seed):
+            try:
+                yield
+            finally:
+                self._rng = get_rng_state()
+
+    validate = prediction.validate
+    get_preds = prediction.get_preds
+    predict = prediction.predict
+
+    save = checkpoint.save
+    load = checkpoint.load
+    export = checkpoint.export
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _best_amp(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -1,0 +1,131 @@
+"""The loop: epochs of training and validation batches, with the events of the callbacks.
+
+Learning rates are written and losses recorded by callbacks; tensors move to the device here.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+
+from nbfinetune.callbacks import Callback, CancelFit
+from nbfinetune.layer_groups import train_mode
+from nbfinetune.recorder import Run
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+
+def run(learn: "Learner", name: str, n_epoch: int, cbs: Sequence[Callback], start: int) -> Run:
+    """Train epochs `start` to `n_epoch` - 1; the model is in eval mode afterwards.
+
+    `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
+    "refused" where a callback's `before_fit` raised and nothing was trained.
+    """
+    learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
+    learn.epoch, learn.iter, learn.status = start, 0, "refused"
+    with ExitStack() as stack:
+        stack.callback(_tidy, learn)
+        for cb in reversed(cbs):  # the stack calls the last one first
+            stack.callback(cb.after_fit, learn)
+        try:
+            _event(cbs, "before_fit", learn)
+            learn.status = "running"
+            for epoch in range(start, n_epoch):
+                learn.epoch = epoch
+                _event(cbs, "before_epoch", learn)
+                _train(learn, cbs)
+                learn.values, _, _ = validate(learn, learn.dls.valid, cbs)
+                _event(cbs, "after_epoch", learn)
+            learn.status = "finished"
+        except CancelFit:
+            learn.status = "stopped"
+        except KeyboardInterrupt:
+            learn.status = "interrupted"
+            raise
+        except BaseException:
+            learn.status = learn.status.replace("running", "failed")
+            raise
+    return learn.recorder.run
+
+
+def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
+    """Call the event of every callback; a `CancelFit` of one waits for the others."""
+    cancelled = None
+    for cb in cbs:
+        try:
+            getattr(cb, name)(learn)
+        except CancelFit as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+
+
+def _tidy(learn: "Learner") -> None:
+    learn.opt.zero_grad()
+    learn.training = False
+    learn.model.eval()
+
+
+def _train(learn: "Learner", cbs: Sequence[Callback]) -> None:
+    train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
+    learn.training = True
+    for i, (x, y) in enumerate(learn.dls.train):
+        learn.iter = i
+        _event(cbs, "before_batch", learn)
+        _step(learn, x, y)
+        _event(cbs, "after_batch", learn)
+
+
+def _step(learn: "Learner", x: Tensor, y: Tensor) -> None:
+    """Forward and backward, and after each `accumulate` batches an optimizer step."""
+    first = learn.iter - learn.iter % learn.accumulate
+    last = min(first + learn.accumulate, learn.n_iter) - 1
+    x, y = learn.prepare(x, training=True), y.to(learn.device)
+    with learn.autocast():
+        loss = learn.loss_func(learn.model(x), y)
+    learn.loss = loss.detach()
+    learn.scaler.scale(loss / (last - first + 1)).backward()
+    if learn.iter < last:
+        return
+    if learn.clip_grad is not None:
+        learn.scaler.unscale_(learn.opt)
+        clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
+    learn.scaler.step(learn.opt)
+    learn.scaler.update()
+    learn.opt.zero_grad()
+
+
+def validate(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+) -> tuple[list[float], Tensor, Tensor]:
+    """One pass over a loader in eval mode.
+
+    Returns
+    -------
+    values : the loss, a mean over pictures, then each metric
+    logits : shape [n, c], on the CPU
+    targets : shape [n], on the CPU
+    """
+    learn.model.eval()
+    learn.training = False
+    losses, logits, targets = [], [], []
+    for i, (x, y) in enumerate(loader):
+        learn.iter = i
+        _event(cbs, "before_batch", learn)
+        x, y = learn.prepare(x, training=False), y.to(learn.device)
+        with torch.no_grad(), learn.autocast():
+            out = learn.model(x)
+            losses.append(learn.loss_func(out, y).float() * len(y))
+        logits.append(out.float())
+        targets.append(y)
+        _event(cbs, "after_batch", learn)
+    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    loss = (torch.stack(losses).sum() / len(all_targets)).item()
+    preds = all_logits.softmax(1)
+    values = [loss, *(float(metric(preds, all_targets)) for metric in learn.metrics)]
+    return values, all_logits, all_targets

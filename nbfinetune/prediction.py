@@ -1,0 +1,95 @@
+"""Prediction: losses, metrics and probabilities for a part of the data or one picture.
+
+Each function is a method of `Learner`. None changes the learner or anyone's random numbers.
+"""
+
+from copy import deepcopy
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nbfinetune import loop
+from nbfinetune.datasets import as_image, even_loader
+from nbfinetune.rng import seeded_rng
+from nbfinetune.transforms import presize, to_square
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+
+def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
+    """The loss and each metric on a part of the data.
+
+    Parameters
+    ----------
+    ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
+    """
+    loader = _loader(learn, ds)
+    with seeded_rng(learn.seed):
+        return loop.validate(learn, loader)[0]
+
+
+def get_preds(
+    learn: "Learner", ds: str | DataLoader = "valid", *, with_loss: bool = False
+) -> tuple:
+    """Predictions for a part of the data, in its order.
+
+    Parameters
+    ----------
+    ds : as in `validate`
+    with_loss : whether the loss of each item is returned too
+
+    Returns
+    -------
+    preds : probabilities, shape [n, c], rows sum to 1
+    targets : class indices, shape [n]
+    losses : shape [n], if asked for
+    """
+    loader = _loader(learn, ds)
+    with seeded_rng(learn.seed):
+        _, logits, targets = loop.validate(learn, loader)
+    preds = logits.softmax(1)
+    if not with_loss:
+        return preds, targets
+    each = deepcopy(learn.loss_func).cpu()
+    each.reduction = "none"
+    return preds, targets, each(logits, targets)
+
+
+def predict(
+    learn: "Learner", item: str | PathLike | Image.Image | Tensor
+) -> tuple[str, Tensor, Tensor]:
+    """The class of one picture.
+
+    Parameters
+    ----------
+    item : a file, a Pillow picture, or a tensor [3, h, w] of uint8 or of floats in [0, 1]
+
+    Returns
+    -------
+    label : the name of the most probable class
+    index : its number, a scalar
+    probs : probabilities, shape [c]
+    """
+    x = to_square(as_image(item), presize(learn.transforms.size))[None]
+    with torch.no_grad(), learn.autocast():
+        logits = learn.model(learn.prepare(x, training=False))
+    probs = logits[0].float().cpu().softmax(0)
+    index = probs.argmax()
+    return learn.vocab[index], index, probs
+
+
+def _loader(learn: "Learner", ds: str | DataLoader) -> DataLoader:
+    if not isinstance(ds, str):
+        return ds
+    if ds not in ("train", "valid"):
+        raise ValueError(f'ds is {ds!r}; it must be "valid", "train" or a DataLoader')
+    if learn.dls is None:
+        raise RuntimeError("this learner has no data; pass a DataLoader")
+    if ds == "valid":
+        return learn.dls.valid
+    return even_loader(learn.dls.train.dataset, learn.dls.bs, shuffle=False)

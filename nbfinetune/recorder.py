@@ -1,0 +1,134 @@
+"""The Recorder: the only history of a learner, and the result that a fit returns from it."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from torch import Tensor, stack
+
+from nbfinetune.callbacks import Callback
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_SMOOTHING = 0.98  # fastai's AvgSmoothLoss
+
+
+@dataclass
+class Run:
+    """What one fit did.
+
+    Attributes
+    ----------
+    name : the method, and the stage of it
+    n_epoch, n_iter : epochs planned, training batches in one
+    names : columns of a row: epoch, train_loss, valid_loss, the metrics, time
+    rows : for each epoch done, name -> value; time in seconds
+    losses : raw training loss of each step
+    lrs : learning rate of each layer group at each step
+    moms : momentum at each step
+    status : "running", "finished", "stopped", "interrupted" or "failed"
+    """
+
+    name: str
+    n_epoch: int
+    n_iter: int
+    names: list[str]
+    rows: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    lrs: list[list[float]] = field(default_factory=list)
+    moms: list[float] = field(default_factory=list)
+    status: str = "running"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a call of a fit method did.
+
+    Parameters
+    ----------
+    stages : the recorded runs, two for `fine_tune`
+    kept : the row whose weights the model has now; None if no epoch was finished
+    """
+
+    stages: tuple[Run, ...]
+    kept: dict[str, float] | None
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of all stages."""
+        return [row for stage in self.stages for row in stage.rows]
+
+    @property
+    def status(self) -> str:
+        """How the last stage ended: "finished" or "stopped"."""
+        return self.stages[-1].status
+
+    def __repr__(self) -> str:
+        last = self.stages[-1]
+        text = f"{last.name.partition(':')[0]} {self.status} after {len(self.rows)} epochs"
+        if self.kept is None:
+            return text
+        values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
+        if self.kept is not self.rows[-1]:
+            stage = next(s for s in self.stages if any(row is self.kept for row in s.rows))
+            values.append(f"weights of epoch {self.kept['epoch']} of {stage.name!r}, the best")
+        return f"{text}: {', '.join(values)}"
+
+
+class Recorder(Callback):
+    """The history of a learner: one `Run` for each fit, in `runs`.
+
+    Losses are read from the device in blocks, by `flush`: each read waits for the device.
+    `train_loss` of a row is fastai's moving average, carried from epoch to epoch of one fit.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    @property
+    def run(self) -> Run:
+        """The newest run."""
+        return self.runs[-1]
+
+    def before_fit(self, learn: "Learner") -> None:
+        names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
+        self.runs.append(Run(learn.run_name, learn.n_epoch, learn.n_iter, names))
+        self._pending: list[Tensor] = []
+        self._average, self._n_read = 0.0, 0
+        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
+        self._heads = [first[i] for i in sorted(first)]
+
+    def before_epoch(self, learn: "Learner") -> None:
+        self._started = perf_counter()
+
+    def after_batch(self, learn: "Learner") -> None:
+        if learn.training:
+            self._pending.append(learn.loss)
+            self.run.lrs.append([g["lr"] for g in self._heads])
+            self.run.moms.append(self._heads[-1]["betas"][0])
+
+    def flush(self) -> None:
+        """Read the losses of the steps since the last flush."""
+        if not self._pending:
+            return
+        for loss in stack(self._pending).tolist():
+            self.run.losses.append(loss)
+            self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
+            self._n_read += 1
+        self._pending.clear()
+
+    @property
+    def train_loss(self) -> float:
+        """Moving average of the training losses read so far, without its start-up bias."""
+        return self._average / (1 - _SMOOTHING**self._n_read) if self._n_read else float("nan")
+
+    def after_epoch(self, learn: "Learner") -> None:
+        self.flush()
+        seconds = perf_counter() - self._started
+        values = [learn.epoch, self.train_loss, *learn.values, seconds]
+        self.run.rows.append(dict(zip(self.run.names, values, strict=True)))
+
+    def after_fit(self, learn: "Learner") -> None:
+        self.flush()
+        self.run.status = learn.status
