@@ -1,0 +1,170 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from nbfinetune import ImageDataLoaders, Learner, load_learner, vision_learner
+
+
+@pytest.fixture
+def learn(dls: ImageDataLoaders) -> Learner:
+    learn = vision_learner(dls, "mobilenet_v3_small", weights=None, head="fastai", device="cpu")
+    learn.fit(1, 1e-3)
+    return learn
+
+
+def test_saved_and_loaded_predictions_are_equal_to_the_last_bit(learn, dls, tmp_path) -> None:
+    preds = learn.get_preds()[0]
+    file = learn.save(tmp_path / "deep" / "model.safetensors")
+    other = vision_learner(dls, "mobilenet_v3_small", weights=None, head="fastai", seed=7)
+    assert not torch.equal(other.get_preds()[0], preds)
+    other.load(file)
+    assert torch.equal(other.get_preds()[0], preds)
+
+
+def test_training_goes_on_after_load_as_without_it(learn: Learner, dls, tmp_path: Path) -> None:
+    learn.save(tmp_path / "m")
+    other = vision_learner(dls, "mobilenet_v3_small", weights=None, head="fastai", device="cpu")
+    other.fit(1, 1e-5)
+    other.load(tmp_path / "m")  # with the optimizer's state
+    assert learn.fit(1, 1e-3).stages[0].losses == other.fit(1, 1e-3).stages[0].losses
+
+
+def test_frozen_groups_are_saved_too(learn: Learner, tmp_path: Path) -> None:
+    learn.freeze()
+    learn.save(tmp_path / "m")
+    learn.unfreeze()
+    learn.load(tmp_path / "m")
+    assert learn.frozen == 1
+    assert not next(learn.model.parameters()).requires_grad
+
+
+def test_an_export_opens_in_a_fresh_process_without_the_data(learn, tmp_path: Path) -> None:
+    file = learn.export(tmp_path / "model.safetensors")
+    picture = tmp_path / "picture.png"
+    learn.dls.valid.dataset.image(0).save(picture)
+    code = (
+        "import sys, json, nbfinetune\n"
+        "learn = nbfinetune.load_learner(sys.argv[1], device='cpu')\n"
+        "label, index, probs = learn.predict(sys.argv[2])\n"
+        "print(json.dumps([label, int(index), probs.tolist(), learn.dls is None]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file, picture],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    label, index, probs = learn.predict(picture)
+    assert json.loads(done.stdout.splitlines()[-1]) == [label, int(index), probs.tolist(), True]
+
+
+def test_a_loaded_learner_can_be_trained_on_given_data(learn, dls, tmp_path: Path) -> None:
+    learn.export(tmp_path / "m")
+    again = load_learner(tmp_path / "m", dls, device="cpu")
+    assert again.fine_tune(1, freeze_epochs=1).status == "finished"
+    alone = load_learner(tmp_path / "m", device="cpu")
+    with pytest.raises(ValueError, match="this learner has no data to train on"):
+        alone.fine_tune(1)
+    with pytest.raises(ValueError, match="this learner has no data to train on"):
+        alone.fit(1)
+
+
+def test_the_header_tells_how_the_model_is_built(learn: Learner, tmp_path: Path) -> None:
+    learn.export(tmp_path / "m")
+    with safe_open(tmp_path / "m", "pt") as file:
+        header = json.loads(file.metadata()["nbfinetune"])
+    assert set(header.pop("versions")) == {"nbfinetune", "torch", "torchvision"}
+    assert header == {
+        "arch": "mobilenet_v3_small",
+        "head": "fastai",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "size": 32,
+        "vocab": ["blue", "green", "red"],
+        "frozen": 0,
+        "train_bn": True,
+    }
+
+
+@pytest.mark.parametrize("write", ["save", "export"])
+def test_no_file_is_overwritten_unless_asked(write: str, learn: Learner, tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("precious")
+    with pytest.raises(FileExistsError, match="exists; take another name or pass overwrite=True"):
+        getattr(learn, write)(tmp_path / "m")
+    assert (tmp_path / "m").read_text() == "precious"
+    getattr(learn, write)(tmp_path / "m", overwrite=True)
+    learn.load(tmp_path / "m")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(learn, tmp_path, monkeypatch) -> None:
+    learn.save(tmp_path / "m")
+    before = (tmp_path / "m").read_bytes()
+
+    def half(tensors, file, metadata) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("nbfinetune.checkpoint.save_file", half)
+    with pytest.raises(OSError, match="no space left"):
+        learn.save(tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m").read_bytes() == before
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_file_that_does_not_fit_says_which_part(learn: Learner, dls, tmp_path: Path) -> None:
+    learn.save(tmp_path / "m")
+    plain = vision_learner(dls, "mobilenet_v3_small", weights=None, device="cpu")
+    before = {k: v.clone() for k, v in plain.model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"m does not fit: .*1\.weight is missing there"):
+        plain.load(tmp_path / "m")
+    after = plain.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_file_of_other_classes_says_which(learn: Learner, tmp_path: Path) -> None:
+    learn.save(tmp_path / "m")
+    learn.vocab = ["blue", "GREEN", "red"]
+    with pytest.raises(ValueError, match="class 1 is 'green' there but 'GREEN' here"):
+        learn.load(tmp_path / "m")
+    learn.vocab = ["blue", "red"]
+    with pytest.raises(ValueError, match="it has 3 classes, this learner 2"):
+        learn.load(tmp_path / "m")
+
+
+def test_files_from_elsewhere_are_refused(learn: Learner, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pth")
+    (tmp_path / "empty").touch()
+    with pytest.raises(ValueError, match="has no nbfinetune header; it was saved by something"):
+        load_learner(tmp_path / "plain.safetensors")
+    for name in ("pickle.pth", "empty"):
+        with pytest.raises(ValueError, match="is no safetensors file, or is damaged"):
+            load_learner(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_learner(tmp_path / "gone")
+
+
+def test_a_truncated_file_is_refused(learn: Learner, tmp_path: Path) -> None:
+    whole = learn.save(tmp_path / "m").read_bytes()
+    (tmp_path / "m").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is no safetensors file, or is damaged"):
+        learn.load(tmp_path / "m")
+
+
+def test_a_module_of_the_users_is_asked_for(dls, tiny_net, tmp_path: Path) -> None:
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    learn.fit(1, 1e-2)
+    learn.export(tmp_path / "m")
+    with pytest.raises(ValueError, match="was trained from a module of yours; pass it as arch="):
+        load_learner(tmp_path / "m")
+    again = load_learner(tmp_path / "m", arch=tiny_net, device="cpu")
+    picture = dls.valid.dataset.image(0)
+    assert torch.equal(again.predict(picture)[2], learn.predict(picture)[2])

@@ -1,0 +1,219 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import FakeData, ImageFolder
+
+from nbfinetune import ImageDataLoaders, get_image_files
+from nbfinetune.datasets import ImageDataset, even_loader, stratified
+
+
+def _write(folder: Path, counts: dict[str, int]) -> None:
+    for name, n in counts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            Image.new("RGB", (10, 8), (i, 0, 0)).save(folder / name / f"{name}_{i}.png")
+
+
+def _files(dls: ImageDataLoaders, part: str) -> list[str]:
+    dataset = getattr(dls, part).dataset
+    return [dataset.path(i).name for i in range(len(dataset))]
+
+
+def test_folders_are_classes_split_by_share_in_each_class(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 20, "dog": 5, "eel": 2})
+    dls = ImageDataLoaders.from_folder(tmp_path, size=8)
+    assert dls.vocab == ["cat", "dog", "eel"]
+    assert Counter(dls.valid.dataset.targets) == {0: 4, 1: 1, 2: 1}
+    assert Counter(dls.train.dataset.targets) == {0: 16, 1: 4, 2: 1}
+    assert not set(_files(dls, "train")) & set(_files(dls, "valid"))
+
+
+def test_the_split_follows_its_seed_alone(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 20, "dog": 20})
+    make = ImageDataLoaders.from_folder
+    torch.manual_seed(1)
+    first = _files(make(tmp_path, size=8, seed=3), "valid")
+    torch.manual_seed(2)
+    assert _files(make(tmp_path, size=8, seed=3), "valid") == first
+    assert _files(make(tmp_path, size=8, seed=4), "valid") != first
+
+
+@pytest.mark.parametrize("n", range(2, 40))
+def test_every_class_keeps_a_picture_on_each_side(n: int) -> None:
+    for pct in (0.01, 0.2, 0.5, 0.99):
+        held_out = stratified([0] * n, ["a"], pct, seed=0)
+        assert 1 <= len(held_out) <= n - 1
+        assert len(held_out) == min(max(int(n * pct + 0.5), 1), n - 1)
+
+
+def test_a_class_of_one_picture_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 3, "dog": 1})
+    with pytest.raises(
+        ValueError, match=r"1 classes have a single picture \(dog\); a class needs two"
+    ):
+        ImageDataLoaders.from_folder(tmp_path)
+
+
+def test_train_and_valid_folders_are_a_given_split(tmp_path: Path) -> None:
+    _write(tmp_path / "train", {"cat": 3, "dog": 4})
+    _write(tmp_path / "valid", {"cat": 2})
+    dls = ImageDataLoaders.from_folder(tmp_path, size=8)
+    assert dls.vocab == ["cat", "dog"]
+    assert (len(dls.train.dataset), len(dls.valid.dataset)) == (7, 2)
+
+
+def test_a_train_folder_without_its_valid_folder_is_asked_for(tmp_path: Path) -> None:
+    _write(tmp_path / "train", {"cat": 3})
+    _write(tmp_path / "val", {"cat": 2})
+    with pytest.raises(ValueError, match=r"none named 'valid' \(it has: val\); pass valid=NAME"):
+        ImageDataLoaders.from_folder(tmp_path)
+    assert len(ImageDataLoaders.from_folder(tmp_path, valid="val", size=8).valid.dataset) == 2
+
+
+def test_a_class_that_is_only_held_out_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "train", {"cat": 3})
+    _write(tmp_path / "valid", {"cat": 2, "dog": 2})
+    with pytest.raises(ValueError, match="no train pictures of dog, which the valid set has"):
+        ImageDataLoaders.from_folder(tmp_path, size=8)
+
+
+def test_pictures_outside_class_folders_are_refused(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 3})
+    Image.new("RGB", (3, 3)).save(tmp_path / "loose.png")
+    with pytest.raises(ValueError, match=r"1 pictures lie in .* \(loose.png\); put them into one"):
+        ImageDataLoaders.from_folder(tmp_path)
+
+
+def test_labels_come_from_file_names(tmp_path: Path) -> None:
+    _write(tmp_path, {"great_dane": 3, "pug": 3})
+    dls = ImageDataLoaders.from_name_re(tmp_path, get_image_files(tmp_path), r"^(.+)_\d+", size=8)
+    assert dls.vocab == ["great_dane", "pug"]
+
+
+@pytest.mark.parametrize(
+    ("pat", "message"),
+    [(r"(\d+)_x", r"is not found in pug_0.png, pug_1.png"), ("pug", "has no group; put the label")],
+)
+def test_a_pattern_that_does_not_work_is_refused(pat: str, message: str, tmp_path: Path) -> None:
+    _write(tmp_path, {"pug": 2})
+    with pytest.raises(ValueError, match=message):
+        ImageDataLoaders.from_name_re(tmp_path, None, pat)
+
+
+def test_a_csv_file_gives_files_labels_and_split(tmp_path: Path) -> None:
+    _write(tmp_path, {"a": 4, "b": 4})
+    rows = [f"a/a_{i},10,{i == 0}" for i in range(4)] + [f"b/b_{i},9,{i == 1}" for i in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,held_out", *rows]))
+    options = {"suff": ".png", "size": 8}
+    dls = ImageDataLoaders.from_csv(tmp_path, valid_col="held_out", label_col="label", **options)
+    assert _files(dls, "valid") == ["a_0.png", "b_1.png"]
+    assert dls.vocab == ["10", "9"]
+    with pytest.raises(ValueError, match=r"labels.csv has no column 'split'; it has \['file'"):
+        ImageDataLoaders.from_csv(tmp_path, valid_col="split", **options)
+
+
+def test_lists_of_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
+    _write(tmp_path, {"a": 4})
+    files = get_image_files(tmp_path)
+    dls = ImageDataLoaders.from_lists(tmp_path, files, [10, 9, 10, 9], size=8)
+    assert dls.vocab == ["9", "10"]
+
+
+def test_torchvision_data_sets_can_be_used(photos: Path) -> None:
+    dls = ImageDataLoaders.from_datasets(ImageFolder(photos), ImageFolder(photos), size=28)
+    assert dls.vocab == ["blue", "green", "red"]
+    assert dls.train.dataset.path(0).name == "blue_0.png"
+    assert dls.train.dataset.image(0).size == (48, 40)
+    fake = ImageDataLoaders.from_datasets(
+        FakeData(6, (3, 9, 9), 4), FakeData(4, (3, 9, 9), 4), size=7
+    )
+    assert len(fake.vocab) <= 4
+    assert fake.train.dataset.path(0) is None
+
+
+def test_normalised_data_sets_are_refused() -> None:
+    data = [(torch.full((3, 4, 4), -2.0), 0)]
+    with pytest.raises(
+        ValueError, match=r"item 0 .* floats outside \[0, 1\]; give pictures before"
+    ):
+        ImageDataLoaders.from_datasets(data, data)
+
+
+@pytest.mark.parametrize(("n", "bs"), [(259, 64), (5, 2), (4, 64), (65, 64), (128, 64)])
+def test_batches_are_even_and_hold_every_item_once(n: int, bs: int) -> None:
+    squares = [torch.full((3, 1, 1), i % 256, dtype=torch.uint8) for i in range(n)]
+    dataset = ImageDataset([None] * n, list(range(n)), 1, squares)
+    seen = [y.tolist() for _, y in even_loader(dataset, bs, shuffle=True)]
+    sizes = [len(batch) for batch in seen]
+    assert max(sizes) <= bs
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-n // bs)
+    assert sorted(i for batch in seen for i in batch) == list(range(n))
+
+
+def test_pictures_are_uint8_squares_decoded_once(dls: ImageDataLoaders) -> None:
+    x, y = next(iter(dls.train))
+    assert (x.dtype, y.dtype) == (torch.uint8, torch.int64)
+    assert x.shape == (4, 3, 37, 37)  # 32 / 0.875
+    square, _ = dls.train.dataset[0]
+    dls.train.dataset.items[0] = Path("gone")
+    assert torch.equal(dls.train.dataset[0][0], square)
+
+
+def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
+    photos: Path, dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbfinetune.datasets._MEMORY", 1)
+    lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
+    assert lazy.train.dataset.squares is None
+    assert torch.equal(lazy.train.dataset[3][0], dls.train.dataset[3][0])
+
+
+def test_workers_give_the_same_batches_as_none(photos: Path) -> None:
+    orders = []
+    for num_workers in (0, 2):
+        dls = ImageDataLoaders.from_folder(photos, size=32, bs=5, num_workers=num_workers)
+        torch.manual_seed(0)
+        orders.append([(x.float().mean().item(), y.tolist()) for x, y in dls.train])
+    assert len(orders[0]) == 3
+    assert orders[0] == orders[1]
+
+
+def test_summary_counts_classes_and_imbalance(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 20, "dog": 5})
+    lines = repr(ImageDataLoaders.from_folder(tmp_path, size=8).summary()).splitlines()
+    assert lines == [
+        "2 classes; batches of up to 64 x 3 x 8 x 8",
+        "class  train  valid",
+        "cat       16      4",
+        "dog        4      1",
+        "all       20      5",
+        "largest class has 4.0 x the smallest",
+    ]
+
+
+def test_show_batch_shows_pictures_with_their_class(dls: ImageDataLoaders) -> None:
+    sheet = dls.show_batch(4)
+    assert len(sheet.pictures) == len(sheet.captions) == 4
+    assert set(sheet.captions) <= set(dls.vocab)
+    assert sheet._repr_html_().count("<img ") == 4
+    brightest = [max(range(3), key=picture.resize((1, 1)).getpixel((0, 0)).__getitem__)
+                 for picture in sheet.pictures]  # fmt: skip
+    assert [["red", "green", "blue"][k] for k in brightest] == list(sheet.captions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"valid_pct": 0}, "valid_pct is 0; it must lie between 0 and 1"),
+        ({"size": 0}, "size is 0; it must be a whole number from 1 up"),
+        ({"bs": 1.5}, "bs is 1.5; it must be a whole number"),
+        ({"on_bad": "ignore"}, 'on_bad is \'ignore\'; it must be "error" or "skip"'),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict, message: str, photos: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageDataLoaders.from_folder(photos, **options)

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+import nbfinetune
+
+CORE = [
+    "schedules",
+    "metrics",
+    "layer_groups",
+    "images",
+    "transforms",
+    "reports",
+    "datasets",
+    "data",
+    "rng",
+    "callbacks",
+    "recorder",
+    "loop",
+    "fitting",
+    "prediction",
+    "checkpoint",
+    "learner",
+    "backbones",
+    "vision",
+    "samples",
+]
+SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
+
+
+@pytest.mark.parametrize("modules", [CORE], ids=["core"])
+def test_core_imports_no_ipython_widgets_or_plots(modules: list[str]) -> None:
+    code = f"import sys\nfor m in {modules}: __import__('nbfinetune.' + m)\n"
+    code += f"print([m for m in {SCREENS} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    assert nbfinetune.__all__ == sorted(nbfinetune.__all__)
+    assert all(hasattr(nbfinetune, name) for name in nbfinetune.__all__)
+
+
+def test_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+
+    assert version("nbfinetune") == nbfinetune.__version__

