@@ -1,0 +1,114 @@
+"""Magic lines: what their words mean (a learner, a learning rate), and how they are completed."""
+
+import re
+from collections.abc import Callable
+
+from IPython.core.completer import (
+    CompletionContext,
+    SimpleCompletion,
+    SimpleMatcherResult,
+    context_matcher,
+)
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+from nbfinetune.learner import Learner
+
+LR_HELP = "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), or a variable"
+
+
+def find_learner(user_ns: dict, name: str | None) -> Learner:
+    """The learner called `name`; without one `learn`, else the only one there is.
+
+    Raises
+    ------
+    UsageError
+        If there is none or no single one; the message lists those there are.
+    """
+    learners = learner_names(user_ns)
+    there = f"learners here: {', '.join(learners)}" if learners else "there is no learner here"
+    if name is not None:
+        if name not in user_ns:
+            raise UsageError(f"no variable {name!r}; {there}")
+        if not isinstance(user_ns[name], Learner):
+            kind = type(user_ns[name]).__name__
+            raise UsageError(f"{name!r} is a {kind}, not a Learner; {there}")
+        return user_ns[name]
+    if isinstance(user_ns.get("learn"), Learner):
+        return user_ns["learn"]
+    distinct = {id(user_ns[n]): user_ns[n] for n in learners}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not learners:
+        raise UsageError(f"{there}; make one: learn = vision_learner(dls, 'resnet34')")
+    raise UsageError(f"{there}; say which: -l {learners[0]}")
+
+
+def learner_names(user_ns: dict) -> list[str]:
+    """The variables that hold a learner; IPython's `_` and `_1` are left out."""
+    return [k for k, v in user_ns.items() if isinstance(v, Learner) and not k.startswith("_")]
+
+
+def parse_lr(text: str, user_ns: dict) -> float | slice | list | tuple:
+    """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    usage = f"learning rate {text!r}: give {LR_HELP}"
+    if text.isidentifier():
+        if text not in user_ns:
+            raise UsageError(f"no variable {text!r}; {usage}")
+        return user_ns[text]
+    ends = text.split(":") if ":" in text else None
+    if match := re.fullmatch(r"slice\((.*)\)", text):
+        ends = match[1].split(",")
+    if ends is None:
+        ends = [text]
+    try:
+        values = [
+            None if end == "None" else user_ns[end] if end in user_ns else float(end)
+            for end in ends
+        ]
+    except ValueError:
+        raise UsageError(usage) from None
+    if ends == [text]:
+        return values[0]
+    if len(values) > 2:
+        raise UsageError(usage)
+    return slice(*values)
+
+
+def three_numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.strip("()").split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(0 <= value < 1 for value in values):
+        raise UsageError(f"moms {text!r}: give three numbers in [0, 1), such as 0.95,0.85,0.95")
+    return values
+
+
+def option_matcher(shell: InteractiveShell, magics: dict[str, Callable]) -> Callable:
+    """Completes our magics' options, and learners after -l; IPython by itself does neither."""
+
+    @context_matcher()
+    def nbfinetune_matcher(context: CompletionContext) -> SimpleMatcherResult:
+        typed = context.line_with_cursor[: context.cursor_position]
+        match = re.match(r"\s*%(\w+)\s(.*)", typed)
+        if not match or match[1] not in magics:
+            return {"completions": []}
+        if re.search(r"(-l|--learner)\s+\w*$", typed):
+            words = learner_names(shell.user_ns)
+        elif context.token.startswith("-"):
+            parser = magics[match[1]].parser
+            words = [o for a in parser._actions for o in a.option_strings[:1] if o != "-h"]
+            words += ["--learner"]
+        else:
+            return {"completions": []}
+        found = [SimpleCompletion(w) for w in words if w.startswith(context.token)]
+        return {"completions": found, "suppress": bool(found)}
+
+    return nbfinetune_matcher

@@ -1,0 +1,253 @@
+from collections.abc import Iterator
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.testing.globalipapp import start_ipython
+
+from nbfinetune import Callback, FitResult, Learner
+from nbfinetune.magic_lines import parse_lr
+from nbfinetune.magics import FineTuneMagics, Interrupted
+
+NAMES = [
+    "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze", "freeze_to", "learner_summary",
+    "unfreeze",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shell() -> InteractiveShell:
+    shell = start_ipython()
+    shell.run_line_magic("load_ext", "nbfinetune")  # IPython loads its own magics when first used
+    shell.run_line_magic("unload_ext", "nbfinetune")
+    return shell
+
+
+@pytest.fixture
+def ip(shell: InteractiveShell, learn: Learner) -> Iterator[InteractiveShell]:
+    """A shell with the magics, and a learner called `learn`."""
+    shell.reset()
+    shell.run_line_magic("load_ext", "nbfinetune")
+    shell.push({"learn": learn})
+    yield shell
+    shell.run_line_magic("unload_ext", "nbfinetune")
+
+
+def test_loading_adds_these_magics_and_unloading_takes_them_away(shell) -> None:
+    before = {kind: dict(names) for kind, names in shell.magics_manager.magics.items()}
+    matchers = list(shell.Completer.custom_matchers)
+    shell.run_line_magic("load_ext", "nbfinetune")
+    added = set(shell.magics_manager.magics["line"]) - set(before["line"])
+    assert sorted(added) == NAMES
+    for name, function in before["line"].items():
+        assert shell.magics_manager.magics["line"][name] == function
+    shell.run_line_magic("unload_ext", "nbfinetune")
+    assert shell.magics_manager.magics == before
+    assert shell.Completer.custom_matchers == matchers
+
+
+def test_a_magic_of_the_users_is_back_after_unloading(shell) -> None:
+    def mine(line: str) -> str:
+        return "mine"
+
+    shell.register_magic_function(mine, magic_name="freeze")
+    shell.run_line_magic("load_ext", "nbfinetune")
+    shell.run_line_magic("unload_ext", "nbfinetune")
+    assert shell.run_line_magic("freeze", "") == "mine"
+    del shell.magics_manager.magics["line"]["freeze"]
+
+
+def test_a_variable_of_the_users_wins_over_a_magic(ip) -> None:
+    ip.run_cell("freeze = 42\nx = freeze")
+    assert ip.user_ns["x"] == 42
+    ip.run_cell("freeze")
+    assert ip.user_ns["_"] == 42
+
+
+@pytest.mark.parametrize(
+    ("magic", "line", "epochs"),
+    [
+        ("fine_tune", "2 --freeze-epochs 1", 3),
+        ("fine_tune", "2 1e-3 --freeze_epochs 1 --lr_mult 10 --no-keep-best", 3),
+        ("fit_one_cycle", "2 1e-4:1e-2 --div-final 1e4 --moms 0.9,0.8,0.9 --wd 0.1", 2),
+        ("fit_one_cycle", "3 --lr-max slice(1e-4, 1e-2) --start-epoch 2", 1),
+        ("fit_flat_cos", "2 1e-3 --pct-start 0.5  # a comment", 2),
+    ],
+)
+def test_a_magic_trains_and_returns_the_result(ip, capsys, magic, line, epochs) -> None:
+    result = ip.run_line_magic(magic, line)
+    assert isinstance(result, FitResult)
+    assert len(result.rows) == epochs
+    assert result.stages == tuple(ip.user_ns["learn"].recorder.runs)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + epochs + 2 * (magic == "fine_tune")
+
+
+def test_the_arguments_reach_the_learner(ip) -> None:
+    calls = []
+
+    class Fake(Learner):
+        def fit_one_cycle(self, *args, **kwargs) -> None:
+            calls.append((args, kwargs))
+
+    ip.user_ns["learn"].__class__ = Fake
+    ip.user_ns["lr"] = slice(1e-6, 1e-4)
+    ip.run_line_magic("fit_one_cycle", "3")
+    ip.run_line_magic("fit_one_cycle", "3 lr --div 10 --div_final 1e3 --pct-start 0.1 --wd 0.2")
+    for _, kwargs in calls:
+        kwargs.pop("cbs")
+    given = {"lr_max": slice(1e-6, 1e-4), "div": 10, "div_final": 1e3, "pct_start": 0.1, "wd": 0.2}
+    # The defaults are those of the method: the magic has none of its own.
+    assert calls == [((3,), {}), ((3,), given)]
+
+
+def test_a_semicolon_asks_for_no_result(ip) -> None:
+    assert ip.run_line_magic("fit_one_cycle", "1 1e-3;") is None
+    assert ip.run_line_magic("learner_summary", ";") is None
+
+
+def test_freezing_says_what_trains_or_that_nothing_changed(ip, capsys) -> None:
+    for magic, line in (("freeze", ""), ("freeze", ""), ("freeze_to", "-2"), ("unfreeze", "")):
+        ip.run_line_magic(magic, line)
+    assert capsys.readouterr().out.splitlines() == [
+        "2 of 3 layer groups are frozen, 22 of 77 parameters train",
+        "nothing changed: 2 of 3 layer groups are frozen, 22 of 77 parameters train",
+        "1 of 3 layer groups are frozen, 52 of 77 parameters train",
+        "0 of 3 layer groups are frozen, 77 of 77 parameters train",
+    ]
+
+
+def test_learner_summary_shows_the_groups(ip) -> None:
+    assert "layer group" in repr(ip.run_line_magic("learner_summary", ""))
+
+
+def test_the_only_learner_is_found_whatever_its_name(ip, learn: Learner) -> None:
+    ip.user_ns["pets"] = ip.user_ns["also_pets"] = ip.user_ns.pop("learn")
+    ip.run_line_magic("freeze", "")
+    assert learn.frozen == 2
+
+
+def test_a_learner_can_be_named(ip, loaders, mlp) -> None:
+    ip.user_ns["other"] = Learner(loaders, mlp, groups=[[part] for part in mlp], device="cpu")
+    ip.run_line_magic("freeze", "-l other")
+    assert (ip.user_ns["learn"].frozen, ip.user_ns["other"].frozen) == (0, 2)
+
+
+def test_without_a_single_learner_the_candidates_are_listed(ip, loaders, mlp) -> None:
+    ip.user_ns["a"] = ip.user_ns.pop("learn")
+    ip.user_ns["b"] = Learner(loaders, mlp, device="cpu")
+    with pytest.raises(UsageError, match="learners here: a, b; say which: -l a"):
+        ip.run_line_magic("freeze", "")
+    del ip.user_ns["a"], ip.user_ns["b"]
+    with pytest.raises(UsageError, match="there is no learner here; make one: learn = vision_lea"):
+        ip.run_line_magic("freeze", "")
+
+
+@pytest.mark.parametrize(
+    ("magic", "line", "message"),
+    [
+        ("fine_tune", "", "the following arguments are required: epochs"),
+        ("fine_tune", "x", "argument epochs: invalid int value: 'x'"),
+        ("fine_tune", "0", "epochs is 0; it must be a whole number from 1 up"),
+        ("fine_tune", "1 --freeze-epochs -1", "freeze_epochs is -1"),
+        ("fine_tune", "1 --frozen 2", "unrecognized arguments: --frozen"),
+        ("fine_tune", "1 nolr", "no variable 'nolr'; learning rate 'nolr': give 3e-3, 1e-6:1e-4"),
+        ("fine_tune", "1 1e-3 --base-lr 1e-4", "two learning rates, 1e-3 and 1e-4; give one"),
+        ("fine_tune", "1 text", "base_lr holds 'abc', which is no number"),
+        ("fit_one_cycle", "1 1e-3x", "learning rate '1e-3x': give 3e-3"),
+        ("fit_one_cycle", "1 1:2:3", "learning rate '1:2:3': give 3e-3"),
+        ("fit_one_cycle", "1 -1", "lr_max holds -1.0; a learning rate is positive"),
+        ("fit_one_cycle", "1 --moms 0.9", "moms '0.9': give three numbers"),
+        ("fit_one_cycle", "1 --pct-start 7", "pct_start is 7.0; it must lie in"),
+        ("fit_flat_cos", "2 --start-epoch 2", "start_epoch is 2; it must be in 0 to 1"),
+        ("freeze", "-l nope", "no variable 'nope'; learners here: learn"),
+        ("freeze", "-l text", "'text' is a str, not a Learner; learners here: learn"),
+        ("freeze_to", "5", "the model has 3 layer groups; give a number from -3 to 2"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_changes_nothing(ip, magic, line, message) -> None:
+    ip.user_ns["text"] = "abc"
+    with pytest.raises(UsageError, match=message) as caught:
+        ip.run_line_magic(magic, line)
+    assert type(caught.value) is UsageError  # a subclass would show a traceback
+    assert "\n" not in str(caught.value)
+    assert ip.user_ns["learn"].recorder.runs == []
+    assert ip.user_ns["learn"].frozen == 0
+
+
+def test_an_error_of_the_training_itself_keeps_its_traceback(ip) -> None:
+    class Broken(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            raise ValueError("of the user's own")
+
+    ip.user_ns["learn"].cbs.append(Broken())
+    with pytest.raises(ValueError, match="of the user's own"):
+        ip.run_line_magic("fit_one_cycle", "1")
+
+
+def test_an_interrupt_ends_the_cell_with_one_line(ip) -> None:
+    class Interrupt(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if learn.iter == 2:
+                raise KeyboardInterrupt
+
+    ip.user_ns["learn"].cbs.append(Interrupt())
+    with pytest.raises(Interrupted) as caught:
+        ip.run_line_magic("fit_one_cycle", "2")
+    line = "interrupted in epoch 1 of 2 after 3 steps; the weights are those of the last step"
+    assert caught.value._render_traceback_() == [line]
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3e-3", 3e-3),
+        ("1e-6:1e-4", slice(1e-6, 1e-4)),
+        ("slice(1e-6,1e-4)", slice(1e-6, 1e-4)),
+        ("slice(1e-4)", slice(1e-4)),
+        ("slice(None,1e-4)", slice(1e-4)),
+        ("best", 7e-3),
+        ("low:best", slice(7e-5, 7e-3)),
+        ("rates", [1e-5, 1e-4, 1e-3]),
+    ],
+)
+def test_a_learning_rate_can_be_written_so(text: str, expected) -> None:
+    names = {"best": 7e-3, "low": 7e-5, "rates": [1e-5, 1e-4, 1e-3]}
+    assert parse_lr(text, names) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
+    text = getattr(FineTuneMagics, name).__doc__
+    assert f"%{name}" in text
+    examples = text[text.index("Examples") :].split("\n\n")[0]
+    assert examples.count(f"%{name}") == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("%fine_tune 3 --fr", {"--freeze-epochs"}),
+        ("%fine_tune 3 --l", {"--lr-mult", "--learner"}),
+        ("%fit_flat_cos --p", {"--pct-start"}),
+        ("%fine_tune 3 -l le", {"learn"}),
+        ("  %freeze --learner ", {"learn"}),
+    ],
+)
+def test_options_and_learners_complete_with_tab(ip, typed: str, expected: set[str]) -> None:
+    assert set(completed(ip, typed)) == expected
+
+
+def test_completion_of_other_lines_is_left_alone(ip) -> None:
+    ip.user_ns["learner_of_mine"] = 1
+    assert completed(ip, "x = learner_of") == ["learner_of_mine"]
+    assert "%timeit" in completed(ip, "%timei")
+    assert "%fine_tune" in completed(ip, "%fine_")
+
+
+def completed(ip: InteractiveShell, typed: str) -> list[str]:
+    """What Tab offers, in a kernel as in a terminal."""
+    ip.Completer.use_jedi = False
+    with provisionalcompleter():
+        return [c.text for c in ip.Completer.completions(typed, len(typed))]

@@ -1,0 +1,103 @@
+import re
+
+import pytest
+
+from nbfinetune import Callback, CancelFit, Learner, accuracy
+from nbfinetune.progress import EpochTable, minutes
+
+
+@pytest.fixture
+def learn(loaders, mlp) -> Learner:
+    groups = [[part] for part in mlp]
+    return Learner(loaders, mlp, groups=groups, metrics=accuracy, device="cpu")
+
+
+class Stop(Callback):
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def after_batch(self, learn: Learner) -> None:
+        if learn.epoch == 1 and learn.iter == 2:
+            raise self.error
+
+
+def test_a_terminal_gets_the_table_line_by_line(learn: Learner, capsys) -> None:
+    seen = []
+
+    class Look(Callback):
+        def after_epoch(self, learn: Learner) -> None:
+            seen.append(capsys.readouterr().out.splitlines())
+
+    learn.fine_tune(2, freeze_epochs=1, cbs=[EpochTable(notebook=False), Look()])
+    assert seen[0][0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    assert seen[0][1] == "head, body frozen, 1 epochs"
+    assert re.fullmatch(r" +0( +\d\.\d{6}){3} +00:00", seen[0][2])
+    assert seen[1][0] == "all layers, 2 epochs"
+    assert [len(lines) for lines in seen] == [3, 2, 1]
+    assert "\r" not in str(seen)  # no terminal: no line that is written over
+
+
+def test_a_terminal_shows_the_time_left(learn: Learner, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("nbfinetune.progress._INTERVAL", 0)
+    learn.fit(2, 1e-3, cbs=[EpochTable(notebook=False)])
+    out = capsys.readouterr().out
+    assert "epoch 1 of 2, 50%, 00:00 left" in out
+    assert out.splitlines()[-1].endswith("\x1b[K")  # the last thing is a wiped line
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list:
+    """What a notebook's display would show, one entry for each update."""
+    updates = []
+
+    class Handle:
+        def update(self, live) -> None:
+            updates.append(live)
+
+    def display(live, display_id: bool) -> Handle:
+        assert display_id
+        updates.append(live)
+        return Handle()
+
+    monkeypatch.setattr("nbfinetune.progress.display", display)
+    return updates
+
+
+def test_a_notebook_gets_one_table_that_grows(learn: Learner, shown: list) -> None:
+    learn.fine_tune(2, freeze_epochs=1, cbs=[EpochTable(notebook=True)])
+    html = [live._repr_html_() for live in shown]
+    assert "<progress" in html[0]
+    last = html[-1]
+    assert "<progress" not in last
+    assert last.count("<tr>") == 1 + 2 + 3  # heading, two stages, three epochs
+    assert "<b>head, body frozen, 1 epochs</b>" in last
+    assert "<b>all layers, 2 epochs</b>" in last
+    text = repr(shown[-1]).splitlines()
+    assert text[0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    assert len(text) == 6
+
+
+def test_updates_between_epochs_are_few(learn: Learner, shown: list) -> None:
+    learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True)])
+    assert len(shown) <= 1 + 1 + 3 + 1 + 1  # start, first batch, epochs, end, one of chance
+
+
+@pytest.mark.parametrize(
+    ("error", "word"), [(KeyboardInterrupt, "interrupted"), (CancelFit, "stopped")]
+)
+def test_a_run_that_did_not_end_says_where(error, word: str, learn: Learner, shown: list) -> None:
+    try:
+        learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True), Stop(error)])
+    except KeyboardInterrupt:
+        assert error is KeyboardInterrupt
+    line = f"{word} in epoch 2 of 3 after 8 steps; the weights are those of the last step"
+    assert repr(shown[-1]).splitlines()[-1] == line
+    assert len(repr(shown[-1]).splitlines()) == 3  # heading, one epoch, that line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00"), (59.9, "00:59"), (61, "01:01"), (6000, "100:00")]
+)
+def test_time_is_shown_as_minutes_and_seconds(seconds: float, text: str) -> None:
+    assert minutes(seconds) == text
