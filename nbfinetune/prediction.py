@@ -74,7 +74,14 @@ def predict(
     label : the name of the most probable class
     index : its number, a scalar
     probs : probabilities, shape [c]
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded, or the learner is not one of pictures.
     """
+    if learn.transforms is None:
+        raise ValueError("predict takes pictures; this learner has no transforms for them")
     x = to_square(as_image(item), presize(learn.transforms.size))[None]
     with torch.no_grad(), learn.autocast():
         logits = learn.model(learn.prepare(x, training=False))

@@ -107,7 +107,8 @@ class EpochTable(Callback):
         per_epoch = learn.n_iter + len(learn.dls.valid)
         total = per_epoch * (learn.n_epoch - self._first)
         done = min(self._batches / total, 1.0)
-        where = f"epoch {learn.epoch + 1} of {learn.n_epoch}"
+        stage = learn.run_name.partition(": ")[2]
+        where = f"{stage and stage + ': '}epoch {learn.epoch + 1} of {learn.n_epoch}"
         if not done:
             return done, where
         left = (monotonic() - self._started) * (1 - done) / done

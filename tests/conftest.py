@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from nbfinetune import ImageDataLoaders, Learner
 GOLDEN = json.loads((Path(__file__).parent / "fastai_golden.json").read_text())
 
 
-def fill(model: nn.Module) -> nn.Module:
+def fill_with_sines(model: nn.Module) -> nn.Module:
     """Weights that are the same everywhere: 0.5 sin(k) for the k-th number."""
     k = 0
     with torch.no_grad():
@@ -31,6 +32,12 @@ def batches(n: int, offset: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
     x = torch.sin(torch.arange(n * 4, dtype=torch.float64) * 1.7 + offset).float().view(n, 4)
     y = (x.sum(1) > 0).long()
     return [(x[i : i + 4], y[i : i + 4]) for i in range(0, n, 4)]
+
+
+@pytest.fixture
+def fill() -> Callable[[nn.Module], nn.Module]:
+    """`fill_with_sines`."""
+    return fill_with_sines
 
 
 @pytest.fixture
@@ -49,7 +56,9 @@ def loaders() -> SimpleNamespace:
 def mlp() -> nn.Sequential:
     """Three parts, the first with BatchNorm."""
     first = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU())
-    return fill(nn.Sequential(first, nn.Sequential(nn.Linear(5, 5), nn.ReLU()), nn.Linear(5, 2)))
+    return fill_with_sines(
+        nn.Sequential(first, nn.Sequential(nn.Linear(5, 5), nn.ReLU()), nn.Linear(5, 2))
+    )
 
 
 @pytest.fixture
@@ -92,7 +101,7 @@ class TinyNet(nn.Module):
 
 @pytest.fixture
 def tiny_net() -> nn.Module:
-    return fill(TinyNet())
+    return fill_with_sines(TinyNet())
 
 
 @pytest.fixture(scope="session")

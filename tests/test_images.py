@@ -175,6 +175,7 @@ BAD = [
 IDS = ["zero bytes", "no picture", "truncated jpeg", "truncated png", "bomb", "large"]
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("write", "reason"), BAD, ids=IDS)
 def test_a_bad_file_is_named_with_its_reason(write, reason: str, tmp_path: Path) -> None:
     write(tmp_path / "bad.png")

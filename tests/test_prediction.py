@@ -66,3 +66,14 @@ def test_validate_gives_loss_and_metrics(trained: Learner) -> None:
 def test_an_unknown_part_of_the_data_is_refused(trained: Learner) -> None:
     with pytest.raises(ValueError, match='ds is \'test\'; it must be "valid", "train" or a'):
         trained.get_preds("test")
+
+
+def test_a_learner_without_transforms_cannot_predict_pictures(learn: Learner) -> None:
+    with pytest.raises(ValueError, match="predict takes pictures; this learner has no"):
+        learn.predict("a.png")
+
+
+def test_a_file_that_cannot_be_decoded_says_why(trained: Learner, tmp_path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"empty file \(0 bytes\)"):
+        trained.predict(tmp_path / "a.png")

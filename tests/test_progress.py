@@ -40,9 +40,10 @@ def test_a_terminal_gets_the_table_line_by_line(learn: Learner, capsys) -> None:
 def test_a_terminal_shows_the_time_left(learn: Learner, capsys, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("nbfinetune.progress._INTERVAL", 0)
-    learn.fit(2, 1e-3, cbs=[EpochTable(notebook=False)])
+    learn.fine_tune(2, freeze_epochs=1, cbs=[EpochTable(notebook=False)])
     out = capsys.readouterr().out
-    assert "epoch 1 of 2, 50%, 00:00 left" in out
+    assert "head, body frozen: epoch 1 of 1, 50%, 00:00 left" in out
+    assert "all layers: epoch 1 of 2, 50%, 00:00 left" in out
     assert out.splitlines()[-1].endswith("\x1b[K")  # the last thing is a wiped line
 
 

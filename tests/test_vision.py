@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from conftest import fill
 from safetensors.torch import save_file
 from torch import nn
 
@@ -13,7 +12,7 @@ from nbfinetune.backbones import load_backbone, without_classifier
 from nbfinetune.vision import ConcatPool, _assemble, fastai_head, linear_head
 
 
-def test_fastais_head_has_its_outputs(golden: dict) -> None:
+def test_fastais_head_has_its_outputs(golden: dict, fill) -> None:
     head = fill(fastai_head(3, 4)).eval()
     x = torch.sin(torch.arange(24, dtype=torch.float64)).float().view(2, 3, 2, 2)
     with torch.no_grad():
@@ -63,6 +62,7 @@ ARCHS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_body_gives_the_classifier_the_features_it_had(arch: str) -> None:
     """Our body followed by the network's own last layer is the network."""
@@ -123,7 +123,7 @@ def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:
         vision_learner(dls, "resnet18", weights=str(tmp_path / "w.pth"))
 
 
-def test_the_users_module_is_copied_not_changed(dls, tiny_net) -> None:
+def test_the_users_module_is_copied_not_changed(dls, tiny_net, fill) -> None:
     before = [id(m) for m in tiny_net.modules()]
     learn = vision_learner(dls, tiny_net, normalize=((0.1,) * 3, (0.2,) * 3), device="cpu")
     learn.unfreeze()
