@@ -23,7 +23,7 @@ class _Live:
     """The table so far, and under it how far the run is."""
 
     table: Table
-    done: float
+    done: float | None
     text: str
 
     def __repr__(self) -> str:
@@ -31,10 +31,10 @@ class _Live:
 
     def _repr_html_(self) -> str:
         html = self.table._repr_html_()
-        if self.text:
-            bar = f'<progress value="{self.done:.3f}" max="1" aria-label="progress"></progress>'
-            html += f"<div>{bar} {escape(self.text)}</div>"
-        return html
+        bar = ""
+        if self.done is not None:
+            bar = f'<progress value="{self.done:.3f}" max="1" aria-label="progress"></progress> '
+        return html + (f"<div>{bar}{escape(self.text)}</div>" if self.text else "")
 
 
 class EpochTable(Callback):
@@ -81,9 +81,10 @@ class EpochTable(Callback):
         self._show(learn)
 
     def after_fit(self, learn: "Learner") -> None:
-        text = "" if learn.status == "finished" else ended_text(learn)
+        # Errors and interrupts speak for themselves under the table.
+        text = ended_text(learn) if learn.status == "stopped" else ""
         if self.notebook:
-            self._draw(_Live(self._table(), 1.0, text))
+            self._draw(_Live(self._table(), None, text))
         elif sys.stdout.isatty():
             print(f"\r\x1b[K{text}", end="\n" if text else "", flush=True)
 

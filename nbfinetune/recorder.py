@@ -69,10 +69,11 @@ class FitResult:
         text = f"{last.name.partition(':')[0]} {self.status} after {len(self.rows)} epochs"
         if self.kept is None:
             return text
-        values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
         if self.kept is not self.rows[-1]:
             stage = next(s for s in self.stages if any(row is self.kept for row in s.rows))
-            values.append(f"weights of epoch {self.kept['epoch']} of {stage.name!r}, the best")
+            where = stage.name.partition(": ")[2]
+            text += f", kept epoch {self.kept['epoch']}{where and ' of ' + where}"
+        values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
         return f"{text}: {', '.join(values)}"
 
 

@@ -51,12 +51,9 @@ class Table:
             else "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
-        title = f'<caption style="text-align:left">{escape(self.title)}</caption>'
+        title = f"<div>{escape(self.title)}</div>" if self.title else ""
         footer = f"<div>{escape(self.footer)}</div>" if self.footer else ""
-        return (
-            f"<table>{title if self.title else ''}<thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{footer}"
-        )
+        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{footer}"
 
 
 def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -84,17 +84,21 @@ def test_updates_between_epochs_are_few(learn: Learner, shown: list) -> None:
     assert len(shown) <= 1 + 1 + 3 + 1 + 1  # start, first batch, epochs, end, one of chance
 
 
-@pytest.mark.parametrize(
-    ("error", "word"), [(KeyboardInterrupt, "interrupted"), (CancelFit, "stopped")]
-)
-def test_a_run_that_did_not_end_says_where(error, word: str, learn: Learner, shown: list) -> None:
-    try:
-        learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True), Stop(error)])
-    except KeyboardInterrupt:
-        assert error is KeyboardInterrupt
-    line = f"{word} in epoch 2 of 3 after 8 steps; the weights are those of the last step"
-    assert repr(shown[-1]).splitlines()[-1] == line
-    assert len(repr(shown[-1]).splitlines()) == 3  # heading, one epoch, that line
+def test_a_stopped_run_says_where(learn: Learner, shown: list) -> None:
+    learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True), Stop(CancelFit)])
+    lines = repr(shown[-1]).splitlines()
+    assert len(lines) == 3  # heading, one epoch, and:
+    assert (
+        lines[2] == "stopped in epoch 2 of 3 after 8 steps; the weights are those of the last step"
+    )
+    assert "<progress" not in shown[-1]._repr_html_()
+
+
+def test_an_interrupted_run_keeps_its_table_without_the_bar(learn: Learner, shown: list) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True), Stop(KeyboardInterrupt)])
+    assert len(repr(shown[-1]).splitlines()) == 2
+    assert "<progress" not in shown[-1]._repr_html_()
 
 
 @pytest.mark.parametrize(
