@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from random import SystemRandom
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -26,6 +27,7 @@ from nbfinetune.datasets import (
 )
 from nbfinetune.images import get_image_files
 from nbfinetune.reports import PictureSheet, Table
+from nbfinetune.rng import seeded_rng
 from nbfinetune.transforms import Augment, ImageTransforms, presize
 
 
@@ -90,7 +92,7 @@ class ImageDataLoaders:
         --------
         >>> dls = ImageDataLoaders.from_folder("photos", size=224)  # doctest: +SKIP
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         if not (root / train).is_dir():
             files = get_image_files(root)
             return cls.from_lists(root, files, _folder_labels(files, root), **options)
@@ -98,7 +100,8 @@ class ImageDataLoaders:
             folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name != train)
             raise ValueError(
                 f"{root} has a folder {train!r} but none named {valid!r} (it has: "
-                f"{', '.join(folders) or 'nothing else'}); pass valid=NAME"
+                f"{', '.join(folders) or 'nothing else'}); pass valid=NAME, "
+                f"or, if {train!r} is a class, another train=NAME"
             )
         trained, held_out = (get_image_files(root / name) for name in (train, valid))
         labels = _folder_labels(trained, root / train) + _folder_labels(held_out, root / valid)
@@ -157,7 +160,7 @@ class ImageDataLoaders:
         delimiter : between the columns
         **options : see `ImageDataLoaders`
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         with open(root / csv_fname, newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file, delimiter=delimiter) if row] or [[]]
         column = {name: i for i, name in enumerate(header)} | {i: i for i in range(len(header))}
@@ -193,7 +196,8 @@ class ImageDataLoaders:
 
         Parameters
         ----------
-        path : folder that relative names are in
+        path : folder that relative names are in (names that are not there are looked for in the
+            working folder)
         fnames, labels : the files and the class of each
         is_valid : for each file whether it is held out; None = a split by `valid_pct` and `seed`
 
@@ -202,12 +206,12 @@ class ImageDataLoaders:
         ValueError
             For files that cannot be decoded, classes of one picture, options out of range.
         """
-        _check_options(valid_pct, size, bs, num_workers, on_bad)
+        _check_options(valid_pct, size, bs, num_workers, aug, on_bad)
         if not len(fnames) == len(labels) > 0:
             raise ValueError(f"{len(fnames)} files but {len(labels)} labels; give one for each")
         if is_valid is not None and len(is_valid) != len(fnames):
             raise ValueError(f"{len(fnames)} files but {len(is_valid)} values in is_valid")
-        files = [Path(path).expanduser() / f for f in fnames]
+        files = [_locate(Path(path).expanduser(), Path(f)) for f in fnames]
         side = presize(size)
         good, squares = read_files(files, side, on_bad)
         names = sorted({labels[i] for i in good}, key=lambda v: (isinstance(v, str), v))
@@ -234,6 +238,7 @@ class ImageDataLoaders:
         bs: int = 64,
         num_workers: int = 0,
         aug: Augment = True,
+        on_bad: str = "error",
     ) -> "ImageDataLoaders":
         """Two torchvision-style data sets, whose items are (picture, class index).
 
@@ -249,20 +254,24 @@ class ImageDataLoaders:
         ...     CIFAR10("data"), CIFAR10("data", train=False), size=32
         ... )  # doctest: +SKIP
         """
-        _check_options(0.5, size, bs, num_workers, "error")
-        datasets = [read_dataset(part, presize(size)) for part in (train, valid)]
+        _check_options(0.5, size, bs, num_workers, aug, on_bad)
+        classes = [getattr(part, "classes", None) for part in (train, valid)]
+        if None not in classes and list(classes[0]) != list(classes[1]):
+            raise ValueError(f"train has the classes {classes[0]} but valid has {classes[1]}")
+        datasets = [read_dataset(part, presize(size), on_bad) for part in (train, valid)]
         if vocab is None:
             top = max(max(d.targets, default=0) for d in datasets)
-            vocab = getattr(train, "classes", None) or range(top + 1)
+            vocab = classes[0] or range(top + 1)
         names = [str(name) for name in vocab]
         return cls(*datasets, names, size=size, bs=bs, num_workers=num_workers, aug=aug)
 
     def show_batch(self, max_n: int = 9) -> PictureSheet:
         """Up to `max_n` training pictures as the network gets them, with their classes."""
         dataset = self.train.dataset
-        chosen = torch.randperm(len(dataset))[:max_n].tolist()
-        squares = torch.stack([dataset[i][0] for i in chosen])
-        shown = ImageTransforms(self.size, aug=self.aug).augment(squares)
+        with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
+            chosen = torch.randperm(len(dataset))[:max_n].tolist()
+            squares = torch.stack([dataset[i][0] for i in chosen])
+            shown = ImageTransforms(self.size, aug=self.aug).augment(squares)
         captions = [self.vocab[dataset.targets[i]] for i in chosen]
         return PictureSheet([F.to_pil_image(picture) for picture in shown], captions)
 
@@ -282,6 +291,12 @@ class ImageDataLoaders:
         )
 
 
+def _locate(root: Path, name: Path) -> Path:
+    """The file `name` in `root`; as it stands if it is only there, as in glob("root/*.jpg")."""
+    inside = (root / name).absolute()
+    return inside if inside.exists() or not name.exists() else name.absolute()
+
+
 def _folder_labels(files: Sequence[Path], root: Path) -> list[str]:
     """The folder just below `root` that each file is in."""
     parts = [f.relative_to(root).parts for f in files]
@@ -293,7 +308,9 @@ def _folder_labels(files: Sequence[Path], root: Path) -> list[str]:
     return [part[0] for part in parts]
 
 
-def _check_options(valid_pct: float, size: int, bs: int, num_workers: int, on_bad: str) -> None:
+def _check_options(
+    valid_pct: float, size: int, bs: int, num_workers: int, aug: Augment, on_bad: str
+) -> None:
     if not 0 < valid_pct < 1:
         raise ValueError(f"valid_pct is {valid_pct}; it must lie between 0 and 1, such as 0.2")
     for name, value, least in (("size", size, 1), ("bs", bs, 1), ("num_workers", num_workers, 0)):
@@ -301,3 +318,5 @@ def _check_options(valid_pct: float, size: int, bs: int, num_workers: int, on_ba
             raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} up")
     if on_bad not in ("error", "skip"):
         raise ValueError(f'on_bad is {on_bad!r}; it must be "error" or "skip"')
+    if not isinstance(aug, bool) and not callable(aug):
+        raise ValueError(f"aug is {aug!r}; it must be True, False or a function of a picture")

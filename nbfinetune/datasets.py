@@ -1,13 +1,14 @@
 """Data sets: labelled pictures as uint8 squares, their split, and loaders of even batches."""
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.images import UnreadableImage, decode_all, open_image, read_progress, to_rgb
@@ -85,7 +86,6 @@ def even_loader(dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int = 
         dataset,
         batch_sampler=_EvenBatches(len(dataset), bs, shuffle=shuffle),
         num_workers=num_workers,
-        persistent_workers=num_workers > 0,
     )
 
 
@@ -112,39 +112,47 @@ def read_files(
     """
     fits = fits_in_memory(len(files), side)
     results = decode_all(files, lambda image: to_square(image, side) if fits else None)
-    bad = [i for i, result in enumerate(results) if isinstance(result, UnreadableImage)]
-    if bad and on_bad == "error":
-        raise ValueError(
-            f"{len(bad)} of {len(files)} pictures cannot be read: "
-            f"{some([f'{files[i]}: {results[i]}' for i in bad])}; "
-            'pass on_bad="skip" to leave them out (check_images lists them all)'
-        )
-    good = [i for i in range(len(files)) if i not in set(bad)]
-    if not good:
-        raise ValueError(
-            f"none of {len(files)} pictures can be read: "
-            f"{some([f'{files[i]}: {results[i]}' for i in bad])}"
-        )
+    bad = {i: f"{files[i]}: {r}" for i, r in enumerate(results) if isinstance(r, UnreadableImage)}
+    check_bad(bad, len(files), on_bad)
+    good = [i for i in range(len(files)) if i not in bad]
     return good, [results[i] for i in good] if fits else None
 
 
-def read_dataset(dataset: Sequence, side: int) -> ImageDataset:
+def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
+    """Raise, or with on_bad="skip" warn, if items are bad; their texts are named.
+
+    Raises
+    ------
+    ValueError
+        Unless `on_bad` is "skip" and some of the `total` items are good.
+    """
+    if not bad:
+        return
+    text = f"{len(bad)} of {total} pictures cannot be read: {some(list(bad.values()))}"
+    if on_bad == "skip" and len(bad) < total:
+        warnings.warn(f"left out: {text}", stacklevel=4)
+        return
+    raise ValueError(f'{text}; pass on_bad="skip" to leave them out (check_images lists them all)')
+
+
+def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
     """A torchvision-style data set, read once; its items are (picture, class index)."""
-    targets, squares = [], []
+    good, targets, squares, bad = [], [], [], {}
     fits = fits_in_memory(len(dataset), side)
     for i in read_progress(range(len(dataset)), len(dataset)):
-        item = dataset[i]
         try:
-            picture, target = item
-            targets.append(int(target))
+            picture, target = dataset[i]
             image = as_image(picture)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"item {i} of the data set is no (picture, class index): {error}"
-            ) from None
+        except (TypeError, ValueError, OSError) as error:
+            bad[i] = f"item {i}: {error}"
+            continue
+        good.append(i)
+        targets.append(int(target))
         if fits:
             squares.append(to_square(image, side))
-    return ImageDataset(dataset, targets, side, squares if fits else None)
+    check_bad(bad, len(dataset), on_bad)
+    items = dataset if not bad else Subset(dataset, good)
+    return ImageDataset(items, targets, side, squares if fits else None)
 
 
 def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:

@@ -3,6 +3,7 @@
 Pillow decodes: it reads every format that photos come in and names what is wrong with the others.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,26 +35,34 @@ def image_suffixes() -> frozenset[str]:
 
 
 def get_image_files(path: str | PathLike) -> list[Path]:
-    """The picture files below `path`, sorted; hidden files and folders are passed over.
+    """The picture files below `path`, sorted, as absolute paths.
+
+    Hidden files and folders are passed over, links to folders are followed.
 
     Raises
     ------
     ValueError
         If `path` is no folder or holds no picture.
     """
-    root = Path(path).expanduser()
+    root = Path(path).expanduser().absolute()
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; pass the folder that holds the pictures")
-    files = sorted(
-        f
-        for f in root.rglob("*")
-        if f.suffix.lower() in image_suffixes()
-        and not any(part.startswith(".") for part in f.relative_to(root).parts)
-        and f.is_file()
-    )
+    files, seen = [], set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        files += [
+            Path(folder, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in image_suffixes()
+        ]
     if not files:
         raise ValueError(f"no pictures below {root}; expected files such as .jpg or .png")
-    return files
+    return sorted(files)
 
 
 def open_image(file: str | PathLike) -> Image.Image:
@@ -74,6 +83,8 @@ def open_image(file: str | PathLike) -> Image.Image:
             return to_rgb(image)
     except UnreadableImage:
         raise
+    except MemoryError:
+        raise
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except UnidentifiedImageError:
@@ -81,6 +92,8 @@ def open_image(file: str | PathLike) -> Image.Image:
     except Image.DecompressionBombError:
         raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, EOFError, ...
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UnreadableImage(f"cannot be read ({error.strerror})") from None
         raise UnreadableImage(f"damaged ({str(error) or type(error).__name__})") from None
 
 

@@ -5,6 +5,7 @@ than its pictures do.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -47,10 +48,18 @@ def top_k_accuracy(preds: Tensor, targets: Tensor, *, k: int = 5) -> float:
 
 
 def metric_name(metric: Metric) -> str:
-    """The column title of a metric, also for a `functools.partial` of one."""
-    return getattr(metric, "__name__", None) or metric_name(metric.func)
+    """The column title of a metric: its name, and for a partial the arguments: top_k_accuracy_3."""
+    if isinstance(metric, partial):
+        values = [*metric.args, *metric.keywords.values()]
+        return "_".join([metric_name(metric.func), *map(str, values)])
+    return getattr(metric, "__name__", type(metric).__name__)
 
 
 def smaller_is_better(name: str) -> bool:
     """Whether a recorded value should fall: names with "loss" or "error" (fastai's rule)."""
     return "loss" in name or "error" in name
+
+
+def has_known_direction(name: str) -> bool:
+    """Whether the name tells if smaller or larger is better: it holds loss, error or accuracy."""
+    return smaller_is_better(name) or "accuracy" in name

@@ -43,7 +43,12 @@ def seeded_rng(start: int | RngState) -> Iterator[None]:
         if isinstance(start, int):
             random.seed(start)
             np.random.seed(start % 2**32)
-            torch.manual_seed(start)
+            # Not torch.manual_seed: it would seed devices whose state could not be put back.
+            torch.default_generator.manual_seed(start)
+            if "cuda" in outside:
+                torch.cuda.manual_seed_all(start)
+            if "mps" in outside:
+                torch.mps.manual_seed(start)
         else:
             set_rng_state(start)
         yield

@@ -169,7 +169,7 @@ def pets() -> Path:
     if folder := os.environ.get("NBFINETUNE_PETS"):
         if not Path(folder).is_dir():
             raise ValueError(f"NBFINETUNE_PETS is {folder}, which is not a folder")
-        return Path(folder)
+        return Path(folder).absolute()
     try:
         OxfordIIITPet(cache_folder(), split="trainval", download=True)
     except (OSError, RuntimeError) as error:

@@ -136,9 +136,7 @@ def test_torchvision_data_sets_can_be_used(photos: Path) -> None:
 
 def test_normalised_data_sets_are_refused() -> None:
     data = [(torch.full((3, 4, 4), -2.0), 0)]
-    with pytest.raises(
-        ValueError, match=r"item 0 .* floats outside \[0, 1\]; give pictures before"
-    ):
+    with pytest.raises(ValueError, match=r"item 0: floats outside \[0, 1\]; give pictures before"):
         ImageDataLoaders.from_datasets(data, data)
 
 
@@ -217,3 +215,56 @@ def test_show_batch_shows_pictures_with_their_class(dls: ImageDataLoaders) -> No
 def test_options_out_of_range_are_refused(options: dict, message: str, photos: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ImageDataLoaders.from_folder(photos, **options)
+
+
+def test_relative_paths_are_those_of_the_working_folder(tmp_path: Path, monkeypatch) -> None:
+    _write(tmp_path / "photos", {"cat": 3, "dog": 3})
+    (tmp_path / "photos" / "labels.csv").write_text("file,label\ncat/cat_0.png,a\ncat/cat_1.png,a")
+    monkeypatch.chdir(tmp_path)
+    make = ImageDataLoaders
+    files = get_image_files("photos")
+    for dls in (
+        make.from_folder("photos", size=8),
+        make.from_name_re("photos", None, "([a-z]+)", size=8),
+        make.from_name_re("photos", files, "([a-z]+)", size=8),
+        make.from_name_re("photos", ["cat/cat_0.png", "cat/cat_1.png"], "([a-z]+)", size=8),
+        make.from_lists("photos", sorted(Path("photos").glob("*/*.png")), ["a"] * 6, size=8),
+        make.from_csv("photos", size=8),
+    ):
+        monkeypatch.chdir("/")  # the files are found from anywhere later on
+        assert dls.train.dataset.image(0).size == (10, 8)
+        monkeypatch.chdir(tmp_path)
+
+
+def test_data_sets_of_different_classes_are_refused(photos: Path, tmp_path: Path) -> None:
+    _write(tmp_path, {"green": 2, "red": 2})
+    with pytest.raises(ValueError, match=r"train has the classes \['blue', 'green', 'red'\] but"):
+        ImageDataLoaders.from_datasets(ImageFolder(photos), ImageFolder(tmp_path))
+
+
+def test_a_bad_file_of_a_data_set_is_refused_or_skipped(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 3, "dog": 3})
+    (tmp_path / "cat" / "cat_1.png").write_bytes(b"broken")
+    data = ImageFolder(tmp_path)
+    with pytest.raises(
+        ValueError, match=r'1 of 6 pictures cannot be read: item 1: .*on_bad="skip"'
+    ):
+        ImageDataLoaders.from_datasets(data, data)
+    with pytest.warns(UserWarning, match="left out: 1 of 6 pictures cannot be read: item 1"):
+        dls = ImageDataLoaders.from_datasets(data, data, size=8, on_bad="skip")
+    assert dls.train.dataset.targets == [0, 0, 1, 1, 1]
+    assert dls.train.dataset.image(1).getpixel((0, 0)) == (2, 0, 0)
+
+
+def test_showing_a_batch_leaves_the_random_numbers_alone(dls: ImageDataLoaders) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    dls.show_batch()
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("aug", [None, 1, "flip"])
+def test_augmentation_is_true_false_or_a_function(aug, photos: Path) -> None:
+    with pytest.raises(ValueError, match=r"aug is .*; it must be True, False or a function"):
+        ImageDataLoaders.from_folder(photos, aug=aug)

@@ -204,7 +204,8 @@ def test_bad_files_are_refused_in_one_line_before_any_epoch(photos: Path, tmp_pa
     assert message.startswith("6 of 24 pictures cannot be read: ")
     assert f"{bad[0]}: empty file (0 bytes)" in message
     assert "and 1 more" in message  # five are named
-    dls = ImageDataLoaders.from_lists("/", [*files, *bad], labels, size=32, on_bad="skip")
+    with pytest.warns(UserWarning, match="left out: 6 of 24 pictures cannot be read: .*bad_0.png"):
+        dls = ImageDataLoaders.from_lists("/", [*files, *bad], labels, size=32, on_bad="skip")
     assert len(dls.train.dataset) + len(dls.valid.dataset) == 18
 
 
@@ -220,3 +221,22 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         get_image_files(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         get_image_files(tmp_path / "gone")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").mkdir()
+    SMALL.save(tmp_path / "far" / "a.png")
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "up").symlink_to(tmp_path / "near")
+    assert get_image_files(tmp_path / "near") == [tmp_path / "near" / "link" / "a.png"]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    def deny(*args) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    SMALL.save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", deny)
+    with pytest.raises(UnreadableImage, match=r"cannot be read \(Permission denied\)"):
+        open_image(tmp_path / "a.png")

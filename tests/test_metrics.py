@@ -20,8 +20,16 @@ def test_top_k_accuracy_counts_the_k_best(k: int, expected: float) -> None:
     assert top_k_accuracy(PREDS, TARGETS, k=k) == expected
 
 
-def test_a_partial_metric_keeps_its_name() -> None:
-    assert metric_name(partial(top_k_accuracy, k=3)) == "top_k_accuracy"
+def test_a_partial_metric_is_named_with_its_arguments() -> None:
+    assert metric_name(partial(top_k_accuracy, k=3)) == "top_k_accuracy_3"
+
+
+def test_an_object_that_is_called_is_named_by_its_class() -> None:
+    class Brier:
+        def __call__(self, preds, targets) -> float:
+            return 0.0
+
+    assert metric_name(Brier()) == "Brier"
 
 
 @pytest.mark.parametrize(
