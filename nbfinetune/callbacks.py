@@ -128,7 +128,5 @@ class SaveBest(Callback):
             self._weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
 
     def after_fit(self, learn: "Learner") -> None:
-        rows = learn.recorder.run.rows
-        ended = learn.status in ("finished", "stopped")
-        if ended and rows and self.row is not None and self.row is not rows[-1]:
+        if learn.status in ("finished", "stopped") and self.row is not None:
             learn.model.load_state_dict(self._weights)

@@ -4,12 +4,14 @@ Each function is a method of `Learner`.
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from nbfinetune import loop, schedules
 from nbfinetune.callbacks import Callback, ParamScheduler, SaveBest
 from nbfinetune.layer_groups import LearningRate, lr_per_group
+from nbfinetune.metrics import has_known_direction
 from nbfinetune.recorder import FitResult, Run
 from nbfinetune.schedules import Schedule
 
@@ -48,7 +50,7 @@ def fit(
     """
     lrs = [schedules.flat(lr) for lr in _rates(learn, lr, "lr")]
     run = _fit(learn, "fit", n_epoch, lrs, None, wd, cbs, start_epoch)
-    return _result([run], cbs)
+    return _result(learn, [run], cbs)
 
 
 def fit_one_cycle(
@@ -86,7 +88,7 @@ def fit_one_cycle(
         cbs=cbs,
         start_epoch=start_epoch,
     )
-    return _result([run], cbs)
+    return _result(learn, [run], cbs)
 
 
 def fit_flat_cos(
@@ -103,7 +105,7 @@ def fit_flat_cos(
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
     lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in _rates(learn, lr, "lr")]
     run = _fit(learn, "fit_flat_cos", n_epoch, lrs, None, wd, cbs, start_epoch)
-    return _result([run], cbs)
+    return _result(learn, [run], cbs)
 
 
 def fit_sgdr(
@@ -127,7 +129,7 @@ def fit_sgdr(
     n_epoch = schedules.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
     lrs = [schedules.sgdr(lr, n_cycles, cycle_mult) for lr in _rates(learn, lr_max, "lr_max")]
     run = _fit(learn, "fit_sgdr", n_epoch, lrs, None, wd, cbs, start_epoch)
-    return _result([run], cbs)
+    return _result(learn, [run], cbs)
 
 
 def fine_tune(
@@ -158,19 +160,22 @@ def fine_tune(
     freeze_epochs : epochs of the first stage; None = as many as 50 steps take, 0 = no such stage
     lr_mult : rate of the head over that of the first group
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
-    keep_best : end with the weights of the best epoch of both stages, by the first metric
+    keep_best : end with the weights of the best epoch of both stages, by the first metric if its
+        name holds loss, error or accuracy, else by the validation loss
     wd, cbs : see `fit`
     """
     _check_epochs("epochs", epochs, 1)
     _check_data(learn)
     if freeze_epochs is None:
-        freeze_epochs = ceil(_HEAD_STEPS * learn.accumulate / len(learn.dls.train))
+        freeze_epochs = ceil(_HEAD_STEPS / ceil(len(learn.dls.train) / learn.accumulate))
     _check_epochs("freeze_epochs", freeze_epochs, 0)
     low, high = _ends(base_lr, lr_mult)
     _rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     _check_cycle(div, 1e5, pct_start)
+    _check_wd(wd)
     if keep_best:
-        cbs = [*cbs, SaveBest(learn.metric_names[0] if learn.metrics else "valid_loss")]
+        known = [name for name in learn.metric_names[:1] if has_known_direction(name)]
+        cbs = [*cbs, SaveBest(*known)]
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
     runs = []
@@ -181,7 +186,7 @@ def fine_tune(
     learn.freeze_to(0, quiet=True)
     rates = slice(low / 2, high / 2)
     runs += [_one_cycle(learn, "fine_tune: all layers", epochs, rates, **both, wd=wd, cbs=cbs)]
-    return _result(runs, cbs)
+    return _result(learn, runs, cbs)
 
 
 def _one_cycle(
@@ -203,7 +208,10 @@ def _one_cycle(
         schedules.one_cycle(lr / div, lr, lr / div_final, pct_start)
         for lr in _rates(learn, lr_max, "lr_max")
     ]
-    mom = schedules.one_cycle(*(moms or learn.moms), pct_start)
+    moms = learn.moms if moms is None else moms
+    if len(moms) != 3 or not all(0 <= m < 1 for m in moms):
+        raise ValueError(f"moms is {moms}; give three numbers in [0, 1), such as 0.95, 0.85, 0.95")
+    mom = schedules.one_cycle(*moms, pct_start)
     return _fit(learn, name, n_epoch, lrs, mom, wd, cbs, start_epoch)
 
 
@@ -221,6 +229,7 @@ def _fit(
     _check_epochs("n_epoch", n_epoch, 1)
     if not 0 <= start_epoch < n_epoch:
         raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
+    _check_wd(wd)
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
@@ -229,10 +238,13 @@ def _fit(
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 
 
-def _result(runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:
+def _result(learn: "Learner", runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:
     rows = [row for run in runs for row in run.rows]
-    best = next((cb.row for cb in cbs if isinstance(cb, SaveBest)), None)
-    return FitResult(tuple(runs), best or (rows[-1] if rows else None))
+    last = runs[-1]
+    at_an_epochs_end = bool(rows) and len(last.losses) % last.n_iter == 0
+    savers = [cb for cb in (*learn.cbs, *cbs) if isinstance(cb, SaveBest)]
+    kept = savers[-1].row if savers else rows[-1] if at_an_epochs_end else None
+    return FitResult(tuple(runs), kept)
 
 
 def _rates(learn: "Learner", lr: LearningRate | None, what: str) -> list[float]:
@@ -251,7 +263,7 @@ def _ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:
 
 
 def _check_epochs(what: str, n: int, least: int) -> None:
-    if not isinstance(n, int) or n < least:
+    if not isinstance(n, Integral) or n < least:
         raise ValueError(f"{what} is {n!r}; it must be a whole number from {least} up")
 
 
@@ -266,3 +278,8 @@ def _check_cycle(div: float, div_final: float, pct_start: float) -> None:
 def _check_data(learn: "Learner") -> None:
     if learn.dls is None:
         raise ValueError("this learner has no data to train on; give load_learner dls=")
+
+
+def _check_wd(wd: float | None) -> None:
+    if wd is not None and not 0 <= wd < inf:
+        raise ValueError(f"wd is {wd}; weight decay is a number from 0 up, such as 0.01")

@@ -82,9 +82,13 @@ class Learner:
         self.dls, self.model = dls, model.to(self.device).eval()
         self.groups = [list(group) for group in groups or [[model]]]
         layer_groups.check_groups(model, self.groups)
-        self.loss_func = (loss_func or nn.CrossEntropyLoss()).to(self.device)
+        loss_func = loss_func or nn.CrossEntropyLoss()
+        is_module = isinstance(loss_func, nn.Module)
+        self.loss_func = loss_func.to(self.device) if is_module else loss_func
         self.metrics = [metrics] if callable(metrics) else list(metrics)
-        self.lr, self.wd, self.moms, self.train_bn = lr, wd, moms, train_bn
+        if len(set(self.metric_names)) < len(self.metrics):
+            raise ValueError(f"two metrics have the same name: {', '.join(self.metric_names)}")
+        self.lr, self.moms, self.train_bn = lr, moms, train_bn
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
         self.amp = _best_amp(self.device) if amp == "auto" else amp
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
@@ -129,20 +133,29 @@ class Learner:
         ValueError
             If there is no such group.
         """
+        if not self._freeze_to(n) and not quiet:
+            self._say_unchanged()
+
+    def freeze(self) -> None:
+        """Train only the last layer group, the head."""
+        if not self._freeze_to(-1):
+            self._say_unchanged()
+
+    def unfreeze(self) -> None:
+        """Train all layer groups."""
+        if not self._freeze_to(0):
+            self._say_unchanged()
+
+    def _freeze_to(self, n: int) -> bool:
         changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
         self.frozen = n % len(self.groups)
         self.opt.zero_grad()
         self.opt.state.clear()
-        if not changed and not quiet:
-            warn(f"nothing changed: {self.frozen_text()}", stacklevel=2)
+        return changed
 
-    def freeze(self) -> None:
-        """Train only the last layer group, the head."""
-        self.freeze_to(-1)
-
-    def unfreeze(self) -> None:
-        """Train all layer groups."""
-        self.freeze_to(0)
+    def _say_unchanged(self) -> None:
+        # 3: the line that called freeze, so that each such line warns
+        warn(f"no change in what trains: {self.frozen_text()}", stacklevel=3)
 
     def frozen_text(self) -> str:
         """How much of the model is frozen, in one line."""
@@ -164,8 +177,8 @@ class Learner:
                 sum(p.numel() for p in params),
                 sum(p.numel() for p in params if p.requires_grad),
             )
-            lr = next(g["lr"] for g in self.opt.param_groups if g["layer_group"] == i)
-            rows.append((name, *(f"{n:,}" for n in sizes), f"{lr:.1e}"))
+            lrs = [f"{g['lr']:.1e}" for g in self.opt.param_groups if g["layer_group"] == i]
+            rows.append((name, *(f"{n:,}" for n in sizes), *(lrs[:1] or [""])))
         title = f"{self.config.get('arch') or type(self.model).__name__}: {self.frozen_text()}"
         footer = f"device {self.device}, mixed precision {self.amp}, next lr {self.lr:.1e}"
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
@@ -203,4 +216,4 @@ def _best_device() -> str:
 def _best_amp(device: torch.device) -> str:
     if device.type != "cuda":
         return "off"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

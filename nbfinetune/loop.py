@@ -4,7 +4,7 @@ Learning rates are written and losses recorded by callbacks; tensors move to the
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ def run(learn: "Learner", name: str, n_epoch: int, cbs: Sequence[Callback], star
     with ExitStack() as stack:
         stack.callback(_tidy, learn)
         for cb in reversed(cbs):  # the stack calls the last one first
-            stack.callback(cb.after_fit, learn)
+            stack.callback(_after_fit, cb, learn)
         try:
             _event(cbs, "before_fit", learn)
             learn.status = "running"
@@ -51,6 +51,11 @@ def run(learn: "Learner", name: str, n_epoch: int, cbs: Sequence[Callback], star
             learn.status = learn.status.replace("running", "failed")
             raise
     return learn.recorder.run
+
+
+def _after_fit(cb: Callback, learn: "Learner") -> None:
+    with suppress(CancelFit):  # the run is over anyhow
+        cb.after_fit(learn)
 
 
 def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:

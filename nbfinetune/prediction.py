@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nbfinetune import loop
@@ -55,6 +55,8 @@ def get_preds(
     preds = logits.softmax(1)
     if not with_loss:
         return preds, targets
+    if not isinstance(learn.loss_func, nn.Module):
+        return preds, targets, learn.loss_func(logits, targets, reduction="none")
     each = deepcopy(learn.loss_func).cpu()
     each.reduction = "none"
     return preds, targets, each(logits, targets)

@@ -81,6 +81,8 @@ class EpochTable(Callback):
         self._show(learn)
 
     def after_fit(self, learn: "Learner") -> None:
+        if not self.columns:
+            return  # refused before it began
         # Errors and interrupts speak for themselves under the table.
         text = ended_text(learn) if learn.status == "stopped" else ""
         if self.notebook:
@@ -152,4 +154,5 @@ def ended_text(learn: "Learner") -> str:
     """How a run ended that did not go on to its end, in one line."""
     steps = len(learn.recorder.run.lrs)
     where = f"in epoch {learn.epoch + 1} of {learn.n_epoch} after {steps} steps"
-    return f"{learn.status} {where}; the weights are those of the last step"
+    last = "; the weights are those of the last step" if learn.status == "interrupted" else ""
+    return f"{learn.status} {where}{last}"

@@ -48,7 +48,7 @@ class FitResult:
     Parameters
     ----------
     stages : the recorded runs, two for `fine_tune`
-    kept : the row whose weights the model has now; None if no epoch was finished
+    kept : the row whose weights the model has now; None if they are those of no epoch's end
     """
 
     stages: tuple[Run, ...]
@@ -69,9 +69,9 @@ class FitResult:
         text = f"{last.name.partition(':')[0]} {self.status} after {len(self.rows)} epochs"
         if self.kept is None:
             return text
-        if self.kept is not self.rows[-1]:
-            stage = next(s for s in self.stages if any(row is self.kept for row in s.rows))
-            where = stage.name.partition(": ")[2]
+        if not self.rows or self.kept is not self.rows[-1]:
+            own = [s.name for s in self.stages if any(row is self.kept for row in s.rows)]
+            where = own[0].partition(": ")[2] if own else "an earlier fit"
             text += f", kept epoch {self.kept['epoch']}{where and ' of ' + where}"
         values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
         return f"{text}: {', '.join(values)}"

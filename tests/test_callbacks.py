@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nbfinetune import Callback, EarlyStopping, Learner, SaveBest, accuracy
+from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, SaveBest, accuracy
 
 
 class Losses(Callback):
@@ -80,6 +80,35 @@ def test_an_interrupted_fit_keeps_the_weights_of_its_last_step(learn: Learner) -
         learn.fit(4, 1e-2, cbs=[Losses(1, 2), SaveBest(), interrupt])
     assert torch.equal(learn.model[0][0].weight, interrupt.weights)
     assert len(learn.recorder.run.losses) == 13
+
+
+def test_save_best_restores_when_stopped_within_a_later_epoch(learn: Learner) -> None:
+    kept = {}
+
+    class StopLater(Callback):
+        def after_epoch(self, learn: Learner) -> None:
+            kept.update({k: v.clone() for k, v in learn.model.state_dict().items()})
+
+        def after_batch(self, learn: Learner) -> None:
+            if learn.epoch == 1 and learn.iter == 3:
+                raise CancelFit
+
+    result = learn.fit(4, 1e-2, cbs=[StopLater(), SaveBest()])
+    assert all(torch.equal(v, learn.model.state_dict()[k]) for k, v in kept.items())
+    assert result.kept is result.rows[0]
+    result = learn.fit(4, 1e-2, cbs=[StopLater()])
+    assert result.kept is None  # the weights are those of no epoch's end
+    assert repr(result) == "fit stopped after 1 epochs"
+
+
+def test_the_best_of_an_earlier_fit_is_told_as_such(learn: Learner) -> None:
+    best = SaveBest()
+    learn.fit(1, 1e-2, cbs=[Losses(1), best])
+    result = learn.fit(1, 1e-2, cbs=[Losses(2), best])
+    assert result.kept["valid_loss"] == 1
+    assert repr(result).startswith("fit finished after 1 epochs, kept epoch 0 of an earlier fit")
+    learn.cbs += [Losses(1, 2), SaveBest()]
+    assert learn.fit(2, 1e-2).kept["epoch"] == 0
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping("accuracy"), SaveBest("accuracy")])

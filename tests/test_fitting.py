@@ -1,5 +1,6 @@
 """Whole fits against fastai 2.8.12: the same model and batches give its losses and rows."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +108,10 @@ def test_a_fit_without_a_rate_uses_that_of_the_learner(learn: Learner) -> None:
         (lambda learn: learn.fine_tune(1, pct_start=3), "pct_start is 3"),
         (lambda learn: learn.fine_tune(1, lr_mult=0), "lr_mult is 0; it must be above 0"),
         (lambda learn: learn.fine_tune(1, freeze_epochs=-1), "freeze_epochs is -1"),
+        (lambda learn: learn.fine_tune(1, wd=-1), "wd is -1; weight decay is a number from 0 up"),
+        (lambda learn: learn.fit(1, wd=float("nan")), "wd is nan"),
+        (lambda learn: learn.fit_one_cycle(1, moms=(0.9,)), "moms is .*; give three numbers"),
+        (lambda learn: learn.fit_one_cycle(1, moms=(1.5, 2, 3)), "moms is .*; give three numbers"),
         (lambda learn: learn.fit_sgdr(1, 0), "cycle_len is 0; it must be at least 1"),
     ],
 )
@@ -145,3 +150,21 @@ def test_the_last_weights_can_be_kept_instead(learn: Learner) -> None:
     result = learn.fine_tune(2, freeze_epochs=2, keep_best=False, cbs=[Spoil()])
     assert learn.validate()[0] == pytest.approx(result.rows[-1]["valid_loss"], abs=1e-6)
     assert repr(result).startswith("fine_tune finished after 4 epochs: valid_loss ")
+
+
+def test_a_metric_of_unknown_direction_does_not_choose_the_best_epoch(loaders, mlp) -> None:
+    def brier(preds: torch.Tensor, targets: torch.Tensor) -> float:
+        return ((preds[:, 1] - targets) ** 2).mean().item()
+
+    learn = Learner(loaders, mlp, metrics=brier, device="cpu")
+    result = learn.fine_tune(3, 1e-1, freeze_epochs=2)
+    assert result.kept["valid_loss"] == min(row["valid_loss"] for row in result.rows)
+
+
+def test_accumulated_steps_are_counted_as_steps(learn: Learner) -> None:
+    learn.accumulate = 64  # one step an epoch, however few batches there are
+    assert learn.fine_tune(1).stages[0].n_epoch == 50
+
+
+def test_numpys_numbers_are_numbers(learn: Learner) -> None:
+    assert len(learn.fit(np.int64(1), np.float32(1e-3)).rows) == 1

@@ -1,12 +1,23 @@
+import multiprocessing
+import os
 import random
+import signal
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune import (
+    Callback,
+    ImageDataLoaders,
+    Learner,
+    accuracy,
+    top_k_accuracy,
+    vision_learner,
+)
 
 
 def losses(learn: Learner) -> list[float]:
@@ -119,7 +130,9 @@ def test_from_scratch_everything_trains(dls, tiny_net) -> None:
 def test_unfreezing_clears_the_momentum(learn: Learner) -> None:
     learn.fit(1, 1e-3)
     assert learn.opt.state
-    with pytest.warns(UserWarning, match="nothing changed: 0 of 3 layer groups are frozen"):
+    with pytest.warns(
+        UserWarning, match="no change in what trains: 0 of 3 layer groups are frozen"
+    ):
         learn.unfreeze()
     assert not learn.opt.state
 
@@ -128,13 +141,17 @@ def test_freezing_that_changes_nothing_says_so(learn: Learner) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learn.freeze()
-    with pytest.warns(UserWarning, match="nothing changed: 2 of 3 layer groups are frozen, 22 of"):
+    with pytest.warns(
+        UserWarning, match="no change in what trains: 2 of 3 layer groups are frozen, 22 of"
+    ):
         learn.freeze()
 
 
 def test_a_model_of_one_group_cannot_be_frozen_and_says_so(loaders, mlp) -> None:
     learn = Learner(loaders, mlp, device="cpu")
-    with pytest.warns(UserWarning, match="nothing changed: 0 of 1 layer groups are frozen"):
+    with pytest.warns(
+        UserWarning, match="no change in what trains: 0 of 1 layer groups are frozen"
+    ):
         learn.freeze()
 
 
@@ -192,3 +209,29 @@ def test_training_on_cuda_learns(dls, tiny_net, amp: str) -> None:
     learn = vision_learner(dls, tiny_net, head="fastai", amp=amp, device="cuda")
     first, last = (learn.fit(3, 1e-2).rows[-1]["valid_loss"] for _ in range(2))
     assert last < first
+
+
+def test_two_metrics_of_one_name_are_refused(loaders, mlp) -> None:
+    with pytest.raises(ValueError, match="two metrics have the same name: accuracy, accuracy"):
+        Learner(loaders, mlp, metrics=[accuracy, accuracy], device="cpu")
+    both = [partial(top_k_accuracy, k=1), partial(top_k_accuracy, k=2)]
+    row = Learner(loaders, mlp, metrics=both, device="cpu").fit(1, 1e-3).rows[0]
+    assert row["top_k_accuracy_2"] == 1
+
+
+def test_workers_that_died_with_an_interrupt_do_not_stop_the_next_fit(photos, tiny_net) -> None:
+    dls = ImageDataLoaders.from_folder(photos, size=16, bs=5, num_workers=2)
+    learn = vision_learner(dls, tiny_net, device="cpu")
+
+    class KillWorkers(Callback):
+        """What the front end's interrupt does: it signals the whole process group."""
+
+        def after_batch(self, learn: Learner) -> None:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGINT)
+                worker.join()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(1, 1e-3, cbs=[KillWorkers()])
+    assert learn.fit(1, 1e-3).status == "finished"

@@ -111,7 +111,7 @@ def test_freezing_says_what_trains_or_that_nothing_changed(ip, capsys) -> None:
         ip.run_line_magic(magic, line)
     assert capsys.readouterr().out.splitlines() == [
         "2 of 3 layer groups are frozen, 22 of 77 parameters train",
-        "nothing changed: 2 of 3 layer groups are frozen, 22 of 77 parameters train",
+        "no change in what trains: 2 of 3 layer groups are frozen, 22 of 77 parameters train",
         "1 of 3 layer groups are frozen, 52 of 77 parameters train",
         "0 of 3 layer groups are frozen, 77 of 77 parameters train",
     ]

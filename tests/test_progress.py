@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from nbfinetune import Callback, CancelFit, Learner, accuracy
+from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, accuracy
 from nbfinetune.progress import EpochTable, minutes
 
 
@@ -88,9 +88,7 @@ def test_a_stopped_run_says_where(learn: Learner, shown: list) -> None:
     learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True), Stop(CancelFit)])
     lines = repr(shown[-1]).splitlines()
     assert len(lines) == 3  # heading, one epoch, and:
-    assert (
-        lines[2] == "stopped in epoch 2 of 3 after 8 steps; the weights are those of the last step"
-    )
+    assert lines[2] == "stopped in epoch 2 of 3 after 8 steps"
     assert "<progress" not in shown[-1]._repr_html_()
 
 
@@ -106,3 +104,11 @@ def test_an_interrupted_run_keeps_its_table_without_the_bar(learn: Learner, show
 )
 def test_time_is_shown_as_minutes_and_seconds(seconds: float, text: str) -> None:
     assert minutes(seconds) == text
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_run_that_is_refused_shows_its_own_error(notebook: bool, learn: Learner, shown) -> None:
+    learn.cbs.append(EarlyStopping("nope"))
+    with pytest.raises(ValueError, match="monitor is 'nope'"):
+        learn.fit(1, 1e-3, cbs=[EpochTable(notebook=notebook)])
+    assert shown == []
