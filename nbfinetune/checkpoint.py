@@ -5,7 +5,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _KEY = "nbfinetune"  # of the JSON text in the file's metadata
+_SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
 _NAMED = 3  # parts that one message names
 
 
@@ -48,14 +48,12 @@ def write(
     text = json.dumps(header | {"versions": versions})
     # Cloned: safetensors takes neither shared storage nor the channels-last layout.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(plain, temporary, metadata={_KEY: text})
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -75,7 +73,8 @@ def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as opened:
             text = (opened.metadata() or {}).get(_KEY)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Cloned: the tensors would go on living in the file.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
     try:
@@ -111,7 +110,9 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> Non
 
 
 def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
-    """Write weights, optimizer state and frozen groups to a safetensors file; returns its path.
+    """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
+
+    The history and the state of the random numbers are not in it.
 
     Raises
     ------
@@ -121,7 +122,8 @@ def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> 
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    return write(file, tensors, _header(learn), overwrite=overwrite)
+    settings = [{key: g[key] for key in _SETTINGS} for g in learn.opt.param_groups]
+    return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
 
 
 def load(learn: "Learner", file: str | PathLike) -> None:
@@ -134,7 +136,7 @@ def load(learn: "Learner", file: str | PathLike) -> None:
     """
     tensors, header = read(file)
     if learn.vocab and header["vocab"] and header["vocab"] != learn.vocab:
-        raise ValueError(f"{file} does not fit: {_vocab_difference(header['vocab'], learn.vocab)}")
+        raise ValueError(f"{file} does not fit: {vocab_difference(header['vocab'], learn.vocab)}")
     weights, states = {}, {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
@@ -143,9 +145,13 @@ def load(learn: "Learner", file: str | PathLike) -> None:
             states.setdefault(int(i), {})[key] = tensor
         else:
             weights[rest] = tensor
+    if not 0 <= header["frozen"] < len(learn.groups):
+        raise ValueError(f"{file} does not fit: it has more than {len(learn.groups)} layer groups")
     load_into(learn.model, weights, str(file))
     learn.freeze_to(header["frozen"], quiet=True)
     learn.opt.load_state_dict(learn.opt.state_dict() | {"state": states})
+    for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
+        group.update(settings | {"betas": tuple(settings["betas"])})
 
 
 def export(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
@@ -175,7 +181,8 @@ def _header(learn: "Learner") -> dict:
     )
 
 
-def _vocab_difference(there: list[str], here: list[str]) -> str:
+def vocab_difference(there: list[str], here: list[str]) -> str:
+    """Where two lists of classes differ, in one line."""
     if len(there) != len(here):
         return f"it has {len(there)} classes, this learner {len(here)}"
     i = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,16 @@ def test_saved_and_loaded_predictions_are_equal_to_the_last_bit(learn, dls, tmp_
     assert torch.equal(other.get_preds()[0], preds)
 
 
-def test_training_goes_on_after_load_as_without_it(learn: Learner, dls, tmp_path: Path) -> None:
+def test_training_goes_on_after_load_as_without_it(loaders, mlp, tmp_path: Path) -> None:
+    groups = [[part] for part in mlp]
+    learn = Learner(loaders, mlp, groups=groups, device="cpu")
+    learn.fit_one_cycle(1, 1e-2, wd=0.1)  # leaves another momentum and decay behind
     learn.save(tmp_path / "m")
-    other = vision_learner(dls, "mobilenet_v3_small", weights=None, head="fastai", device="cpu")
-    other.fit(1, 1e-5)
-    other.load(tmp_path / "m")  # with the optimizer's state
+    model = deepcopy(mlp)
+    other = Learner(loaders, model, groups=[[part] for part in model], device="cpu")
+    other.load(tmp_path / "m")
     assert learn.fit(1, 1e-3).stages[0].losses == other.fit(1, 1e-3).stages[0].losses
+    assert learn.recorder.run.moms == other.recorder.run.moms
 
 
 def test_frozen_groups_are_saved_too(learn: Learner, tmp_path: Path) -> None:
@@ -168,3 +173,54 @@ def test_a_module_of_the_users_is_asked_for(dls, tiny_net, tmp_path: Path) -> No
     again = load_learner(tmp_path / "m", arch=tiny_net, device="cpu")
     picture = dls.valid.dataset.image(0)
     assert torch.equal(again.predict(picture)[2], learn.predict(picture)[2])
+
+
+def test_data_of_other_classes_is_refused(learn, photos: Path, tmp_path: Path) -> None:
+    learn.export(tmp_path / "m")
+    for color in ("blue", "green", "red"):
+        (tmp_path / "photos" / f"dark {color}").parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"dark {color}").symlink_to(photos / color)
+    other = ImageDataLoaders.from_folder(tmp_path / "photos", size=32)
+    with pytest.raises(ValueError, match=r"dls does not fit .*: class 0 is 'blue' there but 'dark"):
+        load_learner(tmp_path / "m", other)
+
+
+def test_a_loaded_learner_has_the_metric_and_augmentation_of_a_new_one(
+    learn, photos: Path, tmp_path: Path
+) -> None:
+    learn.export(tmp_path / "m")
+    dls = ImageDataLoaders.from_folder(photos, size=32, aug=False)
+    again = load_learner(tmp_path / "m", dls, device="cpu")
+    assert again.metric_names == ["error_rate"]
+    assert again.transforms.aug is False
+
+
+def test_a_file_of_more_groups_changes_nothing(learn, loaders, mlp, tmp_path: Path) -> None:
+    grouped = Learner(loaders, mlp, groups=[[part] for part in mlp], device="cpu")
+    grouped.freeze()
+    grouped.save(tmp_path / "m")
+    model = deepcopy(mlp)
+    with torch.no_grad():
+        model[2].bias.add_(1)
+    single = Learner(loaders, model, device="cpu")
+    with pytest.raises(ValueError, match="m does not fit: it has more than 1 layer groups"):
+        single.load(tmp_path / "m")
+    assert torch.equal(model[2].bias, mlp[2].bias + 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc on this system")
+def test_a_loaded_learner_does_not_live_in_its_file(learn: Learner, tmp_path: Path) -> None:
+    file = learn.save(tmp_path / "m")
+    learn.load(file)
+    with open("/proc/self/maps") as maps:
+        assert str(file) not in maps.read()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no umask on Windows")
+def test_files_have_the_rights_the_user_asked_for(learn: Learner, tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        file = learn.save(tmp_path / "m")
+    finally:
+        os.umask(old)
+    assert file.stat().st_mode & 0o777 == 0o600

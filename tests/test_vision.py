@@ -154,7 +154,10 @@ def test_class_weights_balance_rare_classes(tmp_path: Path, tiny_net) -> None:
         ("resnet18", {"weights": "V9"}, "resnet18 has no weights 'V9'; it has IMAGENET1K_V1"),
         ("resnet18", {"head": "mlp"}, "head is 'mlp'; it must be one of linear, fastai"),
         ("timm:resnet43", {}, "timm has no network 'resnet43'"),
-        ("vit_b_16", {"weights": None}, "the network does not take pictures of 32 px"),
+        ("alexnet", {"weights": None}, "the network does not take pictures of 32 px"),
+        ("timm:resnet18", {"weights": "V9"}, "timm:resnet18 has no weights 'V9'; pass 'DEFAULT'"),
+        (nn.Linear(1, 1), {"weights": "gone.pth"}, "no file gone.pth; a module's weights are its"),
+        ("resnet18", {"weights": Path("gone.pth")}, "no file gone.pth"),
         ("resnet18", {"weights": None, "label_smoothing": 1}, "label_smoothing is 1; it must lie"),
         ("resnet18", {"weights": None, "class_weights": [1]}, 'must be "balanced" or 3 numbers'),
         (nn.Identity(), {}, "Identity has no linear layer or convolution at its end"),
@@ -176,3 +179,46 @@ def test_weights_that_cannot_be_downloaded_give_three_ways_out(dls, monkeypatch)
     with pytest.raises(RuntimeError, match=message) as caught:
         vision_learner(dls, "resnet18")
     assert "\n" not in str(caught.value)
+
+
+def test_the_users_module_can_have_its_weights_from_a_file(dls, tiny_net, tmp_path: Path) -> None:
+    torch.save({k: v + 1 for k, v in tiny_net.state_dict().items()}, tmp_path / "w.pth")
+    learn = vision_learner(dls, tiny_net, weights=tmp_path / "w.pth", device="cpu")
+    assert torch.equal(learn.model[0].conv.weight, tiny_net.conv.weight + 1)
+    assert learn.frozen == 1
+
+
+def test_a_loss_of_the_users_takes_the_place_of_ours(dls, tiny_net) -> None:
+    calls = []
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor, **kwargs) -> torch.Tensor:
+        calls.append(kwargs)
+        return nn.functional.cross_entropy(logits, targets, **kwargs)
+
+    learn = vision_learner(dls, tiny_net, loss_func=loss, device="cpu")
+    learn.fit(1, 1e-3)
+    assert learn.get_preds(with_loss=True)[2].shape == (6,)
+    assert calls[-1] == {"reduction": "none"}
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_inception_with_weights_sees_what_it_was_trained_on(name: str, monkeypatch) -> None:
+    """Ours normalises to 0.5, 0.5; torchvision's own turns ImageNet's normalisation into that."""
+    plain = torchvision.models.get_model(name, weights=None, init_weights=False).eval()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *a, **k: plain.state_dict()
+    )
+    theirs = torchvision.models.get_model(name, weights="DEFAULT").eval()
+    ours = load_backbone(name, "DEFAULT")
+    assert theirs.transform_input
+    x = torch.rand(1, 3, 128, 128)
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    channels = [torch.tensor(v)[:, None, None] for v in (preset.mean, preset.std)]
+    with torch.no_grad():
+        expected = theirs((x - channels[0]) / channels[1])
+        got = ours.network.eval()((x - ours.mean[0]) / ours.std[0])
+    assert torch.allclose(got, expected, atol=1e-4)
+
+
+def test_a_vit_from_scratch_is_built_for_the_size(dls) -> None:
+    assert load_backbone("vit_b_16", None, 32).network.image_size == 32
