@@ -7,6 +7,7 @@ from nbfinetune.callbacks import Callback, CancelFit, EarlyStopping, SaveBest
 from nbfinetune.data import ImageDataLoaders
 from nbfinetune.images import check_images, get_image_files
 from nbfinetune.learner import Learner
+from nbfinetune.lr_finder import LRFindResult
 from nbfinetune.metrics import accuracy, error_rate, top_k_accuracy
 from nbfinetune.recorder import FitResult
 from nbfinetune.vision import load_learner, vision_learner
@@ -17,6 +18,7 @@ __all__ = [
     "EarlyStopping",
     "FitResult",
     "ImageDataLoaders",
+    "LRFindResult",
     "Learner",
     "SaveBest",
     "accuracy",

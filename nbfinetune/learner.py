@@ -7,7 +7,7 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from nbfinetune import checkpoint, fitting, layer_groups, prediction
+from nbfinetune import checkpoint, fitting, layer_groups, lr_finder, prediction
 from nbfinetune.callbacks import Callback
 from nbfinetune.data import ImageDataLoaders
 from nbfinetune.layer_groups import LayerGroup
@@ -91,7 +91,7 @@ class Learner:
         self.lr, self.moms, self.train_bn = lr, moms, train_bn
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
         self.amp = _best_amp(self.device) if amp == "auto" else amp
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
+        self.scaler = self.new_scaler()
         self.cbs, self.recorder = list(cbs), Recorder()
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
         self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
@@ -114,6 +114,10 @@ class Learner:
         if self.transforms is None:
             return x
         return self.transforms.train(x) if training else self.transforms.valid(x)
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler, which acts for fp16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
 
     def autocast(self) -> torch.autocast:
         """The context of mixed precision for a forward pass."""
@@ -188,6 +192,7 @@ class Learner:
     fit_flat_cos = fitting.fit_flat_cos
     fit_sgdr = fitting.fit_sgdr
     fine_tune = fitting.fine_tune
+    lr_find = lr_finder.lr_find
 
     @contextmanager
     def own_rng(self) -> Iterator[None]:

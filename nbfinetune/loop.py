@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 
-def run(learn: "Learner", name: str, n_epoch: int, cbs: Sequence[Callback], start: int) -> Run:
+def run(
+    learn: "Learner",
+    name: str,
+    n_epoch: int,
+    cbs: Sequence[Callback],
+    start: int,
+    *,
+    validates: bool = True,
+) -> Run:
     """Train epochs `start` to `n_epoch` - 1; the model is in eval mode afterwards.
+
+    Without `validates` an epoch has neither validation nor `after_epoch`.
 
     `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
     "refused" where a callback's `before_fit` raised and nothing was trained.
@@ -39,8 +49,9 @@ def run(learn: "Learner", name: str, n_epoch: int, cbs: Sequence[Callback], star
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
                 _train(learn, cbs)
-                learn.values, _, _ = validate(learn, learn.dls.valid, cbs)
-                _event(cbs, "after_epoch", learn)
+                if validates:
+                    learn.values, _, _ = validate(learn, learn.dls.valid, cbs)
+                    _event(cbs, "after_epoch", learn)
             learn.status = "finished"
         except CancelFit:
             learn.status = "stopped"
@@ -72,6 +83,9 @@ def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
 
 def _tidy(learn: "Learner") -> None:
     learn.opt.zero_grad()
+    scaler = learn.new_scaler()  # one interrupted between step and update is unusable
+    scaler.load_state_dict(learn.scaler.state_dict())
+    learn.scaler = scaler
     learn.training = False
     learn.model.eval()
 

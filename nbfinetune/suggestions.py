@@ -1,0 +1,182 @@
+"""Suggestions: learning rates read off the curve of a range test, and what the curve is worth.
+
+A suggestion is a function (lrs, losses) -> float of a curve that is trimmed already; the four have
+the values of fastai's. `judge` says whether the curve carries any suggestion at all.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Suggestion = Callable[[Sequence[float], Sequence[float]], float]
+
+MIN_POINTS = 30  # fewer finite losses than this say nothing
+SKIP = 0.1  # share of the points dropped at the start: the moving average settles there (fastai)
+SKIP_END = 5  # points dropped at the end, where the loss has blown up (fastai)
+_SMOOTHING = 0.98  # of the moving average (fastai)
+_KERNEL = 1 / 30  # standard deviation of the centred smoothing, as a share of the points
+_NOISE = 2.5  # a dip must be so many times the noise of a single loss: smoothed, pure noise dips
+# by up to 0.9 of it, and a true dip as large as the noise by up to 1.9
+_CLEAR = 5.0  # from here on a dip is clear
+_FLAT = 0.02  # a dip below this share of the loss teaches nothing worth a rate
+_CONVERGED = 0.2  # a flat loss below this is that of a trained network
+_START = 0.1  # share of the dip at which the loss has begun to fall
+
+
+def moving_average(losses: Sequence[float]) -> list[float]:
+    """The exponential moving average of factor 0.98 without start-up bias, as fastai's.
+
+    Examples
+    --------
+    >>> [round(v, 6) for v in moving_average([4.0, 3.0, 2.0, 1.0])]
+    [4.0, 3.494949, 2.986532, 2.47475]
+    """
+    average, smooth = 0.0, []
+    for k, loss in enumerate(losses, 1):
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+        smooth.append(average / (1 - _SMOOTHING**k))
+    return smooth
+
+
+def trim(lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The curve up to its first loss that is not finite, less a tenth at the start, 5 at the end.
+
+    fastai drops a tenth of the points that were planned, which leaves nothing of a short run.
+    """
+    n = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    start, end = int(n * SKIP), max(n - SKIP_END, 0)
+    return list(lrs[start:end]), list(losses[start:end])
+
+
+def valley(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """Two thirds into the longest stretch of falling losses (fastai's default suggestion)."""
+    n = len(losses)
+    lengths, start, end = [1] * n, 0, 0
+    for i in range(1, n):
+        for j in range(i):
+            if losses[i] < losses[j] and lengths[i] < lengths[j] + 1:
+                lengths[i] = lengths[j] + 1
+            if lengths[end] < lengths[i]:
+                end, start = i, i - lengths[i]
+    third = (end - start) / 3
+    return float(lrs[start + int(third) + int(third / 2)])
+
+
+def minimum(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """A tenth of the rate of the lowest loss."""
+    return float(lrs[int(np.argmin(losses))]) / 10
+
+
+def steep(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """Where the loss falls fastest over the logarithm of the rate."""
+    slopes = np.diff(losses) / np.diff(np.log(lrs))
+    return float(lrs[int(np.argmin(slopes))])
+
+
+def slide(
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    *,
+    lr_diff: int = 15,
+    threshold: float = 0.005,
+) -> float:
+    """Left end of an interval slid from the right until the slopes at its ends are alike.
+
+    Raises
+    ------
+    ValueError
+        If there are not more than `lr_diff` points.
+    """
+    if len(losses) <= lr_diff:
+        raise ValueError(f"slide needs more than {lr_diff} points; there are {len(losses)}")
+    slopes = np.gradient(np.asarray(losses))
+    right, left = -1, -1 - lr_diff
+    found = lrs[left]
+    while left >= -len(losses) and abs(slopes[right] - slopes[left]) > threshold:
+        found = lrs[left]
+        right, left = right - 1, left - 1
+    return float(found)
+
+
+SUGGESTIONS: dict[str, Suggestion] = {
+    "valley": valley,
+    "slide": slide,
+    "minimum": minimum,
+    "steep": steep,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a curve is worth.
+
+    Parameters
+    ----------
+    confidence : "high", "low" or "none"
+    sentence : why, and what to do
+    low, high : rates between which training works: where the loss begins to fall, and where it is
+        lowest; None without confidence
+    """
+
+    confidence: str
+    sentence: str
+    low: float | None = None
+    high: float | None = None
+
+
+def centred(losses: Sequence[float]) -> np.ndarray:
+    """Losses smoothed by a Gaussian around each point: without the moving average's lag."""
+    y = np.asarray(losses, dtype=float)
+    i = np.arange(len(y))
+    weights = np.exp(-0.5 * ((i[:, None] - i[None, :]) / max(len(y) * _KERNEL, 1)) ** 2)
+    return weights @ y / weights.sum(1)
+
+
+def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
+    """The verdict on a curve of raw losses: all rules are here.
+
+    A curve is refused if it is too short, or if its dip (the level of the first quarter, less the
+    lowest smoothed loss after it) is not above the noise of single losses or 2 % of the loss.
+    The sentence then depends on the level (converged) and on the end (rising, or flat).
+    """
+    n = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    if n < MIN_POINTS:
+        return Verdict(
+            "none",
+            f"too short: {n} finite losses, {MIN_POINTS} are needed; "
+            "raise num_it, or lower start_lr if the loss diverged at once",
+        )
+    y = np.asarray(losses[:n], dtype=float)
+    level = float(np.median(y[: n // 4]))
+    noise = float(np.median(np.abs(np.diff(y[: n // 2])))) * 1.4826 / math.sqrt(2)
+    smooth = centred(y)
+    lowest = int(np.argmin(smooth))
+    dip = level - float(smooth[lowest])
+    if dip < max(_NOISE * noise, _FLAT * abs(level)):
+        return Verdict("none", _refusal(level, noise, smooth))
+    below = np.flatnonzero(smooth[: lowest + 1] <= level - _START * dip)
+    low, high = float(lrs[int(below[0])]), float(lrs[lowest])
+    # The minimum must be passed: a curve still falling at its end does not show how far it goes.
+    passed = float(smooth[-1]) > smooth[lowest] + _START * dip or n < len(losses)
+    if dip >= _CLEAR * noise and passed:
+        return Verdict("high", "the loss falls clearly and rises again", low, high)
+    why = "the dip is not much larger than the noise" if passed else "it falls to the very end"
+    advice = "average over more with seeds=3" if passed else "raise end_lr"
+    return Verdict("low", f"the loss falls, but {why}; {advice}", low, high)
+
+
+def _refusal(level: float, noise: float, smooth: np.ndarray) -> str:
+    """Why there is no suggestion, and what to do instead."""
+    if 0 <= level < _CONVERGED:
+        return "the network is already converged: use about 1/10 of the last LR, such as 1e-5"
+    if smooth[-1] > level + max(_CLEAR * noise, _FLAT * abs(level)):
+        return (
+            "the loss only rises: it diverges before it falls; lower start_lr, check labels and "
+            "normalisation, or use about 1/10 of the last LR"
+        )
+    return (
+        "the loss is flat, with no dip above its noise; raise num_it or bs, widen the range, "
+        "or check that layers are trainable"
+    )
