@@ -13,8 +13,12 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune.learner import Learner
+from nbfinetune.lr_finder import LRFindResult
 
-LR_HELP = "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), or a variable"
+LR_HELP = (
+    "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
+    "(what %lr_find found last)"
+)
 
 
 def find_learner(user_ns: dict, name: str | None) -> Learner:
@@ -49,8 +53,12 @@ def learner_names(user_ns: dict) -> list[str]:
     return [k for k, v in user_ns.items() if isinstance(v, Learner) and not k.startswith("_")]
 
 
-def parse_lr(text: str, user_ns: dict) -> float | slice | list | tuple:
+def parse_lr(
+    text: str, user_ns: dict, found: LRFindResult | None = None
+) -> float | slice | list | tuple:
     """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
+
+    In place of a number `@` is the rate that was found, `@valley` one suggestion, `@/10` a tenth.
 
     Raises
     ------
@@ -68,10 +76,7 @@ def parse_lr(text: str, user_ns: dict) -> float | slice | list | tuple:
     if ends is None:
         ends = [text]
     try:
-        values = [
-            None if end == "None" else user_ns[end] if end in user_ns else float(end)
-            for end in ends
-        ]
+        values = [_one_rate(end, user_ns, found) for end in ends]
     except ValueError:
         raise UsageError(usage) from None
     if ends == [text]:
@@ -79,6 +84,23 @@ def parse_lr(text: str, user_ns: dict) -> float | slice | list | tuple:
     if len(values) > 2:
         raise UsageError(usage)
     return slice(*values)
+
+
+def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | None:
+    if text == "None":
+        return None
+    if text in user_ns:
+        return user_ns[text]
+    if not text.startswith("@"):
+        return float(text)
+    name, _, divisor = text[1:].partition("/")
+    if found is None:
+        raise UsageError(f"{text!r} is what %lr_find found, but it was not run for this learner")
+    if found.lr is None:
+        raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
+    if name and name not in found.suggestions:
+        raise UsageError(f"{text!r}: %lr_find suggested {', '.join(found.suggestions)}")
+    return (found.suggestions[name] if name else found.lr) / float(divisor or 1)
 
 
 def three_numbers(text: str) -> tuple[float, ...]:

@@ -3,6 +3,8 @@
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -10,8 +12,9 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from nbfinetune.learner import Learner
+from nbfinetune.lr_finder import LRFindResult
 from nbfinetune.magic_lines import LR_HELP, find_learner, option_matcher, parse_lr, three_numbers
-from nbfinetune.progress import EpochTable, ended_text
+from nbfinetune.progress import EpochTable, SearchProgress, ended_text
 from nbfinetune.recorder import FitResult
 from nbfinetune.reports import Table
 
@@ -39,6 +42,10 @@ start_arg = _option("start-epoch", type=int, help="first epoch to run, to go on 
 @magics_class
 class FineTuneMagics(Magics):
     """The magics of nbfinetune."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.found: WeakKeyDictionary[Learner, LRFindResult] = WeakKeyDictionary()
 
     @line_magic
     @magic_arguments()
@@ -103,6 +110,43 @@ class FineTuneMagics(Magics):
         %fit_flat_cos 5 1e-3 --pct-start 0.5
         """
         return self._fit("fit_flat_cos", line, "lr")
+
+    @line_magic
+    @magic_arguments()
+    @_option("start-lr", type=float, help="lowest rate; default: 1e-7")
+    @_option("end-lr", type=float, help="highest rate; default: 10")
+    @_option("num-it", type=int, default=100, help="steps; default: 100")
+    @_option("no-stop-div", action="store_true", help="go on when the loss diverges")
+    @_option(
+        "suggest",
+        help="suggestions, the first is used; default: valley. Others: minimum,steep,slide",
+    )
+    @learner_arg
+    def lr_find(self, line: str) -> LRFindResult | None:
+        """Try rising learning rates for a few steps and suggest one; nothing else changes.
+
+        The suggestion is what the next run uses that is given no rate.
+
+        Examples
+        --------
+        %lr_find
+        r = %lr_find --suggest minimum,steep --num-it 200
+        """
+        learn, args, quiet = self._parse("lr_find", line)
+        args["stop_div"] = not args.pop("no_stop_div")
+        if "suggest" in args:
+            args["suggest"] = args["suggest"].split(",")
+        progress = SearchProgress(args["num_it"])
+        try:
+            result = _call(progress, learn.lr_find, **args)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was changed") from None
+        self.found[learn] = result
+        if result.lr is not None:
+            learn.lr = result.lr
+        how = "as before; no suggestion" if result.lr is None else next(iter(result.suggestions))
+        progress.end(f"next run: {learn.lr:.1e} ({how})")
+        return None if quiet else result
 
     @line_magic
     @magic_arguments()
@@ -175,23 +219,35 @@ class FineTuneMagics(Magics):
         given = [args.pop(key) for key in ("lr", "named_lr") if key in args]
         if len(given) > 1:
             raise UsageError(f"two learning rates, {given[0]} and {given[1]}; give one")
+        found = self.found.get(learn)
         if given:
-            args[lr_name] = parse_lr(given[0], self.shell.user_ns)
+            args[lr_name] = parse_lr(given[0], self.shell.user_ns, found)
+        elif found is not None and found.lr == learn.lr:
+            args[lr_name] = learn.lr
+            print(f"{lr_name} {learn.lr:.1e}, as %lr_find found")
         if "moms" in args:
             args["moms"] = three_numbers(args["moms"])
         if args.pop("no_keep_best", False):
             args["keep_best"] = False
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
-        before = len(learn.recorder.runs)
         try:
-            result = getattr(learn, magic)(n_epoch, **args, cbs=[EpochTable()])
+            result = _call(EpochTable(), getattr(learn, magic), n_epoch, **args)
         except KeyboardInterrupt:
             raise Interrupted(ended_text(learn)) from None
-        except (ValueError, TypeError) as error:
-            if any(run.status != "refused" for run in learn.recorder.runs[before:]):
-                raise  # of the training itself: its traceback is wanted
-            raise UsageError(str(error)) from None
         return None if quiet else result
+
+
+def _call(progress: EpochTable | SearchProgress, method: Callable, *args, **kwargs) -> Any:
+    """Call a method of the learner; bad arguments end the cell with one line.
+
+    An error of the training itself, after `progress` saw it begin, keeps its traceback.
+    """
+    try:
+        return method(*args, **kwargs, cbs=[progress])
+    except (ValueError, TypeError) as error:
+        if progress.began:
+            raise
+        raise UsageError(str(error)) from None
 
 
 def _freeze(learn: Learner, n: int) -> None:

@@ -52,12 +52,15 @@ class EpochTable(Callback):
     """
 
     def __init__(self, notebook: bool | None = None) -> None:
-        if notebook is None:
-            notebook = "ipykernel" in sys.modules and _kernel_runs()
-        self.notebook = notebook
+        self.notebook = _kernel_runs() if notebook is None else notebook
         self.rows: list[list[str]] = []
         self.columns: list[str] = []
         self._handle = None
+
+    @property
+    def began(self) -> bool:
+        """Whether a run got so far that it was shown."""
+        return bool(self.columns)
 
     def before_fit(self, learn: "Learner") -> None:
         self._started, self._shown, self._batches = monotonic(), 0.0, 0
@@ -81,7 +84,7 @@ class EpochTable(Callback):
         self._show(learn)
 
     def after_fit(self, learn: "Learner") -> None:
-        if not self.columns:
+        if not self.began:
             return  # refused before it began
         # Errors and interrupts speak for themselves under the table.
         text = ended_text(learn) if learn.status == "stopped" else ""
@@ -132,7 +135,62 @@ class EpochTable(Callback):
         print(start + "  ".join(cells), flush=True)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A line of text that a notebook can replace."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class SearchProgress(Callback):
+    """Shows how far a search of `num_it` steps is in one line, which `end` replaces.
+
+    Parameters
+    ----------
+    num_it : steps of the search
+    notebook : as in `EpochTable`
+    """
+
+    def __init__(self, num_it: int, notebook: bool | None = None) -> None:
+        self.num_it = num_it
+        self.notebook = _kernel_runs() if notebook is None else notebook
+        self._handle = None
+        self.began = False
+
+    def before_fit(self, learn: "Learner") -> None:
+        self.began = True
+        self._started = self._shown = monotonic()
+
+    def after_batch(self, learn: "Learner") -> None:
+        if monotonic() - self._shown < _INTERVAL:
+            return
+        self._shown = monotonic()
+        done = len(learn.recorder.run.lrs)
+        left = (monotonic() - self._started) * (self.num_it / done - 1)
+        self._show(f"step {done} of {self.num_it}, {minutes(left)} left at most")
+
+    def _show(self, text: str) -> None:
+        if not self.notebook:
+            if sys.stdout.isatty():
+                print(f"\r\x1b[K{text}", end="", flush=True)
+        elif self._handle is None:
+            self._handle = display(_Line(text), display_id=True)
+        else:
+            self._handle.update(_Line(text))
+
+    def end(self, text: str) -> None:
+        """Show the last line."""
+        self._show(text)
+        if not self.notebook:
+            print("" if sys.stdout.isatty() else text, flush=True)
+
+
 def _kernel_runs() -> bool:
+    if "ipykernel" not in sys.modules:
+        return False
     from ipykernel.kernelapp import IPKernelApp
 
     return IPKernelApp.initialized()

@@ -7,12 +7,13 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
 from nbfinetune import Callback, FitResult, Learner
+from nbfinetune.lr_finder import LRFindResult
 from nbfinetune.magic_lines import parse_lr
 from nbfinetune.magics import FineTuneMagics, Interrupted
 
 NAMES = [
     "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze", "freeze_to", "learner_summary",
-    "unfreeze",
+    "lr_find", "unfreeze",
 ]  # fmt: skip
 
 
@@ -215,6 +216,106 @@ def test_an_interrupt_ends_the_cell_with_one_line(ip) -> None:
 def test_a_learning_rate_can_be_written_so(text: str, expected) -> None:
     names = {"best": 7e-3, "low": 7e-5, "rates": [1e-5, 1e-4, 1e-3]}
     assert parse_lr(text, names) == expected
+
+
+@pytest.fixture
+def found(learn: Learner, monkeypatch) -> LRFindResult:
+    """What every %lr_find gives: valley 2e-3 and minimum 8e-3."""
+    suggestions = {"valley": 2e-3, "minimum": 8e-3}
+    result = LRFindResult([1e-3], [1.0], [1.0], suggestions, "high", "it falls", 1e-3, 1e-2)
+    monkeypatch.setattr(Learner, "lr_find", lambda self, **kwargs: result)
+    return result
+
+
+def test_lr_find_sets_the_rate_of_the_next_run_and_says_so(ip, learn, found, capsys) -> None:
+    assert ip.run_line_magic("lr_find", "") is found
+    assert learn.lr == 2e-3
+    result = ip.run_line_magic("fit_flat_cos", "1")
+    assert result.stages[0].lrs[0] == [2e-3] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["next run: 2.0e-03 (valley)", "lr 2.0e-03, as %lr_find found"]
+    ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
+    assert capsys.readouterr().out.startswith("base_lr 2.0e-03, as %lr_find found")
+    learn.lr = 5e-3  # chosen by hand since
+    assert ip.run_line_magic("fit_flat_cos", "1").stages[0].lrs[0] == [5e-3] * 3
+    assert "found" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "head"),
+    [
+        ("@", 2e-3, 2e-3),
+        ("@/10", 2e-4, 2e-4),
+        ("@minimum", 8e-3, 8e-3),
+        ("@minimum/4", 2e-3, 2e-3),
+        ("@/100:@", 2e-5, 2e-3),
+        ("slice(@/100, @minimum)", 2e-5, 8e-3),
+    ],
+)
+def test_at_is_what_lr_find_found(ip, found, text: str, first: float, head: float) -> None:
+    ip.run_line_magic("lr_find", "")
+    lrs = ip.run_line_magic("fit_flat_cos", f"1 {text}").stages[0].lrs[0]
+    assert [lrs[0], lrs[-1]] == pytest.approx([first, head])
+
+
+def test_at_needs_a_search_and_a_suggestion_of_it(ip, learn: Learner) -> None:
+    with pytest.raises(UsageError, match="'@' is what %lr_find found, but it was not run for"):
+        ip.run_line_magic("fit_flat_cos", "1 @")
+    ip.run_line_magic("lr_find", "--num-it 6 --suggest valley,steep")
+    with pytest.raises(UsageError, match="'@': %lr_find found no rate: too short"):
+        ip.run_line_magic("fit_flat_cos", "1 @")
+
+
+def test_an_unknown_suggestion_after_at_is_refused(ip, found) -> None:
+    ip.run_line_magic("lr_find", "")
+    with pytest.raises(UsageError, match="'@steep': %lr_find suggested valley, minimum"):
+        ip.run_line_magic("fit_flat_cos", "1 @steep")
+
+
+def test_without_confidence_the_rate_stays_as_it_was(ip, learn: Learner, capsys) -> None:
+    result = ip.run_line_magic("lr_find", "--num-it 6")
+    assert result.lr is None
+    assert learn.lr == 1e-3
+    assert capsys.readouterr().out == "next run: 1.0e-03 (as before; no suggestion)\n"
+    ip.run_line_magic("fit_flat_cos", "1")
+    assert "found" not in capsys.readouterr().out
+
+
+def test_the_options_of_lr_find_reach_it(ip) -> None:
+    line = "--start-lr 1e-5 --end-lr 1 --num_it 40 --no-stop-div --suggest steep,minimum"
+    result = ip.run_line_magic("lr_find", line)
+    assert len(result.lrs) == 40
+    assert result.lrs[0] == 1e-5
+    assert list(result.suggestions) == ["steep", "minimum"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--num-it 3", "num_it is 3; it must be a whole number from 6 up"),
+        ("--suggest best", "no suggestion 'best'; there are valley, slide, minimum, steep"),
+        ("--start-lr 1 --end-lr 0.1", "start_lr 1.0 must be positive and below end_lr 0.1"),
+    ],
+)
+def test_bad_options_of_lr_find_get_one_line(ip, line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ip.run_line_magic("lr_find", line)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(KeyboardInterrupt, Interrupted), (ValueError, ValueError)]
+)
+def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown) -> None:
+    class Broken(list):
+        def __iter__(self):
+            yield self[0]
+            raise error("of the data")
+
+    loaders.train = Broken(loaders.train)
+    with pytest.raises(shown) as caught:
+        ip.run_line_magic("lr_find", "")
+    text = "interrupted; nothing was changed" if shown is Interrupted else "of the data"
+    assert str(caught.value) == text
 
 
 @pytest.mark.parametrize("name", NAMES)
