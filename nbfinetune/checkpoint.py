@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from nbfinetune import __version__
@@ -50,7 +50,8 @@ def write(
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(plain, temporary, metadata={_KEY: text})
+        # Not save_file: its files can be read by their owner only, whatever the umask.
+        temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

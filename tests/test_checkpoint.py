@@ -113,11 +113,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(learn, tmp_path, monkey
     learn.save(tmp_path / "m")
     before = (tmp_path / "m").read_bytes()
 
-    def half(tensors, file, metadata) -> None:
-        Path(file).write_bytes(b"half")
+    def half(path: Path, data: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr("nbfinetune.checkpoint.save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="no space left"):
         learn.save(tmp_path / "m", overwrite=True)
     assert (tmp_path / "m").read_bytes() == before
@@ -217,10 +218,11 @@ def test_a_loaded_learner_does_not_live_in_its_file(learn: Learner, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no umask on Windows")
-def test_files_have_the_rights_the_user_asked_for(learn: Learner, tmp_path: Path) -> None:
-    old = os.umask(0o077)
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_files_have_the_rights_the_user_asked_for(learn, tmp_path: Path, umask, mode) -> None:
+    old = os.umask(umask)
     try:
         file = learn.save(tmp_path / "m")
     finally:
         os.umask(old)
-    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_mode & 0o777 == mode
