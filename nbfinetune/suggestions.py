@@ -163,7 +163,7 @@ def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
     if dip >= _CLEAR * noise and passed:
         return Verdict("high", "the loss falls clearly and rises again", low, high)
     why = "the dip is not much larger than the noise" if passed else "it falls to the very end"
-    advice = "average over more with seeds=3" if passed else "raise end_lr"
+    advice = "raise num_it or bs" if passed else "raise end_lr"
     return Verdict("low", f"the loss falls, but {why}; {advice}", low, high)
 
 
