@@ -230,10 +230,12 @@ class FineTuneMagics(Magics):
         if args.pop("no_keep_best", False):
             args["keep_best"] = False
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
+        table = EpochTable()
         try:
-            result = _call(EpochTable(), getattr(learn, magic), n_epoch, **args)
+            result = _call(table, getattr(learn, magic), n_epoch, **args)
         except KeyboardInterrupt:
-            raise Interrupted(ended_text(learn)) from None
+            text = ended_text(learn) if table.began else "interrupted before it began"
+            raise Interrupted(text) from None
         return None if quiet else result
 
 

@@ -1,5 +1,10 @@
-"""Curves as inline SVG: what a saved notebook shows without a kernel."""
+"""Curves as SVG pictures within HTML: what a saved notebook shows without a kernel.
 
+The SVG is the data of an <img>: JupyterLab strips <svg> from notebooks that it does not trust, such
+as everyone else's.
+"""
+
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -55,11 +60,19 @@ def lr_curve(
         if math.isfinite(lr):
             parts.append(_marker(x(lr), k, f"{name} {lr:.1e}"))
     return (
-        f'<figure style="margin:0"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{escape(text)}" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-        f'font-family="sans-serif" font-size="12" fill="currentColor">{"".join(parts)}</svg>'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f'<figure style="margin:0"><img src="data:image/svg+xml;base64,{_picture(parts)}" '
+        f'alt="{escape(text)}" width="{_WIDTH}"><figcaption>{escape(text)}</figcaption></figure>'
     )
+
+
+def _picture(parts: list[str]) -> str:
+    """The parts as an SVG on white, which a dark page needs, in base64."""
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>'
+    )
+    return base64.b64encode(svg.encode()).decode()
 
 
 def _loss_range(losses: list[float]) -> tuple[float, float]:
@@ -74,7 +87,7 @@ def _loss_range(losses: list[float]) -> tuple[float, float]:
 def _axes(x, y, left: float, right: float, low: float, high: float) -> list[str]:
     bottom = _HEIGHT - _BOTTOM
     parts = [
-        f'<path d="M{_LEFT},{_TOP}V{bottom}H{_WIDTH - _RIGHT}" fill="none" stroke="currentColor"/>',
+        f'<path d="M{_LEFT},{_TOP}V{bottom}H{_WIDTH - _RIGHT}" fill="none" stroke="black"/>',
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" '
         'text-anchor="middle">learning rate</text>',
         f'<text x="14" y="{(_TOP + bottom) / 2}" text-anchor="middle" '
@@ -82,7 +95,7 @@ def _axes(x, y, left: float, right: float, low: float, high: float) -> list[str]
     ]
     for decade in range(math.ceil(left - 1e-9), math.floor(right + 1e-9) + 1):
         at = x(10.0**decade)
-        parts.append(f'<path d="M{at:.1f},{bottom}v5" stroke="currentColor"/>')
+        parts.append(f'<path d="M{at:.1f},{bottom}v5" stroke="black"/>')
         parts.append(f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">1e{decade}</text>')
     for k in range(5):
         loss = low + (high - low) * k / 4

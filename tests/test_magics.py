@@ -200,6 +200,15 @@ def test_an_interrupt_ends_the_cell_with_one_line(ip) -> None:
     assert isinstance(caught.value, KeyboardInterrupt)
 
 
+def test_an_interrupt_before_the_first_step_is_told_as_such(ip, monkeypatch) -> None:
+    def interrupt(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nbfinetune.fitting.loop.run", interrupt)
+    with pytest.raises(Interrupted, match="interrupted before it began"):
+        ip.run_line_magic("fit_one_cycle", "1")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
