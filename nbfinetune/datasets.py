@@ -48,8 +48,9 @@ class ImageDataset(Dataset):
 
     def path(self, i: int) -> Path | None:
         """The file of item i; None where the data set it came from has no files."""
-        if isinstance(self.items[i], Path):
+        if isinstance(self.items, list) and isinstance(self.items[i], Path):
             return self.items[i]
+        # An item of a data set is not asked for: that would decode its picture.
         samples = getattr(self.items, "samples", None)
         return Path(samples[i][0]) if samples else None
 

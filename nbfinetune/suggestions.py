@@ -17,8 +17,8 @@ SKIP = 0.1  # share of the points dropped at the start: the moving average settl
 SKIP_END = 5  # points dropped at the end, where the loss has blown up (fastai)
 _SMOOTHING = 0.98  # of the moving average (fastai)
 _KERNEL = 1 / 30  # standard deviation of the centred smoothing, as a share of the points
-_NOISE = 2.5  # a dip must be so many times the noise of a single loss: smoothed, pure noise dips
-# by up to 0.9 of it, and a true dip as large as the noise by up to 1.9
+_NOISE = 2.5  # a dip must be so many times the noise of a single loss. Measured on 1,000 curves of
+# 100 points, median and 99 %: pure noise dips by 0.6 and 1.3, a true dip as large as it by 1.4, 2.3
 _CLEAR = 5.0  # from here on a dip is clear
 _FLAT = 0.02  # a dip below this share of the loss teaches nothing worth a rate
 _CONVERGED = 0.2  # a flat loss below this is that of a trained network

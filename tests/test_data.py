@@ -236,6 +236,12 @@ def test_relative_paths_are_those_of_the_working_folder(tmp_path: Path, monkeypa
         monkeypatch.chdir(tmp_path)
 
 
+def test_the_file_of_an_item_is_told_without_decoding_it(photos: Path, monkeypatch) -> None:
+    dls = ImageDataLoaders.from_datasets(ImageFolder(photos), ImageFolder(photos), size=28)
+    monkeypatch.setattr(ImageFolder, "__getitem__", None)
+    assert dls.train.dataset.path(17).name == "red_5.png"
+
+
 def test_data_sets_of_different_classes_are_refused(photos: Path, tmp_path: Path) -> None:
     _write(tmp_path, {"green": 2, "red": 2})
     with pytest.raises(ValueError, match=r"train has the classes \['blue', 'green', 'red'\] but"):
