@@ -3,11 +3,11 @@
 __version__ = "0.1.0"
 
 from nbfinetune import samples
-from nbfinetune.callbacks import Callback, CancelFit, EarlyStopping, SaveBest
+from nbfinetune.callbacks import Callback, CancelFit, CancelTrain, EarlyStopping, SaveBest
 from nbfinetune.data import ImageDataLoaders
 from nbfinetune.images import check_images, get_image_files
 from nbfinetune.learner import Learner
-from nbfinetune.lr_finder import LRFindResult
+from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.metrics import accuracy, error_rate, top_k_accuracy
 from nbfinetune.recorder import FitResult
 from nbfinetune.vision import load_learner, vision_learner
@@ -15,9 +15,11 @@ from nbfinetune.vision import load_learner, vision_learner
 __all__ = [
     "Callback",
     "CancelFit",
+    "CancelTrain",
     "EarlyStopping",
     "FitResult",
     "ImageDataLoaders",
+    "LRFindComparison",
     "LRFindResult",
     "Learner",
     "SaveBest",

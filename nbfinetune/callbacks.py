@@ -15,6 +15,10 @@ class CancelFit(Exception):
     """Raise it in an event to end the run quietly, once all callbacks have seen that event."""
 
 
+class CancelTrain(Exception):
+    """Raise it in an event of a training batch to go on with the validation of the epoch."""
+
+
 class Callback:
     """Something that happens in a run. Each event gets the learner; the order is that of the list.
 
@@ -41,6 +45,9 @@ class ParamScheduler(Callback):
 
     def __init__(self, lrs: Sequence[Schedule], mom: Schedule | None = None) -> None:
         self.lrs, self.mom = lrs, mom
+
+    def before_fit(self, learn: "Learner") -> None:
+        learn.lr_schedules = self.lrs
 
     def before_batch(self, learn: "Learner") -> None:
         if not learn.training:

@@ -120,6 +120,7 @@ def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> 
     FileExistsError
         If the file is there and `overwrite` is False.
     """
+    learn.check_idle()
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -135,6 +136,7 @@ def load(learn: "Learner", file: str | PathLike) -> None:
     ValueError
         If it does not fit; the message names the part.
     """
+    learn.check_idle()
     tensors, header = read(file)
     if learn.vocab and header["vocab"] and header["vocab"] != learn.vocab:
         raise ValueError(f"{file} does not fit: {vocab_difference(header['vocab'], learn.vocab)}")
@@ -165,6 +167,7 @@ def export(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -
     FileExistsError
         If the file is there and `overwrite` is False.
     """
+    learn.check_idle()
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     return write(file, tensors, _header(learn), overwrite=overwrite)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nbfinetune import loop, schedules
 from nbfinetune.callbacks import Callback, ParamScheduler, SaveBest
+from nbfinetune.control import steered
 from nbfinetune.layer_groups import LearningRate, lr_per_group
 from nbfinetune.metrics import has_known_direction
 from nbfinetune.recorder import FitResult, Run
@@ -22,6 +23,7 @@ _HEAD_STEPS = 50  # optimizer steps that a new head needs (measured on pets with
 # 15 steps give 0.19 error, 25 steps 0.15, 50 steps 0.13)
 
 
+@steered(steers=True)
 def fit(
     learn: "Learner",
     n_epoch: int,
@@ -53,6 +55,7 @@ def fit(
     return _result(learn, [run], cbs)
 
 
+@steered(steers=True)
 def fit_one_cycle(
     learn: "Learner",
     n_epoch: int,
@@ -91,6 +94,7 @@ def fit_one_cycle(
     return _result(learn, [run], cbs)
 
 
+@steered(steers=True)
 def fit_flat_cos(
     learn: "Learner",
     n_epoch: int,
@@ -108,6 +112,7 @@ def fit_flat_cos(
     return _result(learn, [run], cbs)
 
 
+@steered(steers=True)
 def fit_sgdr(
     learn: "Learner",
     n_cycles: int,
@@ -132,6 +137,7 @@ def fit_sgdr(
     return _result(learn, [run], cbs)
 
 
+@steered(steers=True)
 def fine_tune(
     learn: "Learner",
     epochs: int,
@@ -183,6 +189,8 @@ def fine_tune(
         learn.freeze_to(-1, quiet=True)
         name = "fine_tune: head, body frozen"
         runs += [_one_cycle(learn, name, freeze_epochs, slice(high), **head, wd=wd, cbs=cbs)]
+        if learn.control.ended:
+            return _result(learn, runs, cbs)
     learn.freeze_to(0, quiet=True)
     rates = slice(low / 2, high / 2)
     runs += [_one_cycle(learn, "fine_tune: all layers", epochs, rates, **both, wd=wd, cbs=cbs)]
@@ -233,7 +241,7 @@ def _fit(
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    all_cbs = [learn.recorder, ParamScheduler(lrs, mom), *learn.cbs, *cbs]
+    all_cbs = [learn.recorder, ParamScheduler(lrs, mom), learn.control, *learn.cbs, *cbs]
     with learn.own_rng():
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 
@@ -241,7 +249,7 @@ def _fit(
 def _result(learn: "Learner", runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:
     rows = [row for run in runs for row in run.rows]
     last = runs[-1]
-    at_an_epochs_end = bool(rows) and len(last.losses) % last.n_iter == 0
+    at_an_epochs_end = last.row_steps[-1:] == [len(last.losses)]
     savers = [cb for cb in (*learn.cbs, *cbs) if isinstance(cb, SaveBest)]
     kept = savers[-1].row if savers else rows[-1] if at_an_epochs_end else None
     return FitResult(tuple(runs), kept)

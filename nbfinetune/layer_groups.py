@@ -75,6 +75,13 @@ def freeze_to(groups: Sequence[LayerGroup], n: int, *, train_bn: bool) -> bool:
     return before != [p.requires_grad for group in groups for p in params_of(group)]
 
 
+def lr_text(lr: LearningRate) -> str:
+    """A rate, or those of several groups, for the eye."""
+    if isinstance(lr, slice):
+        lr = [end for end in (lr.start, lr.stop) if end is not None]
+    return ", ".join(f"{v:.1e}" for v in lr) if isinstance(lr, Sequence) else f"{lr:.1e}"
+
+
 def train_mode(
     model: nn.Module, groups: Sequence[LayerGroup], frozen: int, *, train_bn: bool
 ) -> None:

@@ -1,5 +1,6 @@
 """Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from warnings import warn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from nbfinetune import checkpoint, fitting, layer_groups, lr_finder, prediction
 from nbfinetune.callbacks import Callback
+from nbfinetune.control import RunControl
 from nbfinetune.data import ImageDataLoaders
 from nbfinetune.layer_groups import LayerGroup
 from nbfinetune.metrics import Metric, metric_name
@@ -50,6 +52,7 @@ class Learner:
     Attributes
     ----------
     recorder : the history
+    control : pauses, stops, finishes and scales the run that is on
     frozen : number of groups that are frozen
     """
 
@@ -92,7 +95,7 @@ class Learner:
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
         self.amp = _best_amp(self.device) if amp == "auto" else amp
         self.scaler = self.new_scaler()
-        self.cbs, self.recorder = list(cbs), Recorder()
+        self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
         self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
         self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
@@ -150,7 +153,16 @@ class Learner:
         if not self._freeze_to(0):
             self._say_unchanged()
 
+    def check_idle(self) -> None:
+        """Raise RuntimeError if a run is on in another thread."""
+        if self.control.running and self.control.thread is not threading.current_thread():
+            raise RuntimeError(
+                "this learner is training in the background; wait for it, or stop it with %stop "
+                "or learn.control.stop()"
+            )
+
     def _freeze_to(self, n: int) -> bool:
+        self.check_idle()
         changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
         self.frozen = n % len(self.groups)
         self.opt.zero_grad()
@@ -160,6 +172,18 @@ class Learner:
     def _say_unchanged(self) -> None:
         # 3: the line that called freeze, so that each such line warns
         warn(f"no change in what trains: {self.frozen_text()}", stacklevel=3)
+
+    @property
+    def group_names(self) -> list[str]:
+        """The layer groups' names: body 0, ..., head."""
+        return [*(f"body {i}" for i in range(len(self.groups) - 1)), "head"]
+
+    def trained_text(self) -> str:
+        """Which layer groups train, in a few words."""
+        names = self.group_names[self.frozen :]
+        if len(names) == len(self.groups):
+            return "all layers"
+        return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
     def frozen_text(self) -> str:
         """How much of the model is frozen, in one line."""
@@ -176,15 +200,15 @@ class Learner:
         rows = []
         for i, group in enumerate(self.groups):
             params = layer_groups.params_of(group)
-            name = "head" if i == len(self.groups) - 1 else f"body {i}"
             sizes = (
                 sum(p.numel() for p in params),
                 sum(p.numel() for p in params if p.requires_grad),
             )
             lrs = [f"{g['lr']:.1e}" for g in self.opt.param_groups if g["layer_group"] == i]
-            rows.append((name, *(f"{n:,}" for n in sizes), *(lrs[:1] or [""])))
+            rows.append((self.group_names[i], *(f"{n:,}" for n in sizes), *(lrs[:1] or [""])))
         title = f"{self.config.get('arch') or type(self.model).__name__}: {self.frozen_text()}"
-        footer = f"device {self.device}, mixed precision {self.amp}, next lr {self.lr:.1e}"
+        footer = f"device {self.device}, mixed precision {self.amp}, next lr "
+        footer += layer_groups.lr_text(self.lr)
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
 
     fit = fitting.fit

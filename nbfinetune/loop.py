@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
-from nbfinetune.callbacks import Callback, CancelFit
+from nbfinetune.callbacks import Callback, CancelFit, CancelTrain
 from nbfinetune.layer_groups import train_mode
 from nbfinetune.recorder import Run
 
@@ -48,7 +48,8 @@ def run(
             for epoch in range(start, n_epoch):
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
-                _train(learn, cbs)
+                with suppress(CancelTrain):
+                    _train(learn, cbs)
                 if validates:
                     learn.values, _, _ = validate(learn, learn.dls.valid, cbs)
                     _event(cbs, "after_epoch", learn)
@@ -70,13 +71,13 @@ def _after_fit(cb: Callback, learn: "Learner") -> None:
 
 
 def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
-    """Call the event of every callback; a `CancelFit` of one waits for the others."""
+    """Call the event of every callback; a `CancelFit` or `CancelTrain` waits for the others."""
     cancelled = None
     for cb in cbs:
         try:
             getattr(cb, name)(learn)
-        except CancelFit as error:
-            cancelled = error
+        except (CancelFit, CancelTrain) as error:
+            cancelled = cancelled if isinstance(cancelled, CancelFit) else error
     if cancelled:
         raise cancelled
 
@@ -93,6 +94,7 @@ def _tidy(learn: "Learner") -> None:
 def _train(learn: "Learner", cbs: Sequence[Callback]) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
+    learn.opt.zero_grad()  # an epoch cut short may have left some
     for i, (x, y) in enumerate(learn.dls.train):
         learn.iter = i
         _event(cbs, "before_batch", learn)
@@ -130,6 +132,7 @@ def validate(
     logits : shape [n, c], on the CPU
     targets : shape [n], on the CPU
     """
+    learn.check_idle()
     learn.model.eval()
     learn.training = False
     losses, logits, targets = [], [], []

@@ -82,6 +82,7 @@ def predict(
     ValueError
         If the file cannot be decoded, or the learner is not one of pictures.
     """
+    learn.check_idle()
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
     x = to_square(as_image(item), presize(learn.transforms.size))[None]

@@ -22,11 +22,15 @@ class Run:
     ----------
     name : the method, and the stage of it
     n_epoch, n_iter : epochs planned, training batches in one
+    first_epoch : the first that was run
     names : columns of a row: epoch, train_loss, valid_loss, the metrics, time
     rows : for each epoch done, name -> value; time in seconds
+    row_steps : steps done at each of the rows
     losses : raw training loss of each step
+    smooth : their moving average, without its start-up bias
     lrs : learning rate of each layer group at each step
     moms : momentum at each step
+    events : what was done by hand, as (steps done, what)
     status : "running", "finished", "stopped", "interrupted" or "failed"
     """
 
@@ -35,9 +39,13 @@ class Run:
     n_iter: int
     names: list[str]
     rows: list[dict[str, float]] = field(default_factory=list)
+    row_steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    smooth: list[float] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
     moms: list[float] = field(default_factory=list)
+    events: list[tuple[int, str]] = field(default_factory=list)
+    first_epoch: int = 0
     status: str = "running"
 
 
@@ -94,14 +102,15 @@ class Recorder(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
-        self.runs.append(Run(learn.run_name, learn.n_epoch, learn.n_iter, names))
+        run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
+        self.runs.append(run)
         self._pending: list[Tensor] = []
-        self._average, self._n_read = 0.0, 0
+        self._average = 0.0
         first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
         self._heads = [first[i] for i in sorted(first)]
 
     def before_epoch(self, learn: "Learner") -> None:
-        self._started = perf_counter()
+        self._started = perf_counter() - learn.control.waited
 
     def after_batch(self, learn: "Learner") -> None:
         if learn.training:
@@ -116,18 +125,19 @@ class Recorder(Callback):
         for loss in stack(self._pending).tolist():
             self.run.losses.append(loss)
             self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
-            self._n_read += 1
+            self.run.smooth.append(self._average / (1 - _SMOOTHING ** len(self.run.losses)))
         self._pending.clear()
 
     @property
     def train_loss(self) -> float:
         """Moving average of the training losses read so far, without its start-up bias."""
-        return self._average / (1 - _SMOOTHING**self._n_read) if self._n_read else float("nan")
+        return self.run.smooth[-1] if self.run.smooth else float("nan")
 
     def after_epoch(self, learn: "Learner") -> None:
         self.flush()
-        seconds = perf_counter() - self._started
+        seconds = perf_counter() - learn.control.waited - self._started
         values = [learn.epoch, self.train_loss, *learn.values, seconds]
+        self.run.row_steps.append(len(self.run.losses))
         self.run.rows.append(dict(zip(self.run.names, values, strict=True)))
 
     def after_fit(self, learn: "Learner") -> None:

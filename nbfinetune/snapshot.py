@@ -28,7 +28,7 @@ def unchanged(learn: "Learner") -> Iterator[None]:
     states = {p: {k: _copy(v) for k, v in state.items()} for p, state in opt.state.items()}
     settings = [{k: v for k, v in g.items() if k != "params"} for g in opt.param_groups]
     scale = learn.scaler.state_dict()
-    generators = [(g, g.get_state()) for g in _generators(learn)]
+    streams = [(g, g.get_state()) for g in generators(learn)]
     workers = [(loader, loader._iterator) for loader in _loaders(learn)]
     recorder = vars(learn.recorder) | {"runs": list(learn.recorder.runs)}
     attributes = dict(vars(learn))
@@ -47,7 +47,7 @@ def unchanged(learn: "Learner") -> Iterator[None]:
         opt.state.update(states)
         for group, values in zip(opt.param_groups, settings, strict=True):
             group.update(values)
-        for generator, state in generators:
+        for generator, state in streams:
             generator.set_state(state)
         for loader, iterator in workers:
             loader._iterator = iterator
@@ -71,7 +71,7 @@ def _loaders(learn: "Learner") -> list:
     return [loader for loader in both if hasattr(loader, "_iterator")]
 
 
-def _generators(learn: "Learner") -> list[torch.Generator]:
+def generators(learn: "Learner") -> list[torch.Generator]:
     owners = [o for loader in _loaders(learn) for o in (loader, loader.sampler)]
     return [g for o in owners if (g := getattr(o, "generator", None)) is not None]
 

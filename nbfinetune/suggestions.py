@@ -1,12 +1,13 @@
 """Suggestions: learning rates read off the curve of a range test, and what the curve is worth.
 
-A suggestion is a function (lrs, losses) -> float of a curve that is trimmed already; the four have
-the values of fastai's. `judge` says whether the curve carries any suggestion at all.
+A suggestion is a function (lrs, losses) -> float of a smoothed and trimmed curve; the four have the
+values of fastai's. `judge` says whether the raw curve carries any suggestion at all, and between
+which rates training works; `bracket` is the suggestion that follows from these.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,8 +21,9 @@ _KERNEL = 1 / 30  # standard deviation of the centred smoothing, as a share of t
 _NOISE = 2.5  # a dip must be so many times the noise of a single loss. Measured on 1,000 curves of
 # 100 points, median and 99 %: pure noise dips by 0.6 and 1.3, a true dip as large as it by 1.4, 2.3
 _CLEAR = 5.0  # from here on a dip is clear
-_FLAT = 0.02  # a dip below this share of the loss teaches nothing worth a rate
+FLAT = 0.02  # a dip below this share of the loss teaches nothing worth a rate
 _CONVERGED = 0.2  # a flat loss below this is that of a trained network
+_AGREED = 1.0  # decades: a rate ten times too high is the difference between training and not
 _START = 0.1  # share of the dip at which the loss has begun to fall
 
 
@@ -40,12 +42,17 @@ def moving_average(losses: Sequence[float]) -> list[float]:
     return smooth
 
 
+def n_finite(losses: Sequence[float]) -> int:
+    """How many losses come before the first that is not finite."""
+    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+
+
 def trim(lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
     """The curve up to its first loss that is not finite, less a tenth at the start, 5 at the end.
 
     fastai drops a tenth of the points that were planned, which leaves nothing of a short run.
     """
-    n = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    n = n_finite(losses)
     start, end = int(n * SKIP), max(n - SKIP_END, 0)
     return list(lrs[start:end]), list(losses[start:end])
 
@@ -106,6 +113,21 @@ SUGGESTIONS: dict[str, Suggestion] = {
     "minimum": minimum,
     "steep": steep,
 }
+NAMES = ("bracket", *SUGGESTIONS)
+
+
+def bracket(low: float, high: float) -> float:
+    """The middle, on the log axis, between where the loss begins to fall and where it is lowest.
+
+    valley takes two thirds of the longest fall too, but of a lagging curve whose flat start counts:
+    for a new head it lay 0.5 to 1.5 decades below the best rate (benchmarks/lr_find_truth.py).
+
+    Examples
+    --------
+    >>> round(bracket(1e-4, 1e-2), 6)
+    0.001
+    """
+    return math.sqrt(low * high)
 
 
 @dataclass(frozen=True)
@@ -127,11 +149,15 @@ class Verdict:
 
 
 def centred(losses: Sequence[float]) -> np.ndarray:
-    """Losses smoothed by a Gaussian around each point: without the moving average's lag."""
-    y = np.asarray(losses, dtype=float)
-    i = np.arange(len(y))
+    """Losses smoothed by a Gaussian around each point: without the moving average's lag.
+
+    NaN from the first loss on that is not finite.
+    """
+    n = n_finite(losses)
+    y = np.asarray(losses[:n], dtype=float)
+    i = np.arange(n)
     weights = np.exp(-0.5 * ((i[:, None] - i[None, :]) / max(len(y) * _KERNEL, 1)) ** 2)
-    return weights @ y / weights.sum(1)
+    return np.append(weights @ y / weights.sum(1), [math.nan] * (len(losses) - n))
 
 
 def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
@@ -141,23 +167,22 @@ def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
     lowest smoothed loss after it) is not above the noise of single losses or 2 % of the loss.
     The sentence then depends on the level (converged) and on the end (rising, or flat).
     """
-    n = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    n = n_finite(losses)
     if n < MIN_POINTS:
         return Verdict(
             "none",
             f"too short: {n} finite losses, {MIN_POINTS} are needed; "
             "raise num_it, or lower start_lr if the loss diverged at once",
         )
-    y = np.asarray(losses[:n], dtype=float)
-    level = float(np.median(y[: n // 4]))
-    noise = float(np.median(np.abs(np.diff(y[: n // 2])))) * 1.4826 / math.sqrt(2)
-    smooth = centred(y)
+    level, noise, smooth = _levels(losses)
     lowest = int(np.argmin(smooth))
     dip = level - float(smooth[lowest])
-    if dip < max(_NOISE * noise, _FLAT * abs(level)):
+    if dip < max(_NOISE * noise, FLAT * abs(level)):
         return Verdict("none", _refusal(level, noise, smooth))
-    below = np.flatnonzero(smooth[: lowest + 1] <= level - _START * dip)
-    low, high = float(lrs[int(below[0])]), float(lrs[lowest])
+    # From the last loss that is still high: noise may have dipped before.
+    above = np.flatnonzero(smooth[:lowest] > level - _START * dip)
+    start = int(above[-1]) + 1 if len(above) else 0
+    low, high = float(lrs[start]), float(lrs[lowest])
     # The minimum must be passed: a curve still falling at its end does not show how far it goes.
     passed = float(smooth[-1]) > smooth[lowest] + _START * dip or n < len(losses)
     if dip >= _CLEAR * noise and passed:
@@ -167,11 +192,52 @@ def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
     return Verdict("low", f"the loss falls, but {why}; {advice}", low, high)
 
 
+def agree(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], verdict: Verdict) -> Verdict:
+    """The verdict on the mean of several sweeps, lowered if their lowest losses lie far apart.
+
+    A single sweep's verdict and a refusal stay as they are.
+    """
+    if len(sweeps) < 2 or verdict.confidence == "none":
+        return verdict
+    lowest = [lrs[int(np.nanargmin(centred(losses[: len(lrs)])))] for losses in sweeps]
+    apart = math.log10(max(lowest) / min(lowest))
+    if apart <= _AGREED:
+        text = f"{verdict.sentence}; {len(sweeps)} sweeps agree within {apart:.1f} decades"
+        return replace(verdict, sentence=text)
+    text = f"{len(sweeps)} sweeps have their lowest losses {apart:.1f} decades apart"
+    return replace(verdict, confidence="low", sentence=f"{text}; raise num_it or bs")
+
+
+def candidates(
+    lrs: Sequence[float], losses: Sequence[float], bracket: tuple[float, float] | None, k: int
+) -> list[float]:
+    """`k` rates to try, evenly spaced on the log axis within the bracket of usable rates.
+
+    Without one they lie in the three decades below the rate at which the loss rises.
+    """
+    if bracket:
+        low, high = bracket
+    else:
+        level, noise, smooth = _levels(losses)
+        risen = np.flatnonzero(smooth > level + max(_CLEAR * noise, FLAT * abs(level)))
+        high = lrs[int(risen[0])] if len(risen) else lrs[-1]
+        low = high / 1000
+    return [low * (high / low) ** (i / (k + 1)) for i in range(1, k + 1)]
+
+
+def _levels(losses: Sequence[float]) -> tuple[float, float, np.ndarray]:
+    """The level of the first quarter, the noise of a single loss, the smoothed finite losses."""
+    y = np.asarray(losses[: n_finite(losses)], dtype=float)
+    level = float(np.median(y[: max(len(y) // 4, 1)]))
+    noise = float(np.median(np.abs(np.diff(y[: len(y) // 2])))) * 1.4826 / math.sqrt(2)
+    return level, noise, centred(y)
+
+
 def _refusal(level: float, noise: float, smooth: np.ndarray) -> str:
     """Why there is no suggestion, and what to do instead."""
     if 0 <= level < _CONVERGED:
         return "the network is already converged: use about 1/10 of the last LR, such as 1e-5"
-    if smooth[-1] > level + max(_CLEAR * noise, _FLAT * abs(level)):
+    if smooth[-1] > level + max(_CLEAR * noise, FLAT * abs(level)):
         return (
             "the loss only rises: it diverges before it falls; lower start_lr, check labels and "
             "normalisation, or use about 1/10 of the last LR"

@@ -1,4 +1,4 @@
-"""Curves as SVG pictures within HTML: what a saved notebook shows without a kernel.
+"""Plots as SVG pictures within HTML: what a saved notebook shows without a kernel.
 
 The SVG is the data of an <img>: JupyterLab strips <svg> from notebooks that it does not trust, such
 as everyone else's.
@@ -6,111 +6,202 @@ as everyone else's.
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 44
-_MOST_POINTS = 1000
-_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito, for colour-blind eyes
+WIDTH, HEIGHT = 640, 330
+_LEFT, _RIGHT = 56, 584
+_ROW = 15  # px of a line of text
+# Okabe and Ito's colours, for colour-blind eyes; the light ones darkened until text is readable.
+COLOURS = ("#0072b2", "#c04f00", "#007a59", "#a8508a", "#555555")
 
 
-def lr_curve(
-    lrs: Sequence[float],
-    losses: Sequence[float],
-    smooth: Sequence[float],
-    suggestions: Mapping[str, float],
-    bracket: tuple[float, float] | None,
-    text: str,
-) -> str:
-    """Loss over learning rate on a log axis, as a figure whose caption is `text`.
+@dataclass(frozen=True)
+class Plot:
+    """A pair of axes, and what is drawn in it; each method gives SVG elements.
 
-    Raw losses are light points, their average a line, suggestions marked and named, the bracket of
-    usable rates shaded. Losses far above the rest are cut off.
+    Parameters
+    ----------
+    x_range, y_range : values at the ends of the axes
+    rows : px of the upper and the lower end
+    log_x : whether the x axis is logarithmic
     """
-    finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)][:_MOST_POINTS]
-    if not finite:
-        return f"<div>{escape(text)}</div>"
-    low, high = _loss_range([losses[i] for i in finite])
-    left, right = math.log10(lrs[0]), math.log10(max(lrs[-1], lrs[0] * 10))
 
-    def x(lr: float) -> float:
-        return _LEFT + (math.log10(lr) - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    rows: tuple[int, int]
+    log_x: bool = False
 
-    def y(loss: float) -> float:
-        share = (min(max(loss, low), high) - low) / (high - low)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+    def x(self, value: float) -> float:
+        """Where a value is, in px; beyond the ends it is at the end."""
+        low, high = self.x_range
+        if self.log_x:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        share = (value - low) / (high - low)
+        return _LEFT + min(max(share, 0), 1) * (_RIGHT - _LEFT)
 
-    parts = []
-    if bracket:
-        a, b = x(bracket[0]), x(bracket[1])
-        parts.append(
-            f'<rect x="{a:.1f}" y="{_TOP}" width="{max(b - a, 1):.1f}" '
-            f'height="{_HEIGHT - _TOP - _BOTTOM}" fill="#009e73" fill-opacity="0.12"/>'
-        )
-    parts += _axes(x, y, left, right, low, high)
-    parts += [
-        f'<circle cx="{x(lrs[i]):.1f}" cy="{y(losses[i]):.1f}" r="2" fill="#0072b2" '
-        'fill-opacity="0.35"/>'
-        for i in finite
-    ]
-    line = " ".join(f"{x(lrs[i]):.1f},{y(smooth[i]):.1f}" for i in finite)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="2"/>')
-    for k, (name, lr) in enumerate(suggestions.items()):
-        if math.isfinite(lr):
-            parts.append(_marker(x(lr), k, f"{name} {lr:.1e}"))
-    return (
-        f'<figure style="margin:0"><img src="data:image/svg+xml;base64,{_picture(parts)}" '
-        f'alt="{escape(text)}" width="{_WIDTH}"><figcaption>{escape(text)}</figcaption></figure>'
-    )
+    def y(self, value: float) -> float:
+        """Where a value is, in px; beyond the ends it is at the end."""
+        low, high = self.y_range
+        top, bottom = self.rows
+        return bottom - min(max((value - low) / (high - low), 0), 1) * (bottom - top)
+
+    def axes(self, y_title: str, x_title: str = "") -> list[str]:
+        """Both axes; the x axis has labels if it has a title."""
+        top, bottom = self.rows
+        middle = (top + bottom) / 2
+        parts = [
+            f'<path d="M{_LEFT},{top}V{bottom}H{_RIGHT}" fill="none" stroke="black"/>',
+            f'<text x="12" y="{middle}" text-anchor="middle" '
+            f'transform="rotate(-90 12 {middle})">{escape(y_title)}</text>',
+        ]
+        low, high = self.y_range
+        n = 4 if bottom - top > 100 else 2
+        for k in range(n + 1):
+            value = low + (high - low) * k / n
+            text = f"{value:.2f}" if high >= 0.1 else f"{value:.0e}".replace("e-0", "e-")
+            text = text if value else "0"
+            parts.append(_text(_LEFT - 6, self.y(value) + 4, text, "end"))
+        if x_title:
+            parts.append(_text((_LEFT + _RIGHT) / 2, bottom + 34, x_title, "middle"))
+            for value, text in self._ticks():
+                at = self.x(value)
+                parts.append(f'<path d="M{at:.1f},{bottom}v5" stroke="black"/>')
+                parts.append(_text(at, bottom + 18, text, "middle"))
+        return parts
+
+    def _ticks(self) -> list[tuple[float, str]]:
+        low, high = self.x_range
+        if self.log_x:
+            first, last = math.log10(low) - 1e-9, math.log10(high) + 1e-9
+            return [(10.0**k, f"1e{k}") for k in range(math.ceil(first), math.floor(last) + 1)]
+        return [
+            (v, f"{v:.0f}") for v in sorted({round(low + (high - low) * k / 4) for k in range(5)})
+        ]
+
+    def right_axis(self, y_title: str) -> list[str]:
+        """A second y axis."""
+        top, bottom = self.rows
+        at = WIDTH - 8
+        parts = [
+            f'<path d="M{_RIGHT},{top}V{bottom}" stroke="black"/>',
+            f'<text x="{at}" y="{(top + bottom) / 2}" text-anchor="middle" '
+            f'transform="rotate(90 {at} {(top + bottom) / 2})">{escape(y_title)}</text>',
+        ]
+        low, high = self.y_range
+        for value in (low, (low + high) / 2, high):
+            parts.append(_text(_RIGHT + 6, self.y(value) + 4, f"{value:.1f}", "start"))
+        return parts
+
+    def dots(self, xs: Sequence[float], ys: Sequence[float], colour: str) -> list[str]:
+        """Light points."""
+        return [
+            f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="2" fill="{colour}" '
+            'fill-opacity="0.35"/>'
+            for x, y in zip(xs, ys, strict=True)
+        ]
+
+    def line(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        colour: str,
+        *,
+        marked: bool = False,
+        dashed: bool = False,
+    ) -> list[str]:
+        """A line, with a square at each point if `marked`."""
+        dash = ' stroke-dasharray="5 3"' if dashed else ""
+        parts = [
+            f'<polyline points="{self._points(xs, ys)}" fill="none" stroke="{colour}" '
+            f'stroke-width="2"{dash}/>'
+        ]
+        if marked:
+            parts += [
+                f'<rect x="{self.x(x) - 3:.1f}" y="{self.y(y) - 3:.1f}" width="6" height="6" '
+                f'fill="{colour}"/>'
+                for x, y in zip(xs, ys, strict=True)
+            ]
+        return parts
+
+    def band(
+        self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
+    ) -> list[str]:
+        """The area between two lines."""
+        points = f"{self._points(xs, low)} {self._points(xs[::-1], high[::-1])}"
+        return [f'<polygon points="{points}" fill="{colour}" fill-opacity="0.15"/>']
+
+    def _points(self, xs: Sequence[float], ys: Sequence[float]) -> str:
+        return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
+
+    def shade(self, low: float, high: float, colour: str) -> list[str]:
+        """The stretch between two values of x."""
+        top, bottom = self.rows
+        a, b = self.x(low), self.x(high)
+        return [
+            f'<rect x="{a:.1f}" y="{top}" width="{max(b - a, 1):.1f}" height="{bottom - top}" '
+            f'fill="{colour}" fill-opacity="0.12"/>'
+        ]
+
+    def mark(self, value: float, row: int, label: str, colour: str) -> list[str]:
+        """A vertical line at a value of x, its label in text row `row`."""
+        top, bottom = self.rows
+        at = self.x(value)
+        anchor, shift = ("end", -4) if at > WIDTH * 0.7 else ("start", 4)
+        return [
+            f'<path d="M{at:.1f},{top}V{bottom}" stroke="{colour}" stroke-width="2" '
+            'stroke-dasharray="5 3"/>',
+            _text(at + shift, top + 12 + _ROW * row, label, anchor, colour),
+        ]
+
+    def legend(self, names: Sequence[str]) -> list[str]:
+        """The names in the order of `COLOURS`, in a line above the plot."""
+        parts, at = [], _LEFT
+        for k, name in enumerate(names):
+            parts.append(_text(at, self.rows[0] - 8, f"\u25cf {name}", "start", colour_of(k)))
+            at += 24 + 7 * len(name)
+        return parts
 
 
-def _picture(parts: list[str]) -> str:
-    """The parts as an SVG on white, which a dark page needs, in base64."""
+def colour_of(k: int) -> str:
+    """The colour of the k-th line."""
+    return COLOURS[k % len(COLOURS)]
+
+
+def figure(parts: Sequence[str], alt: str, caption: str = "") -> str:
+    """The elements as an HTML figure: a picture on white, which a dark page needs."""
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>'
     )
-    return base64.b64encode(svg.encode()).decode()
+    data = base64.b64encode(svg.encode()).decode()
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure style="margin:0"><img src="data:image/svg+xml;base64,{data}" '
+        f'alt="{escape(alt)}" width="{WIDTH}">{below}</figure>'
+    )
 
 
-def _loss_range(losses: list[float]) -> tuple[float, float]:
-    """The losses shown: a blown-up end does not flatten the rest."""
-    low = min(losses)
-    typical = sorted(losses)[len(losses) // 2]
-    high = min(max(losses), low + 3 * max(typical - low, abs(typical) / 3))
+def loss_range(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The finite losses that a plot shows: a blown-up end does not flatten the rest.
+
+    Parameters
+    ----------
+    curves : finite losses, of some curve at least one
+    """
+    curves = [losses for losses in curves if len(losses)]
+    low = min(min(losses) for losses in curves)
+    typical = max(sorted(losses)[len(losses) // 2] for losses in curves)
+    top = max(max(losses) for losses in curves)
+    high = min(top, low + 3 * max(typical - low, abs(typical) / 3))
     margin = (high - low) * 0.05 or 0.5
     return low - margin, high + margin
 
 
-def _axes(x, y, left: float, right: float, low: float, high: float) -> list[str]:
-    bottom = _HEIGHT - _BOTTOM
-    parts = [
-        f'<path d="M{_LEFT},{_TOP}V{bottom}H{_WIDTH - _RIGHT}" fill="none" stroke="black"/>',
-        f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" '
-        'text-anchor="middle">learning rate</text>',
-        f'<text x="14" y="{(_TOP + bottom) / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {(_TOP + bottom) / 2})">loss</text>',
-    ]
-    for decade in range(math.ceil(left - 1e-9), math.floor(right + 1e-9) + 1):
-        at = x(10.0**decade)
-        parts.append(f'<path d="M{at:.1f},{bottom}v5" stroke="black"/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">1e{decade}</text>')
-    for k in range(5):
-        loss = low + (high - low) * k / 4
-        parts.append(
-            f'<text x="{_LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.2f}</text>'
-        )
-    return parts
-
-
-def _marker(at: float, k: int, label: str) -> str:
-    colour = _COLOURS[k % len(_COLOURS)]
-    anchor, shift = ("end", -4) if at > _WIDTH * 0.75 else ("start", 4)
+def _text(x: float, y: float, text: str, anchor: str, colour: str = "black") -> str:
     return (
-        f'<path d="M{at:.1f},{_TOP}V{_HEIGHT - _BOTTOM}" stroke="{colour}" stroke-width="2" '
-        'stroke-dasharray="5 3"/>'
-        f'<text x="{at + shift:.1f}" y="{_TOP + 12 + 15 * k}" text-anchor="{anchor}" '
-        f'fill="{colour}">{escape(label)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
+        f"{escape(text)}</text>"
     )

@@ -232,6 +232,11 @@ def test_workers_that_died_with_an_interrupt_do_not_stop_the_next_fit(photos, ti
                 worker.join()
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        learn.fit(1, 1e-3, cbs=[KillWorkers()])
+    # A suite started in the background ignores this signal, and so would the workers.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            learn.fit(1, 1e-3, cbs=[KillWorkers()])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert learn.fit(1, 1e-3).status == "finished"

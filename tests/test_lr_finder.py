@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune.lr_finder import trial_loss
 from nbfinetune.rng import get_rng_state
 
 
@@ -199,7 +200,7 @@ def test_a_network_that_learns_gets_a_rate_with_confidence(learner_of_colours) -
     assert result.confidence != "none"
     assert result.lr == next(iter(result))
     assert result.low < result.high
-    assert repr(result).startswith(f"lr_find: valley {result.lr:.1e}; usable {result.low:.1e} to")
+    assert repr(result).startswith(f"lr_find: bracket {result.lr:.1e}; usable {result.low:.1e} to")
 
 
 def test_a_flat_curve_has_no_rate(learn: Learner) -> None:
@@ -230,14 +231,12 @@ def test_negative_losses_do_not_end_the_search(learn: Learner) -> None:
 
 def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours) -> None:
     result = learner_of_colours.lr_find(end_lr=100, suggest=("valley", "steep"))
-    html = result._repr_html_()
+    html = result._repr_mimebundle_()["text/html"]
     assert f'alt="{result!r}"' in html
     assert "<svg" not in html  # JupyterLab strips it from notebooks that are not trusted
-    data = re.search(r'<img src="data:image/svg\+xml;base64,([^"]+)"', html)[1]
-    svg = ElementTree.fromstring(base64.b64decode(data))
-    drawn = Counter(element.tag.partition("}")[2] for element in svg.iter())
-    assert drawn["circle"] == len(result.losses)
-    assert drawn["polyline"] == 1
+    svg = picture(result)
+    assert drawn(result)["circle"] == len(result.losses)
+    assert drawn(result)["polyline"] == 1
     texts = [element.text for element in svg.iter() if element.text]
     assert f"valley {result.lr:.1e}" in texts
     assert f"steep {result.suggestions['steep']:.1e}" in texts
@@ -245,14 +244,146 @@ def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours)
     assert any(element.get("fill-opacity") == "0.12" for element in svg.iter())  # the bracket
 
 
+def test_several_sweeps_are_over_different_batches_and_give_their_mean(learner_of_colours) -> None:
+    before = state(learner_of_colours)
+    alone = learner_of_colours.lr_find()
+    three = learner_of_colours.lr_find(seeds=3)
+    assert equal(state(learner_of_colours), before)
+    assert three.sweeps[0] == alone.losses
+    assert len({tuple(sweep[:5]) for sweep in three.sweeps}) == 3
+    n = min(map(len, three.sweeps))
+    mean = np.mean([sweep[:n] for sweep in three.sweeps], axis=0)
+    assert three.losses == pytest.approx(mean.tolist())
+    assert len(three.lrs) == n
+    low, high = three.band
+    assert all(a <= b for a, b in zip(low, high, strict=True))
+    assert alone.band is None
+    assert drawn(three)["polygon"] == 1
+
+
+def test_the_loaders_own_generator_gives_each_sweep_other_batches(learn: Learner) -> None:
+    generator = torch.Generator().manual_seed(7)
+    dataset = [(x, y) for batch in learn.dls.train for x, y in zip(*batch, strict=True)]
+    learn.dls.train = torch.utils.data.DataLoader(dataset, 4, shuffle=True, generator=generator)
+    before = generator.get_state()
+    first, second = learn.lr_find(seeds=2).sweeps
+    assert first[0] != second[0]
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_one_sweep_for_each_group_moves_that_group_alone(learn: Learner) -> None:
+    groups = [torch.nn.utils.parameters_to_vector(g[0].parameters()) for g in learn.groups]
+    moved: list[set[int]] = []
+
+    class Watch(Callback):
+        def before_fit(self, learn: Learner) -> None:
+            moved.append(set())
+
+        def after_batch(self, learn: Learner) -> None:
+            now = [torch.nn.utils.parameters_to_vector(g[0].parameters()) for g in learn.groups]
+            moved[-1].update(i for i in range(3) if not torch.equal(now[i], groups[i]))
+
+    before = state(learn)
+    found = learn.lr_find(1e-3, 1, groups=True, cbs=[Watch()])
+    assert equal(state(learn), before)
+    assert moved == [{0}, {1}, {2}]
+    assert list(found.results) == ["body 0", "body 1", "head"]
+    whole = learn.lr_find(1e-3, 1)
+    assert found.results["head"].losses[0] == whole.losses[0]
+    assert found.results["head"].losses != whole.losses
+
+
+def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> None:
+    before = state(learner_of_colours)
+    found = learner_of_colours.lr_find(end_lr=100, verify=3)
+    assert equal(state(learner_of_colours), before)
+    bare = learner_of_colours.lr_find(end_lr=100)
+    steps = np.diff(np.log([bare.low, *(lr for lr, _ in found.trials), bare.high]))
+    assert steps == pytest.approx([steps[0]] * 4)  # evenly spaced in the bracket
+    assert found.trials == [(lr, trial_loss(learner_of_colours, lr)) for lr, _ in found.trials]
+    best, loss = min(found.trials, key=lambda trial: trial[1])
+    assert (found.lr, found.chosen) == (best, "verified")
+    assert found.suggestions["bracket"] == bare.lr
+    start, _ = learner_of_colours.validate()
+    assert f"{loss:.3f} from {start:.3f}" in found.verdict
+
+
+def test_a_short_run_trains_as_thirty_steps_of_one_cycle_do(learn: Learner) -> None:
+    lrs = []
+
+    class Watch(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if learn.training:
+                lrs.append(learn.opt.param_groups[0]["lr"])
+
+    trial_loss(learn, 1e-2, [Watch()])
+    learn.fit_one_cycle(6, 1e-2)  # 6 epochs of 5 batches
+    assert lrs == pytest.approx([step[0] for step in learn.recorder.run.lrs])
+
+
+def test_verify_says_so_when_no_rate_helps_any_more(learn: Learner) -> None:
+    learn.loss_func = lambda logits, targets: logits.sum() * 0 + 1.5
+    found = learn.lr_find(verify=2)
+    assert found.lr is None
+    assert "no short run lowers the held-out loss of 1.500 by 2%" in found.verdict
+    assert [loss for _, loss in found.trials] == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("step", [3, 103, 131, 160, 190])
+def test_an_interrupt_in_any_part_of_a_verified_search_changes_nothing(step, trained) -> None:
+    before = state(trained)
+    with pytest.raises(KeyboardInterrupt):
+        trained.lr_find(seeds=2, verify=3, stop_div=False, cbs=[At(step, KeyboardInterrupt)])
+    assert equal(state(trained), before)
+
+
+def drawn(shown) -> Counter:
+    """How many of each element its picture has."""
+    return Counter(e.tag.partition("}")[2] for e in picture(shown).iter())
+
+
+def picture(shown) -> ElementTree.Element:
+    html = shown._repr_mimebundle_()["text/html"]
+    data = re.search(r'<img src="data:image/svg\+xml;base64,([^"]+)"', html)[1]
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def test_two_searches_are_compared_in_one_picture_and_in_words(learner_of_colours) -> None:
+    learn = learner_of_colours
+    frozen = learn.lr_find(end_lr=100)
+    learn.unfreeze()
+    both = frozen.compare(learn.lr_find(end_lr=100))
+    assert list(both.results) == ["head", "all layers"]
+    assert drawn(both)["polyline"] == 2
+    texts = [e.text for e in picture(both).iter() if e.text]
+    assert "\u25cf head" in texts
+    lines = repr(both).splitlines()
+    assert lines[0].split() == ["curve", "suggestion", "usable", "rates", "confidence", "why"]
+    assert lines[1].split()[0] == "head"
+    assert f"bracket {frozen.lr:.1e}" in lines[1]
+    assert "all layers" in both._repr_mimebundle_()["text/html"]
+    again = frozen.compare(frozen)
+    assert list(again.results) == ["1: head", "2: head"]
+    named = frozen.compare(frozen, names=("<b>", "x"))
+    assert "<b>" not in named._repr_mimebundle_()["text/html"].replace("<b></b>", "")
+    with pytest.raises(ValueError, match="1 names for 2 curves"):
+        frozen.compare(frozen, names=("x",))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"seeds": 0}, "seeds is 0; it must be a whole number of sweeps from 1 up"),
+        ({"verify": 1}, "verify is 1; it must be 0, or a number of rates from 2 up"),
+        ({"verify": 2, "groups": True}, "leave verify or groups out"),
         ({"start_lr": 1.0, "end_lr": 0.1}, "start_lr 1.0 must be positive and below end_lr 0.1"),
         ({"start_lr": 0}, "start_lr 0 must be positive"),
         ({"num_it": 5}, "num_it is 5; it must be a whole number from 6 up"),
-        ({"suggest": ("best",)}, "no suggestion 'best'; there are valley, slide, minimum, steep"),
-        ({"suggest": ()}, "suggest names none of valley"),
+        (
+            {"suggest": ("best",)},
+            "no suggestion 'best'; there are bracket, valley, slide, minimum, steep",
+        ),
+        ({"suggest": ()}, "suggest names none of bracket"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_touched(options, message, learn) -> None:
@@ -260,6 +391,12 @@ def test_bad_arguments_are_refused_before_anything_is_touched(options, message, 
     with pytest.raises(ValueError, match=message):
         learn.lr_find(**options)
     assert equal(state(learn), before)
+
+
+def test_groups_are_refused_while_some_are_frozen(learn: Learner) -> None:
+    learn.freeze()
+    with pytest.raises(ValueError, match=r"2 of 3 are frozen; call learn.unfreeze\(\)"):
+        learn.lr_find(groups=True)
 
 
 def test_nothing_to_train_or_to_train_on_is_refused(learn: Learner) -> None:
@@ -271,3 +408,17 @@ def test_nothing_to_train_or_to_train_on_is_refused(learn: Learner) -> None:
     learn.dls.train = []
     with pytest.raises(ValueError, match="this learner has no data to train on"):
         learn.lr_find()
+
+
+def test_verify_says_when_all_rates_tried_are_too_high(learn: Learner, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.lr_finder.trial_loss", lambda *args: math.inf)
+    verdict = learn.lr_find(verify=2).verdict
+    assert "are too high; lower start_lr" in verdict
+
+
+def test_a_search_that_is_all_nan_is_not_called_converged(learn: Learner) -> None:
+    learn.loss_func = lambda logits, targets: logits.sum() * math.nan
+    found = learn.lr_find(verify=3)
+    assert found.lr is None
+    assert "converged" not in found.verdict
+    assert found.trials == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nbfinetune.suggestions import SUGGESTIONS, judge, moving_average, trim
+from nbfinetune.suggestions import SUGGESTIONS, agree, candidates, judge, moving_average, trim
 
 CURVES = json.loads((Path(__file__).parent / "fastai_suggestions.json").read_text())["curves"]
 
@@ -118,3 +118,36 @@ def test_losses_that_are_not_finite_end_the_curve() -> None:
     cut = judge(LRS, [*losses[:90], math.inf, *losses[91:]])
     assert (whole.confidence, cut.confidence) == ("high", "high")
     assert cut.high == pytest.approx(whole.high, rel=0.3)
+
+
+def test_candidates_lie_evenly_within_the_bracket() -> None:
+    assert candidates([], [], (1e-4, 1e-2), 3) == pytest.approx([10**-3.5, 1e-3, 10**-2.5])
+
+
+def test_candidates_of_a_refused_curve_lie_below_its_rise() -> None:
+    losses = [1.0] * 60 + [1.0 + 0.2 * i for i in range(40)]  # it rises from 1e-7 * 10**4.8 on
+    rates = candidates(list(LRS), losses, None, 2)
+    assert rates[1] == pytest.approx(rates[0] * 10)
+    assert 10**-4.4 < rates[1] < 10**-3  # a decade below
+
+
+def test_sweeps_that_disagree_lower_the_confidence() -> None:
+    losses = list(good(np.random.default_rng(3)))
+    verdict = judge(LRS, losses)
+    alike = agree(LRS, [losses, losses, losses], verdict)
+    assert (alike.confidence, alike.high) == ("high", verdict.high)
+    assert alike.sentence.endswith("; 3 sweeps agree within 0.0 decades")
+    earlier = losses[20:] + [losses[-1]] * 20  # 20 of 100 steps over 8 decades
+    apart = agree(LRS, [losses, earlier], verdict)
+    assert apart.confidence == "low"
+    assert (
+        apart.sentence == "2 sweeps have their lowest losses 1.6 decades apart; raise num_it or bs"
+    )
+
+
+def test_the_bracket_begins_where_the_loss_falls_for_good() -> None:
+    losses = [2.0] * 60 + [2.0 - 0.05 * i for i in range(20)] + [1.0 + 0.5 * i for i in range(20)]
+    assert judge(LRS, losses).low > LRS[55]
+    losses[28:34] = [1.0] * 6  # luck
+    verdict = judge(LRS, losses)
+    assert LRS[55] < verdict.low < LRS[70]
