@@ -11,14 +11,29 @@ from IPython.core.completer import (
 )
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic_arguments import argument, parse_argstring
 
 from nbfinetune.learner import Learner
-from nbfinetune.lr_finder import LRFindResult
+from nbfinetune.lr_results import LRFindComparison, LRFindResult
 
 LR_HELP = (
     "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
     "(what %lr_find found last)"
 )
+
+
+_ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
+learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
+
+
+def parse_line(magic: Callable, line: str, user_ns: dict) -> tuple[Learner, dict, bool]:
+    """The learner, the options that were given, and whether a semicolon asks for silence."""
+    line = re.sub(r"(^|\s)#.*$", "", line).strip()
+    quiet = line.endswith(";")
+    line = re.sub(r"\([^)]*\)", lambda m: m[0].replace(" ", ""), line.rstrip("; "))
+    args = vars(parse_argstring(magic, line))
+    learn = find_learner(user_ns, args.pop("learner"))
+    return learn, {k: v for k, v in args.items() if v is not None}, quiet
 
 
 def find_learner(user_ns: dict, name: str | None) -> Learner:
@@ -54,7 +69,7 @@ def learner_names(user_ns: dict) -> list[str]:
 
 
 def parse_lr(
-    text: str, user_ns: dict, found: LRFindResult | None = None
+    text: str, user_ns: dict, found: LRFindResult | LRFindComparison | None = None
 ) -> float | slice | list | tuple:
     """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
 
@@ -65,6 +80,8 @@ def parse_lr(
     UsageError
         If it is none of these.
     """
+    if text.startswith("@") and isinstance(found, LRFindComparison):
+        return _group_rates(text, found)
     usage = f"learning rate {text!r}: give {LR_HELP}"
     if text.isidentifier():
         if text not in user_ns:
@@ -77,7 +94,7 @@ def parse_lr(
         ends = [text]
     try:
         values = [_one_rate(end, user_ns, found) for end in ends]
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         raise UsageError(usage) from None
     if ends == [text]:
         return values[0]
@@ -96,11 +113,26 @@ def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | N
     name, _, divisor = text[1:].partition("/")
     if found is None:
         raise UsageError(f"{text!r} is what %lr_find found, but it was not run for this learner")
+    if isinstance(found, LRFindComparison):
+        raise UsageError(f"{text!r}: {_ONE_EACH}")
     if found.lr is None:
         raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
     if name and name not in found.suggestions:
         raise UsageError(f"{text!r}: %lr_find suggested {', '.join(found.suggestions)}")
     return (found.suggestions[name] if name else found.lr) / float(divisor or 1)
+
+
+def _group_rates(text: str, found: LRFindComparison) -> list[float]:
+    """The rates of all layer groups that `@` or `@/10` stands for."""
+    name, _, divisor = text[1:].partition("/")
+    if name:
+        raise UsageError(f"{text!r}: {_ONE_EACH}")
+    if found.lr is None:
+        raise UsageError(f"{text!r}: %lr_find found no rate for some layer groups")
+    try:
+        return [lr / float(divisor or 1) for lr in found.lr]
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{text!r}: cannot divide by {divisor!r}") from None
 
 
 def three_numbers(text: str) -> tuple[float, ...]:
@@ -130,7 +162,7 @@ def option_matcher(shell: InteractiveShell, magics: dict[str, Callable]) -> Call
             words += ["--learner"]
         else:
             return {"completions": []}
-        found = [SimpleCompletion(w) for w in words if w.startswith(context.token)]
+        found = [SimpleCompletion(w, type="option") for w in words if w.startswith(context.token)]
         return {"completions": found, "suppress": bool(found)}
 
     return nbfinetune_matcher

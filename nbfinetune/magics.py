@@ -1,29 +1,28 @@
 """Magics: parse a line, find the learner, call it, show what it did. No formula, no plotting."""
 
-import re
-import warnings
 from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import partial
 
 from IPython.core.error import UsageError
+from IPython.core.formatters import IPythonDisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 
-from nbfinetune.learner import Learner
-from nbfinetune.lr_finder import LRFindResult
-from nbfinetune.magic_lines import LR_HELP, find_learner, option_matcher, parse_lr, three_numbers
-from nbfinetune.progress import EpochTable, SearchProgress, ended_text
+from nbfinetune.layer_groups import lr_text
+from nbfinetune.live import enable_widgets_in_colab
+from nbfinetune.lr_results import LRFindComparison, LRFindResult
+from nbfinetune.magic_lines import (
+    LR_HELP,
+    learner_arg,
+    option_matcher,
+    parse_line,
+    parse_lr,
+    three_numbers,
+)
+from nbfinetune.magic_runs import MagicRuns
+from nbfinetune.model_magics import ModelMagics
 from nbfinetune.recorder import FitResult
-from nbfinetune.reports import Table
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ends an interrupted cell with one line; cells queued behind it do not run."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 def _option(name: str, **kwargs) -> Callable:
@@ -32,10 +31,11 @@ def _option(name: str, **kwargs) -> Callable:
     return argument(*both, **kwargs)
 
 
-learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
 epochs_arg = argument("n_epoch", type=int, help="epochs")
 lr_arg = argument("lr", nargs="?", help=f"learning rate: {LR_HELP}")
 wd_arg = _option("wd", type=float, help="weight decay")
+static_arg = _option("no-widgets", action="store_true", help="tables and pictures, no widgets")
+bg_arg = _option("bg", action="store_true", help="train in the background; %%stop ends it")
 start_arg = _option("start-epoch", type=int, help="first epoch to run, to go on with a fit")
 
 
@@ -45,7 +45,7 @@ class FineTuneMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.found: WeakKeyDictionary[Learner, LRFindResult] = WeakKeyDictionary()
+        self.runs = MagicRuns()
 
     @line_magic
     @magic_arguments()
@@ -58,6 +58,8 @@ class FineTuneMagics(Magics):
     @_option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")
     @_option("no-keep-best", action="store_true", help="end with the last weights, not the best")
     @wd_arg
+    @bg_arg
+    @static_arg
     @learner_arg
     def fine_tune(self, line: str) -> FitResult | None:
         """Train the head with the body frozen, then all layers.
@@ -80,6 +82,8 @@ class FineTuneMagics(Magics):
     @_option("moms", help="momentum at start, middle and end; default: 0.95,0.85,0.95")
     @wd_arg
     @start_arg
+    @bg_arg
+    @static_arg
     @learner_arg
     def fit_one_cycle(self, line: str) -> FitResult | None:
         """Train with the 1cycle policy.
@@ -100,6 +104,8 @@ class FineTuneMagics(Magics):
     @_option("pct-start", type=float, help="share of the steps at full rate; default: 0.75")
     @wd_arg
     @start_arg
+    @bg_arg
+    @static_arg
     @learner_arg
     def fit_flat_cos(self, line: str) -> FitResult | None:
         """Train at a flat learning rate, then along a cosine to almost zero.
@@ -119,168 +125,139 @@ class FineTuneMagics(Magics):
     @_option("no-stop-div", action="store_true", help="go on when the loss diverges")
     @_option(
         "suggest",
-        help="suggestions, the first is used; default: valley. Others: minimum,steep,slide",
+        help="suggestions, the first is used; default: bracket. Others: valley,minimum,steep,slide",
     )
+    @_option("seeds", type=int, default=1, help="sweeps over different batches; default: 1")
+    @_option("groups", action="store_true", help="one sweep for each layer group that trains")
+    @_option(
+        "verify",
+        type=int,
+        default=0,
+        metavar="K",
+        help="try K rates in short runs and take the one with the lowest held-out loss",
+    )
+    @static_arg
     @learner_arg
-    def lr_find(self, line: str) -> LRFindResult | None:
+    def lr_find(self, line: str) -> LRFindResult | LRFindComparison | None:
         """Try rising learning rates for a few steps and suggest one; nothing else changes.
 
         The suggestion is what the next run uses that is given no rate.
 
         Examples
         --------
-        %lr_find
         r = %lr_find --suggest minimum,steep --num-it 200
+        %lr_find --seeds 3 --verify 4
         """
-        learn, args, quiet = self._parse("lr_find", line)
+        learn, args, quiet = parse_line(self.lr_find, line, self.shell.user_ns)
         args["stop_div"] = not args.pop("no_stop_div")
         if "suggest" in args:
             args["suggest"] = args["suggest"].split(",")
-        progress = SearchProgress(args["num_it"])
-        try:
-            result = _call(progress, learn.lr_find, **args)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was changed") from None
-        self.found[learn] = result
-        if result.lr is not None:
-            learn.lr = result.lr
-        how = "as before; no suggestion" if result.lr is None else next(iter(result.suggestions))
-        progress.end(f"next run: {learn.lr:.1e} ({how})")
+        result = self.runs.search(learn, args, no_widgets=args.pop("no_widgets"))
+        self._shown_in = self.shell.execution_count
         return None if quiet else result
 
     @line_magic
     @magic_arguments()
     @learner_arg
-    def freeze(self, line: str) -> None:
-        """Train only the head from now on.
+    def stop(self, line: str) -> None:
+        """End the run that is on, after its batch; the history is kept.
 
         Examples
         --------
-        %freeze
-        %freeze -l learn
+        %stop
+        %stop -l learn
         """
-        learn, _, _ = self._parse("freeze", line)
-        _freeze(learn, -1)
+        self._steer("stop", line)
 
     @line_magic
     @magic_arguments()
     @learner_arg
-    def unfreeze(self, line: str) -> None:
-        """Train all layers from now on.
+    def pause(self, line: str) -> None:
+        """Let the run that is on wait after its batch.
 
         Examples
         --------
-        %unfreeze
-        %unfreeze -l learn
+        %pause
+        %pause -l learn
         """
-        learn, _, _ = self._parse("unfreeze", line)
-        _freeze(learn, 0)
-
-    @line_magic
-    @magic_arguments()
-    @argument("n", type=int, help="first layer group that trains; -1 is the head, 0 trains all")
-    @learner_arg
-    def freeze_to(self, line: str) -> None:
-        """Train layer groups N and above only from now on.
-
-        Examples
-        --------
-        %freeze_to -2
-        %freeze_to 1 -l learn
-        """
-        learn, args, _ = self._parse("freeze_to", line)
-        _freeze(learn, args["n"])
+        self._steer("pause", line)
 
     @line_magic
     @magic_arguments()
     @learner_arg
-    def learner_summary(self, line: str) -> Table | None:
-        """Show the layer groups, their parameters and learning rates, and the device.
+    def resume(self, line: str) -> None:
+        """Let a paused run go on.
 
         Examples
         --------
-        %learner_summary
-        %learner_summary -l learn
+        %resume
+        %resume -l learn
         """
-        learn, _, quiet = self._parse("learner_summary", line)
-        return None if quiet else learn.summary()
+        self._steer("resume", line)
 
-    def _parse(self, magic: str, line: str) -> tuple[Learner, dict, bool]:
-        """The learner, the options that were given, and whether a semicolon asks for silence."""
-        line = re.sub(r"(^|\s)#.*$", "", line).strip()
-        quiet = line.endswith(";")
-        line = re.sub(r"\([^)]*\)", lambda m: m[0].replace(" ", ""), line.rstrip("; "))
-        args = vars(parse_argstring(getattr(self, magic), line))
-        learn = find_learner(self.shell.user_ns, args.pop("learner"))
-        return learn, {k: v for k, v in args.items() if v is not None}, quiet
+    def _steer(self, what: str, line: str) -> None:
+        learn, _, _ = parse_line(getattr(self, what), line, self.shell.user_ns)
+        if not learn.control.running:
+            raise UsageError(f"%{what}: this learner is not training")
+        getattr(learn.control, what)()
+
+    def show_unless_shown(self, found: LRFindResult) -> None:
+        """How a cell shows the result of a search: not again after its screen has."""
+        if self.runs.shown is not found or self._shown_in != self.shell.execution_count:
+            raise NotImplementedError  # IPython then shows it as it shows any value
+        self.runs.shown = None
 
     def _fit(self, magic: str, line: str, lr_name: str) -> FitResult | None:
-        learn, args, quiet = self._parse(magic, line)
+        learn, args, quiet = parse_line(getattr(self, magic), line, self.shell.user_ns)
         given = [args.pop(key) for key in ("lr", "named_lr") if key in args]
         if len(given) > 1:
             raise UsageError(f"two learning rates, {given[0]} and {given[1]}; give one")
-        found = self.found.get(learn)
         if given:
-            args[lr_name] = parse_lr(given[0], self.shell.user_ns, found)
-        elif found is not None and found.lr == learn.lr:
+            args[lr_name] = parse_lr(given[0], self.shell.user_ns, self.runs.found.get(learn))
+        elif where := self.runs.rate_found(learn):
             args[lr_name] = learn.lr
-            print(f"{lr_name} {learn.lr:.1e}, as %lr_find found")
+            print(f"{lr_name} {lr_text(learn.lr)}, {where}")
+        if magic == "fine_tune" and isinstance(args.get(lr_name), list):
+            args[lr_name] = slice(args[lr_name][0], args[lr_name][-1])
         if "moms" in args:
             args["moms"] = three_numbers(args["moms"])
         if args.pop("no_keep_best", False):
             args["keep_best"] = False
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
-        table = EpochTable()
-        try:
-            result = _call(table, getattr(learn, magic), n_epoch, **args)
-        except KeyboardInterrupt:
-            text = ended_text(learn) if table.began else "interrupted before it began"
-            raise Interrupted(text) from None
+        how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg")}
+        result = self.runs.fit(learn, partial(getattr(learn, magic), n_epoch, **args), **how)
         return None if quiet else result
 
 
-def _call(progress: EpochTable | SearchProgress, method: Callable, *args, **kwargs) -> Any:
-    """Call a method of the learner; bad arguments end the cell with one line.
-
-    An error of the training itself, after `progress` saw it begin, keeps its traceback.
-    """
-    try:
-        return method(*args, **kwargs, cbs=[progress])
-    except (ValueError, TypeError) as error:
-        if progress.began:
-            raise
-        raise UsageError(str(error)) from None
+def _display_formatter(shell: InteractiveShell) -> IPythonDisplayFormatter:
+    """What is asked first when a value is shown, and may show it in its own way."""
+    return shell.display_formatter.ipython_display_formatter
 
 
-def _freeze(learn: Learner, n: int) -> None:
-    """Freeze to group n, and say in one line what trains now, or that nothing changed."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            learn.freeze_to(n)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    print(caught[0].message if caught else learn.frozen_text())
+_CLASSES = (FineTuneMagics, ModelMagics)
 
 
 def _magic_names() -> list[str]:
-    return list(FineTuneMagics.magics["line"])
+    return [name for cls in _CLASSES for name in cls.magics["line"]]
 
 
 def load(shell: InteractiveShell) -> None:
     """Add the magics and the completion of their options to the shell."""
+    enable_widgets_in_colab()
     magics = FineTuneMagics(shell)
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
-    magics.matcher = option_matcher(shell, {n: getattr(magics, n) for n in _magic_names()})
-    shell.register_magics(magics)
+    shell.register_magics(magics, ModelMagics)
+    magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
     shell.Completer.custom_matchers.append(magics.matcher)
+    _display_formatter(shell).for_type(LRFindResult, magics.show_unless_shown)
 
 
 def unload(shell: InteractiveShell) -> None:
     """Take out what `load` added; magics of the same names that it hid are back."""
-    magics = shell.magics_manager.registry.pop(FineTuneMagics.__name__)
+    magics, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
     for name in _magic_names():
         del shell.magics_manager.magics["line"][name]
     shell.magics_manager.magics["line"].update(magics.replaced)
     shell.Completer.custom_matchers.remove(magics.matcher)
+    _display_formatter(shell).pop(LRFindResult)

@@ -1,6 +1,8 @@
 """Progress: the epoch table of a run, line by line while it trains, as text or as HTML."""
 
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from time import monotonic
@@ -9,7 +11,15 @@ from typing import TYPE_CHECKING
 from IPython.display import display
 
 from nbfinetune.callbacks import Callback
+from nbfinetune.recorder import Run
 from nbfinetune.reports import Table
+from nbfinetune.training_report import (
+    TrainingReport,
+    epoch_table,
+    format_value,
+    minutes,
+    stage_of,
+)
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
@@ -37,6 +47,37 @@ class _Live:
         return html + (f"<div>{bar}{escape(self.text)}</div>" if self.text else "")
 
 
+class Pace:
+    """How far a stage is, how long it will take, and how many pictures a second it does."""
+
+    def start(self, learn: "Learner") -> None:
+        """The stage begins."""
+        self._started, self._batches, self._pictures = monotonic(), 0, 0.0
+        self._first = learn.epoch
+
+    def tick(self, learn: "Learner") -> None:
+        """A batch is done."""
+        loader = learn.dls.train if learn.training else learn.dls.valid
+        self._batches += 1
+        with suppress(TypeError):  # a data set without a length
+            self._pictures += len(getattr(loader, "dataset", ())) / len(loader)
+
+    def how_far(self, learn: "Learner") -> tuple[float, str]:
+        """Share of the stage's batches done, and that with the time left as a line."""
+        per_epoch = learn.n_iter + len(learn.dls.valid)
+        total = per_epoch * (learn.n_epoch - self._first)
+        done = min(self._batches / total, 1.0)
+        stage = stage_of(learn.recorder.run)
+        where = f"{stage and stage + ': '}epoch {learn.epoch + 1} of {learn.n_epoch}"
+        if not done:
+            return done, where
+        seconds = max(monotonic() - self._started - learn.control.waited, 1e-9)
+        text = f"{where}, {done:.0%}, {minutes(seconds * (1 - done) / done)} left"
+        if self._pictures:
+            text += f", {self._pictures / seconds:.0f} pictures/s"
+        return done, text
+
+
 class EpochTable(Callback):
     """Shows epoch, train_loss, valid_loss, metrics and time of each epoch, and the time left.
 
@@ -52,10 +93,10 @@ class EpochTable(Callback):
     """
 
     def __init__(self, notebook: bool | None = None) -> None:
-        self.notebook = _kernel_runs() if notebook is None else notebook
-        self.rows: list[list[str]] = []
+        self.notebook = kernel_runs() if notebook is None else notebook
         self.columns: list[str] = []
-        self._handle = None
+        self.runs: list[Run] = []
+        self._handle, self._pace, self._said = None, Pace(), ""
 
     @property
     def began(self) -> bool:
@@ -63,64 +104,58 @@ class EpochTable(Callback):
         return bool(self.columns)
 
     def before_fit(self, learn: "Learner") -> None:
-        self._started, self._shown, self._batches = monotonic(), 0.0, 0
-        self._first = learn.epoch
+        self._shown = 0.0
+        self._pace.start(learn)
+        self.runs.append(learn.recorder.run)
         if not self.columns:
             self.columns = list(learn.recorder.run.names)
             self._print(self.columns)
-        stage = learn.run_name.partition(": ")[2]
-        if stage:
-            self._add([f"{stage}, {learn.n_epoch} epochs"])
+        if stage := stage_of(learn.recorder.run):
+            self._print([f"{stage}, {learn.n_epoch} epochs"])
         self._show(learn)
 
     def after_batch(self, learn: "Learner") -> None:
-        self._batches += 1
+        self._pace.tick(learn)
         if monotonic() - self._shown >= _INTERVAL:
             self._show(learn)
 
     def after_epoch(self, learn: "Learner") -> None:
         row = learn.recorder.run.rows[-1]
-        self._add([format_value(name, row[name]) for name in self.columns])
+        self._print([format_value(name, row[name]) for name in self.columns])
         self._show(learn)
 
     def after_fit(self, learn: "Learner") -> None:
         if not self.began:
             return  # refused before it began
         # Errors and interrupts speak for themselves under the table.
-        text = ended_text(learn) if learn.status == "stopped" else ""
-        if self.notebook:
-            self._draw(_Live(self._table(), None, text))
+        text = self._said = ended_text(learn) if learn.status == "stopped" else ""
+        if self.notebook and not static():
+            self._draw(TrainingReport(self.runs, text))
         elif sys.stdout.isatty():
             print(f"\r\x1b[K{text}", end="\n" if text else "", flush=True)
 
-    def _add(self, row: list[str]) -> None:
-        self.rows.append(row)
-        self._print(row)
-
-    def _table(self) -> Table:
-        return Table("", self.columns, self.rows)
+    def close(self, text: str = "") -> None:
+        """Show how all of it ended, if that was not said yet."""
+        if self.notebook and static() and self.began:
+            display(TrainingReport(self.runs, text))
+        elif not self.began or text in ("", self._said):
+            return
+        elif self.notebook:
+            self._draw(TrainingReport(self.runs, text))
+        else:
+            print(text, flush=True)
 
     def _show(self, learn: "Learner") -> None:
         self._shown = monotonic()
-        done, text = self._how_far(learn)
+        done, text = self._pace.how_far(learn)
+        if self.notebook and static():
+            return
         if self.notebook:
-            self._draw(_Live(self._table(), done, text))
+            self._draw(_Live(epoch_table(self.runs), done, text))
         elif sys.stdout.isatty():
             print(f"\r\x1b[K{text}", end="", flush=True)
 
-    def _how_far(self, learn: "Learner") -> tuple[float, str]:
-        """Share of the stage's batches done, and that with the time left as a line."""
-        per_epoch = learn.n_iter + len(learn.dls.valid)
-        total = per_epoch * (learn.n_epoch - self._first)
-        done = min(self._batches / total, 1.0)
-        stage = learn.run_name.partition(": ")[2]
-        where = f"{stage and stage + ': '}epoch {learn.epoch + 1} of {learn.n_epoch}"
-        if not done:
-            return done, where
-        left = (monotonic() - self._started) * (1 - done) / done
-        return done, f"{where}, {done:.0%}, {minutes(left)} left"
-
-    def _draw(self, live: _Live) -> None:
+    def _draw(self, live: _Live | TrainingReport) -> None:
         if self._handle is None:
             self._handle = display(live, display_id=True)
         else:
@@ -136,7 +171,7 @@ class EpochTable(Callback):
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """A line of text that a notebook can replace."""
 
     text: str
@@ -146,49 +181,61 @@ class _Line:
 
 
 class SearchProgress(Callback):
-    """Shows how far a search of `num_it` steps is in one line, which `end` replaces.
+    """Shows how far a search of `n_steps` steps is in one line, which `close` replaces.
 
     Parameters
     ----------
-    num_it : steps of the search
+    n_steps : training steps of all sweeps and short runs of the search
+    cost : what these are for, said first
     notebook : as in `EpochTable`
     """
 
-    def __init__(self, num_it: int, notebook: bool | None = None) -> None:
-        self.num_it = num_it
-        self.notebook = _kernel_runs() if notebook is None else notebook
+    def __init__(self, n_steps: int, cost: str = "", notebook: bool | None = None) -> None:
+        self.n_steps, self.done, self.cost = n_steps, 0, cost
+        self.notebook = kernel_runs() if notebook is None else notebook
         self._handle = None
         self.began = False
 
     def before_fit(self, learn: "Learner") -> None:
+        if not self.began:
+            self._started, self._shown = monotonic(), 0.0
+            say(self.cost)
         self.began = True
-        self._started = self._shown = monotonic()
 
     def after_batch(self, learn: "Learner") -> None:
+        self.done += learn.training
         if monotonic() - self._shown < _INTERVAL:
             return
         self._shown = monotonic()
-        done = len(learn.recorder.run.lrs)
-        left = (monotonic() - self._started) * (self.num_it / done - 1)
-        self._show(f"step {done} of {self.num_it}, {minutes(left)} left at most")
+        if static():
+            return
+        self._show(search_text(learn, self.done, self.n_steps, self._started))
 
     def _show(self, text: str) -> None:
         if not self.notebook:
             if sys.stdout.isatty():
                 print(f"\r\x1b[K{text}", end="", flush=True)
         elif self._handle is None:
-            self._handle = display(_Line(text), display_id=True)
+            self._handle = display(Line(text), display_id=True)
         else:
-            self._handle.update(_Line(text))
+            self._handle.update(Line(text))
 
-    def end(self, text: str) -> None:
-        """Show the last line."""
+    def close(self, text: str) -> None:
+        """Show the last line, if the search began."""
+        if not self.began:
+            return
         self._show(text)
         if not self.notebook:
             print("" if sys.stdout.isatty() else text, flush=True)
 
 
-def _kernel_runs() -> bool:
+def static() -> bool:
+    """Whether the environment asks for one final output and no updates of it, as nbval needs."""
+    return bool(os.environ.get("NBFINETUNE_STATIC"))
+
+
+def kernel_runs() -> bool:
+    """Whether this is a Jupyter kernel."""
     if "ipykernel" not in sys.modules:
         return False
     from ipykernel.kernelapp import IPKernelApp
@@ -196,16 +243,16 @@ def _kernel_runs() -> bool:
     return IPKernelApp.initialized()
 
 
-def minutes(seconds: float) -> str:
-    """Seconds as mm:ss, as fastai shows time."""
-    return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
+def say(line: str) -> None:
+    """Print a line, if there is one."""
+    if line:
+        print(line, flush=True)
 
 
-def format_value(name: str, value: float) -> str:
-    """A value of a row as the table shows it: fastai's six decimals, epochs whole, time mm:ss."""
-    if name == "time":
-        return minutes(value)
-    return str(value) if name == "epoch" else f"{value:.6f}"
+def search_text(learn: "Learner", done: int, n_steps: int, started: float) -> str:
+    """How far a search is that began at `started` on the monotonic clock, in one line."""
+    left = (monotonic() - started) * (n_steps / max(done, 1) - 1)
+    return f"{learn.run_name}: step {done} of {n_steps}, {minutes(left)} left at most"
 
 
 def ended_text(learn: "Learner") -> str:

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,10 @@ CORE = [
     "snapshot",
     "suggestions",
     "svg",
+    "thinning",
+    "training_report",
+    "control",
+    "lr_results",
     "lr_finder",
     "loop",
     "fitting",
@@ -39,6 +45,14 @@ def test_core_imports_no_ipython_widgets_or_plots(modules: list[str]) -> None:
     code += f"print([m for m in {SCREENS} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_screens_know_no_training() -> None:
+    """Widgets get plain values: they import nothing that trains or has a learner."""
+    allowed = {"reports", "svg", "thinning", "training_report", "widgets"}
+    for file in sorted((Path(nbfinetune.__file__).parent / "widgets").glob("*.py")):
+        names = re.findall(r"^from nbfinetune\.(\w+)", file.read_text(), re.MULTILINE)
+        assert set(names) <= allowed, file.name
 
 
 def test_public_names_are_sorted_and_exist() -> None:

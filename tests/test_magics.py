@@ -1,4 +1,9 @@
-from collections.abc import Iterator
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from IPython.core.completer import provisionalcompleter
@@ -7,13 +12,15 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
 from nbfinetune import Callback, FitResult, Learner
-from nbfinetune.lr_finder import LRFindResult
+from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.magic_lines import parse_lr
-from nbfinetune.magics import FineTuneMagics, Interrupted
+from nbfinetune.magic_runs import Interrupted
+from nbfinetune.magics import FineTuneMagics
+from nbfinetune.model_magics import ModelMagics
 
 NAMES = [
     "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze", "freeze_to", "learner_summary",
-    "lr_find", "unfreeze",
+    "lr_find", "pause", "resume", "stop", "unfreeze",
 ]  # fmt: skip
 
 
@@ -88,8 +95,9 @@ def test_the_arguments_reach_the_learner(ip) -> None:
     calls = []
 
     class Fake(Learner):
-        def fit_one_cycle(self, *args, **kwargs) -> None:
+        def fit_one_cycle(self, *args, **kwargs) -> SimpleNamespace:
             calls.append((args, kwargs))
+            return SimpleNamespace(status="finished")
 
     ip.user_ns["learn"].__class__ = Fake
     ip.user_ns["lr"] = slice(1e-6, 1e-4)
@@ -232,8 +240,16 @@ def found(learn: Learner, monkeypatch) -> LRFindResult:
     """What every %lr_find gives: valley 2e-3 and minimum 8e-3."""
     suggestions = {"valley": 2e-3, "minimum": 8e-3}
     result = LRFindResult([1e-3], [1.0], [1.0], suggestions, "high", "it falls", 1e-3, 1e-2)
-    monkeypatch.setattr(Learner, "lr_find", lambda self, **kwargs: result)
+    monkeypatch.setattr(Learner, "lr_find", search_that_finds(result))
     return result
+
+
+def search_that_finds(result: object) -> Callable:
+    def lr_find(self: Learner, cbs: list[Callback], **kwargs) -> object:
+        cbs[0].before_fit(self)  # the screen sees it begin
+        return result
+
+    return lr_find
 
 
 def test_lr_find_sets_the_rate_of_the_next_run_and_says_so(ip, learn, found, capsys) -> None:
@@ -267,6 +283,30 @@ def test_at_is_what_lr_find_found(ip, found, text: str, first: float, head: floa
     assert [lrs[0], lrs[-1]] == pytest.approx([first, head])
 
 
+def test_rates_found_for_each_group_are_used_so(ip, learn: Learner, monkeypatch, capsys) -> None:
+    rates = {"body 0": 1e-5, "body 1": 1e-4, "head": 4e-3}
+    results = {
+        name: LRFindResult([lr], [1.0], [1.0], {"valley": lr}, "high", "it falls", lr, lr)
+        for name, lr in rates.items()
+    }
+    monkeypatch.setattr(Learner, "lr_find", search_that_finds(LRFindComparison(results)))
+    ip.run_line_magic("lr_find", "--groups")
+    assert learn.lr == [1e-5, 1e-4, 4e-3]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "3 sweeps of 100 steps: 300 steps at most",
+        "next run: 1.0e-05, 1.0e-04, 4.0e-03 (body 0, body 1, head)",
+    ]
+    assert ip.run_line_magic("fit_flat_cos", "1").stages[0].lrs[0] == [1e-5, 1e-4, 4e-3]
+    tenth = ip.run_line_magic("fit_flat_cos", "1 @/10").stages[0].lrs[0]
+    assert tenth == pytest.approx([1e-6, 1e-5, 4e-4])
+    result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
+    assert "base_lr 1.0e-05, 1.0e-04, 4.0e-03, as %lr_find found" in capsys.readouterr().out
+    assert 4e-6 < max(step[0] for step in result.stages[1].lrs) <= 5e-6  # half of it
+    with pytest.raises(UsageError, match="write @ or @/10"):
+        ip.run_line_magic("fit_flat_cos", "1 @valley")
+
+
 def test_at_needs_a_search_and_a_suggestion_of_it(ip, learn: Learner) -> None:
     with pytest.raises(UsageError, match="'@' is what %lr_find found, but it was not run for"):
         ip.run_line_magic("fit_flat_cos", "1 @")
@@ -290,19 +330,30 @@ def test_without_confidence_the_rate_stays_as_it_was(ip, learn: Learner, capsys)
     assert "found" not in capsys.readouterr().out
 
 
+def test_the_cost_of_a_larger_search_is_said_first(ip, found, capsys) -> None:
+    ip.run_line_magic("lr_find", "--seeds 2 --verify 3 --num-it 50")
+    line = "2 sweeps of 50 steps, then 3 short runs of 30 steps, each with a validation: 190 steps"
+    assert capsys.readouterr().out.startswith(line)
+
+
 def test_the_options_of_lr_find_reach_it(ip) -> None:
     line = "--start-lr 1e-5 --end-lr 1 --num_it 40 --no-stop-div --suggest steep,minimum"
     result = ip.run_line_magic("lr_find", line)
     assert len(result.lrs) == 40
     assert result.lrs[0] == 1e-5
     assert list(result.suggestions) == ["steep", "minimum"]
+    result = ip.run_line_magic("lr_find", "--num-it 40 --seeds 2 --verify 2")
+    assert (len(result.sweeps), len(result.trials)) == (2, 2)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("--num-it 3", "num_it is 3; it must be a whole number from 6 up"),
-        ("--suggest best", "no suggestion 'best'; there are valley, slide, minimum, steep"),
+        (
+            "--suggest best",
+            "no suggestion 'best'; there are bracket, valley, slide, minimum, steep",
+        ),
         ("--start-lr 1 --end-lr 0.1", "start_lr 1.0 must be positive and below end_lr 0.1"),
     ],
 )
@@ -329,7 +380,8 @@ def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
-    text = getattr(FineTuneMagics, name).__doc__
+    owner = FineTuneMagics if hasattr(FineTuneMagics, name) else ModelMagics
+    text = getattr(owner, name).__doc__
     assert f"%{name}" in text
     examples = text[text.index("Examples") :].split("\n\n")[0]
     assert examples.count(f"%{name}") == 2
@@ -361,3 +413,114 @@ def completed(ip: InteractiveShell, typed: str) -> list[str]:
     ip.Completer.use_jedi = False
     with provisionalcompleter():
         return [c.text for c in ip.Completer.completions(typed, len(typed))]
+
+
+class Hold(Callback):
+    """Keeps a run after its third batch until it is let go."""
+
+    def __init__(self) -> None:
+        self.held, self.go = threading.Event(), threading.Event()
+
+    def after_batch(self, learn: Learner) -> None:
+        if learn.training and len(learn.recorder.run.lrs) == 3:
+            self.held.set()
+            self.go.wait(30)
+
+
+@pytest.fixture
+def hold(learn: Learner) -> Iterator[Hold]:
+    hold = Hold()
+    learn.cbs.append(hold)
+    yield hold
+    hold.go.set()
+    while learn.control.running:
+        time.sleep(0.01)
+
+
+def test_a_run_in_the_background_gives_the_cell_back(ip, learn: Learner, hold, capsys) -> None:
+    assert ip.run_line_magic("fit_flat_cos", "4 1e-3 --bg") is None
+    assert "training in the background: %pause, %resume, %stop" in capsys.readouterr().out
+    assert hold.held.wait(30)
+    assert learn.control.running
+    with pytest.raises(UsageError, match="trains in the background already; %stop ends that"):
+        ip.run_line_magic("fit_flat_cos", "1 1e-3 --bg")
+    with pytest.raises(RuntimeError, match="this learner is training in the background"):
+        learn.validate()
+    ip.run_line_magic("stop", "")
+    hold.go.set()
+    ip.run_line_magic("fit_flat_cos", "1 1e-3")  # waits for it
+    first, second = learn.recorder.runs
+    assert (first.status, len(first.losses)) == ("stopped", 4)  # held where it looks no more
+    assert second.status == "finished"
+
+
+def test_a_run_in_the_background_is_paused_and_resumed(ip, learn: Learner, hold) -> None:
+    ip.run_line_magic("fit_flat_cos", "4 1e-3 --bg")
+    assert hold.held.wait(30)
+    ip.run_line_magic("pause", "")
+    hold.go.set()
+    while "paused" not in [what for _, what in learn.recorder.run.events]:
+        time.sleep(0.01)
+    ip.run_line_magic("resume", "")
+    ip.run_line_magic("freeze", "")  # waits
+    assert learn.recorder.run.status == "finished"
+
+
+def test_bad_arguments_of_a_background_run_end_the_cell(ip, learn: Learner) -> None:
+    with pytest.raises(UsageError, match="n_epoch is 0; it must be a whole number from 1 up"):
+        ip.run_line_magic("fit_flat_cos", "0 1e-3 --bg")
+    assert not learn.control.running
+
+
+@pytest.mark.parametrize("magic", ["stop", "pause", "resume"])
+def test_there_must_be_a_run_to_steer(ip, magic: str) -> None:
+    with pytest.raises(UsageError, match=f"%{magic}: this learner is not training"):
+        ip.run_line_magic(magic, "")
+
+
+def test_the_result_of_a_search_on_the_screen_is_not_shown_twice(ip, found) -> None:
+    magics = ip.magics_manager.registry["FineTuneMagics"]
+    format_value = ip.display_formatter.format
+    assert "text/html" in format_value(found)[0]
+    magics.runs.shown, magics._shown_in = found, ip.execution_count
+    assert format_value(found) == ({}, {})  # the value of the cell that showed it
+    assert "text/html" in format_value(found)[0]  # asked for again
+    magics.runs.shown, magics._shown_in = found, ip.execution_count - 1
+    assert "text/html" in format_value(found)[0]  # in another cell
+
+
+@pytest.mark.parametrize("text", ["@/0", "@valley/0", "1e-5:@/0"])
+def test_a_rate_cannot_be_divided_by_nothing(ip, found, text: str) -> None:
+    ip.run_line_magic("lr_find", "")
+    with pytest.raises(UsageError, match="give 3e-3"):
+        ip.run_line_magic("fit_flat_cos", f"1 {text}")
+
+
+def test_a_background_run_that_fails_says_why(ip, learn: Learner, capsys) -> None:
+    class Broken(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if learn.training and learn.iter == 2:
+                raise OSError("disk")
+
+    learn.cbs.append(Broken())
+    ip.run_line_magic("fit_flat_cos", "1 1e-3 --bg")
+    while learn.control.running or "failed" not in (said := capsys.readouterr()).out:
+        time.sleep(0.05)
+    assert "failed: OSError: disk" in said.out
+
+
+@pytest.mark.parametrize("line", ["--start-lr 0", "--start-lr 1 --end-lr 0.1", "--num-it 3"])
+def test_bad_options_get_one_line_on_live_screens_too(ip, line: str, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
+    with pytest.raises(UsageError):
+        ip.run_line_magic("lr_find", line)
+
+
+def test_a_plot_does_not_keep_its_learner_in_memory(ip, loaders, mlp, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
+    monkeypatch.setattr("nbfinetune.live._ANSWER", 0.0)
+    ip.user_ns["other"] = Learner(loaders, mlp, device="cpu")
+    ip.run_line_magic("lr_find", "-l other;")
+    gone = weakref.ref(ip.user_ns.pop("other"))
+    gc.collect()
+    assert gone() is None

@@ -3,7 +3,8 @@ import re
 import pytest
 
 from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, accuracy
-from nbfinetune.progress import EpochTable, minutes
+from nbfinetune.progress import EpochTable
+from nbfinetune.training_report import minutes
 
 
 @pytest.fixture
@@ -79,9 +80,10 @@ def test_a_notebook_gets_one_table_that_grows(learn: Learner, shown: list) -> No
     assert len(text) == 6
 
 
-def test_updates_between_epochs_are_few(learn: Learner, shown: list) -> None:
+def test_updates_between_epochs_are_few(learn: Learner, shown: list, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.progress.monotonic", lambda: 1000.0)  # no time passes
     learn.fit(3, 1e-3, cbs=[EpochTable(notebook=True)])
-    assert len(shown) <= 1 + 1 + 3 + 1 + 1  # start, first batch, epochs, end, one of chance
+    assert len(shown) == 1 + 3 + 1  # start, epochs, end
 
 
 def test_a_stopped_run_says_where(learn: Learner, shown: list) -> None:
@@ -112,3 +114,15 @@ def test_a_run_that_is_refused_shows_its_own_error(notebook: bool, learn: Learne
     with pytest.raises(ValueError, match="monitor is 'nope'"):
         learn.fit(1, 1e-3, cbs=[EpochTable(notebook=notebook)])
     assert shown == []
+
+
+def test_asked_to_be_static_a_notebook_gets_one_output_at_the_end(
+    learn: Learner, shown: list, monkeypatch
+) -> None:
+    monkeypatch.setenv("NBFINETUNE_STATIC", "1")
+    monkeypatch.setattr("nbfinetune.progress.display", shown.append)
+    table = EpochTable(notebook=True)
+    learn.fine_tune(2, freeze_epochs=1, cbs=[table])
+    assert shown == []
+    table.close()
+    assert [len(report.runs) for report in shown] == [2]

@@ -1,0 +1,100 @@
+"""CPU time a step and bytes a minute that the live screens cost, in a real kernel.
+
+    python benchmarks/screens.py [--steps 300] [--rounds 5]
+
+Steps of 20 ms that only sleep, so the kernel's CPU time is what screens cost; without and with a
+screen in turn (A B A B). The bytes are those of all messages that a front end would get.
+"""
+
+import argparse
+import json
+from queue import Empty
+from statistics import median
+
+from jupyter_client.manager import start_new_kernel
+
+SETUP = """
+import time
+from types import SimpleNamespace
+import torch
+from torch import nn
+from nbfinetune import Callback, Learner, accuracy
+from nbfinetune.live import LiveSearch, LiveTraining, pumped
+torch.set_num_threads(1)
+
+class Sleep(Callback):
+    def after_batch(self, learn):
+        time.sleep(0.02)
+
+batch = torch.randn(4, 8), torch.tensor([0, 1, 0, 1])
+def run(screen, steps):
+    loaders = SimpleNamespace(train=[batch] * steps, valid=[batch], vocab=["a", "b"])
+    learn = Learner(loaders, nn.Linear(8, 2), metrics=accuracy, cbs=[Sleep()], device="cpu")
+    used, began = time.process_time(), time.perf_counter()
+    if screen == "training":
+        live = LiveTraining()
+        with pumped(learn):
+            learn.fit_one_cycle(1, 1e-3, cbs=[live])
+        live.close()
+    elif screen == "search":
+        with pumped(learn):
+            learn.lr_find(num_it=steps, stop_div=False,
+                          cbs=[LiveSearch(1e-7, 10, steps), Sleep()])
+    elif screen == "bare search":
+        learn.lr_find(num_it=steps, stop_div=False, cbs=[Sleep()])
+    else:
+        learn.fit_one_cycle(1, 1e-3)
+    used, lasted = time.process_time() - used, time.perf_counter() - began
+    return 1000 * used / steps, lasted
+"""
+
+
+def run(client, screen: str, steps: int) -> tuple[float, float]:
+    """CPU ms a step, MB a minute."""
+    received = [0]
+
+    def count(message: dict) -> None:
+        received[0] += sum(len(buffer) for buffer in message["buffers"])
+        received[0] += len(json.dumps(message["content"], default=str))
+        if message["msg_type"] == "stream":
+            printed.append(message["content"]["text"])
+        if message["msg_type"] == "error":
+            raise RuntimeError("\n".join(message["content"]["traceback"]))
+
+    printed: list[str] = []
+    client.execute_interactive(f"print(*run({screen!r}, {steps}))", output_hook=count, timeout=600)
+    ms, seconds = map(float, "".join(printed).split())
+    return ms, received[0] / 1e6 / seconds * 60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    manager, client = start_new_kernel()
+    try:
+        client.execute_interactive(SETUP, timeout=120, output_hook=lambda message: None)
+        for bare, live in (("none", "training"), ("bare search", "search")):
+            run(client, live, 50)  # imports and first widgets
+            pairs = [
+                (run(client, bare, args.steps), run(client, live, args.steps))
+                for _ in range(args.rounds)
+            ]
+            costs = [b[0] - a[0] for a, b in pairs]
+            print(
+                f"{live}: CPU ms a step {median(a[0] for a, _ in pairs):.3f} without, "
+                f"{median(b[0] for _, b in pairs):.3f} with the screen; "
+                f"it costs {median(costs):.3f} ({min(costs):.3f} to {max(costs):.3f}), "
+                f"{median(costs) / 20:.2%} of a 20 ms step; "
+                f"{median(b[1] for _, b in pairs):.2f} MB a minute"
+            )
+    except Empty:
+        print("the kernel did not answer")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Screens: they show plain values and set traits; no training here."""

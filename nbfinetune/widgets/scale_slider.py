@@ -1,0 +1,30 @@
+"""ScaleSlider: a factor chosen on a logarithmic axis.
+
+ipywidgets' FloatLogSlider has no name for screen readers and speaks the exponent.
+"""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+
+class ScaleSlider(anywidget.AnyWidget):
+    """A native slider, for the mouse and the keyboard.
+
+    Parameters
+    ----------
+    value : the factor
+    min, max : ends of the axis, above 0
+    """
+
+    _esm = Path(__file__).parent / "scale_slider.js"
+    _css = """
+    .nbft-scale { display: flex; align-items: center; gap: 8px; margin-left: 12px; height: 28px; }
+    .nbft-scale input { width: 160px; }
+    .nbft-scale input:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+    .nbft-scale output { min-width: 4ch; }
+    """
+    value = traitlets.Float(1.0).tag(sync=True)
+    min = traitlets.Float(0.01).tag(sync=True)
+    max = traitlets.Float(10.0).tag(sync=True)

@@ -1,0 +1,323 @@
+"""The live screens under a real mouse and keyboard, while cells run."""
+
+import ast
+import math
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+SETUP = """\
+%load_ext nbfinetune
+import time
+from types import SimpleNamespace
+import torch
+from torch import nn
+from nbfinetune import Callback, Learner, accuracy
+
+generator = torch.Generator().manual_seed(0)
+x, noise = (torch.randn(640, n, generator=generator) for n in (20, 3))
+y = (x[:, :3] * 2 + noise).argmax(1)
+
+def batches(first, last):
+    return [(x[i:i + 16], y[i:i + 16]) for i in range(first, last, 16)]
+
+class Slow(Callback):
+    "Batches of 20 ms, as those of a small network on pictures."
+    def after_batch(self, learn):
+        time.sleep(0.02)
+
+body, head = nn.Sequential(nn.Linear(20, 32), nn.ReLU()), nn.Linear(32, 3)
+loaders = SimpleNamespace(train=batches(0, 480), valid=batches(480, 640), vocab=list("abc"))
+learn = Learner(loaders, nn.Sequential(body, head), groups=[[body], [head]], metrics=accuracy,
+                cbs=[Slow()], device="cpu")"""
+
+# Notes when each request reaches the run; the page notes when it was made.
+CLOCK = """\
+arrived = {}
+for name in ("pause", "resume", "stop", "finish"):
+    def noted(*args, name=name, method=getattr(learn.control, name)):
+        arrived[name] = time.time()
+        method(*args)
+    setattr(learn.control, name, noted)"""
+
+HANDLE = ".nbft-lr-handle"
+MARGIN = {"left": 60, "right": 20}  # of the plot's axis, see LRPlot
+DECADES = (-7, 1)  # of its ends
+
+
+def drag_to(page, lr: float) -> None:
+    """Drag the marker with the mouse."""
+    page.locator(HANDLE).scroll_into_view_if_needed()
+    handle, plot = _when_still(page)
+    width = plot["width"] - MARGIN["left"] - MARGIN["right"]
+    share = (math.log10(lr) - DECADES[0]) / (DECADES[1] - DECADES[0])
+    middle = handle["y"] + handle["height"] / 2
+    page.mouse.move(handle["x"] + handle["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + MARGIN["left"] + share * width, middle - 20, steps=15)
+    page.mouse.up()
+
+
+def _when_still(page) -> list[dict]:
+    """Where the marker and the plot are once the page has come to rest."""
+    before = None
+    for _ in range(100):
+        boxes = [page.locator(name).bounding_box() for name in (HANDLE, ".nbft-over")]
+        if boxes == before:
+            return boxes
+        before = boxes
+        page.wait_for_timeout(300)
+    pytest.fail("the page does not come to rest")
+
+
+def rate(nb) -> float:
+    return float(nb.kernel("print(learn.lr)"))
+
+
+def wait_for_text(nb, text: str) -> None:
+    nb.page.locator(".nbft-status", has_text=text).wait_for()
+
+
+def test_the_marker_is_dragged_moved_with_keys_and_typed(notebook, kernel) -> None:
+    nb = notebook([SETUP, "found = %lr_find", "%fit_one_cycle 1"], kernel=kernel)
+    nb.run_cell(0)
+    nb.run_cell(1)
+    handle = nb.page.locator(HANDLE)
+    handle.wait_for()
+    suggested = rate(nb)
+    assert float(handle.get_attribute("aria-valuenow")) == pytest.approx(suggested)
+
+    drag_to(nb.page, 3e-3)
+    wait_for_text(nb, "next run: 3.0e-03")
+    assert rate(nb) == pytest.approx(3e-3, rel=0.02)
+    assert f"moved from {suggested:.1e}" in nb.page.locator(".nbft-status").inner_text()
+
+    before = rate(nb)
+    handle.focus()
+    for key in ("ArrowRight", "ArrowRight", "PageDown", "ArrowLeft"):
+        nb.page.keyboard.press(key)
+    expected = before * 10 ** (0.05 - 0.5)
+    wait_for_text(nb, f"next run: {expected:.1e}")
+    assert rate(nb) == pytest.approx(expected, rel=1e-6)
+    nb.page.keyboard.press("Home")
+    wait_for_text(nb, "next run: 1.0e-07")
+    nb.page.keyboard.press("End")
+    wait_for_text(nb, "next run: 1.0e+01")
+
+    field = nb.page.get_by_label("learning rate", exact=True)
+    field.fill("2e-3")
+    field.press("Enter")
+    wait_for_text(nb, "next run: 2.0e-03")
+    assert rate(nb) == 2e-3
+    nb.screenshot("lr_plot")
+    nb.run_cell(2)
+    assert nb.output(2)[0]["text"] == "lr_max 2.0e-03, as picked in its plot\n"
+
+
+def test_the_curve_and_its_twin_stay_in_the_saved_notebook(notebook, lab) -> None:
+    nb = notebook([SETUP, "found = %lr_find", "%fine_tune 2 --freeze-epochs 1"])
+    nb.run_all()
+    nb.page.locator(HANDLE).wait_for()
+    twin = nb.cell(1).locator(".nbft-twin")
+    assert not twin.is_visible()  # while the plot is live
+    assert nb.cell(2).locator("img").count() == 1
+    assert nb.cell(2).locator(".nbft-training").count() == 0  # the screen has become a picture
+    nb.save()
+    nb.reopen_without_kernel()
+    nb.cell(1).locator(".nbft-twin img").wait_for()
+    assert nb.cell(1).locator(".nbft-twin").is_visible()
+    nb.screenshot("lr_twin_without_kernel")
+    nb.cell(2).locator("img").wait_for()
+    assert nb.cell(2).locator("tr").count() == 1 + 2 + 3
+    nb.screenshot("training_without_kernel")
+
+    _, folder = lab
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", str(folder / nb.path)]
+    subprocess.run(command, check=True, capture_output=True)
+    page = nb.page.context.new_page()
+    page.route("http**", lambda route: route.abort())  # as without a network
+    page.goto((folder / nb.path).with_suffix(".html").as_uri())
+    shown = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert shown == [640, 640]
+    assert page.locator(".nbft-twin").is_visible()
+    assert page.locator("tr").count() == 1 + 2 + 3
+    page.screenshot(path=nb.screenshot("html"), full_page=True)
+    page.close()
+
+
+def test_a_running_fine_tune_is_paused_resumed_scaled_and_finished(notebook, kernel) -> None:
+    cells = [SETUP, CLOCK, "%fine_tune 40 1e-2 --freeze-epochs 2", "ran_on = True"]
+    nb = notebook(cells, kernel=kernel)
+    nb.run_cell(0)
+    nb.run_cell(1)
+    nb.start_all_from(2)
+    page = nb.page
+    page.locator(".nbft-training", has_text="all layers: epoch 2").wait_for()
+    made = {}
+
+    def click(name: str, request: str) -> None:
+        made[request] = page.get_by_role("button", name=name).evaluate(
+            "button => { const now = Date.now(); button.click(); return now / 1000 }"
+        )
+
+    click("Pause", "pause")
+    page.get_by_role("button", name="Resume").wait_for()
+    steps = _steps(nb)
+    page.wait_for_timeout(2000)  # the check itself: nothing happens for so long
+    assert _steps(nb) == steps
+    nb.screenshot("paused")
+    click("Resume", "resume")
+    page.get_by_role("button", name="Pause").wait_for()
+
+    track = page.get_by_label("factor on the learning rate").bounding_box()
+    x, middle = track["x"] + 2 / 3 * track["width"], track["y"] + track["height"] / 2  # at 1
+    page.mouse.move(x, middle)
+    page.mouse.down()
+    page.mouse.move(x - 0.1 * track["width"], middle, steps=8)  # a tenth of three decades
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    nb.screenshot("scaled")
+    click("Finish now", "finish")
+    nb.wait_idle()
+    nb.screenshot("finished")
+
+    run = ast.literal_eval(
+        nb.kernel(
+            "run = learn.recorder.run\n"
+            "print(dict(events=run.events, lrs=[s[-1] for s in run.lrs], rows=run.row_steps,"
+            " status=run.status, scale=learn.control.scale))"
+        )
+    )
+    events = [what for _, what in run["events"]]
+    assert events[0] == "paused"
+    scaled = [i for i, what in run["events"] if what.startswith("learning rate times")]
+    assert scaled
+    assert 0.3 < run["scale"] < 0.8
+    at = scaled[-1] + 15  # steps, in which the drag came to its end
+    assert run["lrs"][at] / run["lrs"][scaled[0] - 1] == pytest.approx(run["scale"], rel=0.2)
+    assert events[-1].startswith("finishing in")
+    assert run["rows"][-1] == len(run["lrs"])  # validated at its end
+    assert run["lrs"][-1] < 0.05 * run["lrs"][at]
+    assert run["status"] == "stopped"
+    assert nb.kernel("print(ran_on)") == "True\n"  # a normal end: the queue went on
+
+    arrived = ast.literal_eval(nb.kernel("print(arrived)"))
+    waits = {name: 1000 * (arrived[name] - made[name]) for name in made}
+    print(nb.kernel("import ipykernel; print('ipykernel', ipykernel.__version__)"))
+    print("ms from click to run:", {name: round(ms) for name, ms in waits.items()})
+    print("median:", round(statistics.median(waits.values())))
+
+
+def _steps(nb) -> str:
+    """The line under the plot: it changes with each batch that is drawn."""
+    return nb.page.locator(".nbft-training .widget-label").last.inner_text()
+
+
+@pytest.mark.parametrize("view", ["doc/tree", "notebooks"], ids=["lab", "notebook 7"])
+def test_stop_is_a_normal_end(notebook, view: str) -> None:
+    cells = [SETUP, "%fit_one_cycle 50 1e-2", "ran_on = True", "found = %lr_find"]
+    nb = notebook(cells, view=view)
+    nb.start_all()
+    nb.page.locator(".nbft-training", has_text="epoch 2 of 50").wait_for()
+    nb.page.get_by_role("button", name="Stop").click()
+    nb.wait_idle()
+    assert nb.kernel("print(learn.recorder.run.status, ran_on)") == "stopped True\n"
+    assert "stopped in epoch" in nb.cell(1).inner_text()
+    nb.cell(3).scroll_into_view_if_needed()
+    drag_to(nb.page, 3e-3)
+    wait_for_text(nb, "next run: 3.0e-03")
+    assert rate(nb) == pytest.approx(3e-3, rel=0.02)
+    nb.screenshot(f"stopped_{view.replace('/', '_')}")
+    if view == "notebooks":  # its own start reports errors that vary from run to run
+        nb.errors[:] = [error for error in nb.errors if "widget" in error or "bqplot" in error]
+
+
+def test_a_run_in_the_background_leaves_the_cell_and_its_screen_becomes_a_picture(notebook) -> None:
+    nb = notebook([SETUP, "%fit_one_cycle 4 1e-2 --bg", "there = learn.control.running", "%freeze"])
+    nb.run_all()  # %freeze waits for the run
+    assert nb.kernel("print(there, learn.recorder.run.status)") == "True finished\n"
+    nb.cell(1).locator("img").wait_for()
+    assert nb.cell(1).locator(".nbft-training").count() == 0
+
+
+def test_without_widgets_there_is_the_table_and_the_picture(notebook) -> None:
+    nb = notebook([SETUP, "%fit_one_cycle 2 1e-2 --no-widgets", "%lr_find --no-widgets"])
+    nb.run_all()
+    assert nb.page.locator(".nbft-training, .nbft-over").count() == 0
+    assert nb.cell(1).locator("tr").count() == 3
+    assert nb.cell(1).locator("img").count() == 1
+    nb.cell(2).locator("img").wait_for()
+
+
+def test_axe_finds_nothing_serious_in_the_screens(notebook) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    nb = notebook([SETUP, "%lr_find", "%fine_tune 100 1e-2 --freeze-epochs 1"])
+    nb.run_cell(0)
+    nb.run_cell(1)
+    nb.page.locator(HANDLE).wait_for()
+    nb.start_all_from(2)
+    nb.page.locator(".nbft-training", has_text="all layers: epoch 2").wait_for()
+    nb.page.get_by_role("button", name="Pause").click()
+    for screen in (".nbft-lr-plot", ".nbft-training"):
+        found = Axe().run(nb.page, context=screen).response["violations"]
+        bad = [(v["id"], v["impact"], [n["html"][:200] for n in v["nodes"]]) for v in found]
+        assert [v for v in bad if v[1] in ("serious", "critical")] == [], screen
+    nb.page.get_by_role("button", name="Stop").click()
+    nb.wait_idle()
+
+
+def test_the_lecture_can_be_followed_with_the_keyboard_alone(notebook) -> None:
+    """Find a rate, move it, train the head, stop that early, unfreeze, train on."""
+    cells = [
+        SETUP,
+        "%freeze",
+        "%lr_find",
+        "%fit_one_cycle 400",
+        "%unfreeze",
+        "%fit_one_cycle 1 1e-4",
+    ]
+    nb = notebook(cells)
+    keyboard = nb.page.keyboard
+    keyboard.press("Escape")
+    for _ in range(3):  # setup, freeze, search
+        keyboard.press("Shift+Enter")
+    handle = nb.page.locator(HANDLE)
+    handle.wait_for(timeout=60_000)
+    nb.wait_idle()
+    suggested = rate(nb)
+    tab_to(nb, HANDLE)
+    keyboard.press("ArrowLeft")
+    keyboard.press("ArrowLeft")
+    wait_for_text(nb, f"next run: {suggested / 10**0.1:.1e}")
+    keyboard.press("Escape")
+    nb.select_cell(3)
+    keyboard.press("Shift+Enter")
+    nb.page.locator(".nbft-training", has_text="epoch 2 of 400").wait_for()
+    tab_to(nb, ".nbft-training button", "Stop")
+    nb.screenshot("keyboard")
+    keyboard.press("Space")
+    nb.wait_idle()
+    nb.select_cell(4)
+    keyboard.press("Shift+Enter")
+    keyboard.press("Shift+Enter")
+    nb.wait_idle()
+    runs = nb.kernel("print([run.status for run in learn.recorder.runs], learn.frozen)")
+    assert runs == "['stopped', 'finished'] 0\n"
+    used = float(nb.kernel("print(max(s[-1] for s in learn.recorder.runs[0].lrs))"))
+    assert used < suggested
+
+
+def tab_to(nb, selector: str, text: str = "") -> None:
+    """Press Tab until an element like this has the focus."""
+    is_there = """([selector, text]) => {
+        const element = document.activeElement;
+        return element.matches(selector) && element.textContent.includes(text);
+    }"""
+    for _ in range(80):
+        nb.page.keyboard.press("Tab")
+        if nb.page.evaluate(is_there, [selector, text]):
+            return
+    pytest.fail(f"Tab does not reach {selector}")
