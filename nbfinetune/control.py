@@ -195,9 +195,9 @@ class RunControl(Callback):
         self.waited += time.monotonic() - started
 
     def _note(self, learn: "Learner", what: str) -> None:
-        if learn.recorder.runs:
-            run = learn.recorder.run
-            run.events.append((len(run.lrs), what))
+        runs = learn.recorder.runs
+        if runs and runs[-1].status == "running":  # else a validation alone is on
+            runs[-1].events.append((len(runs[-1].lrs), what))
 
 
 def steered(*, steers: bool) -> Callable[[Callable], Callable]:

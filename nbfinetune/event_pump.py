@@ -1,13 +1,12 @@
 """Widget events while a cell runs, which the kernel alone would deliver after the cell."""
 
 import asyncio
-import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
+
+from nbfinetune.interrupts import interrupts_held
 
 _COMM_TYPES = frozenset({"comm_open", "comm_msg", "comm_close"})
 
@@ -70,7 +69,7 @@ class EventPump:
         if not self.works or now - self._looked < self._every:
             return
         self._looked = now
-        with _interrupts_held():
+        with interrupts_held():
             try:
                 self._receive()
                 while self._events:  # not what arrives meanwhile: a flood must not stop training
@@ -125,26 +124,7 @@ class EventPump:
 
     def _put_back(self) -> None:
         """Hand the messages kept to the kernel, as its stream would have done."""
-        with _interrupts_held():
+        with interrupts_held():
             for queue in (self._events, self._deferred):
                 while queue:
                     self._stream._run_callback(self._stream._recv_callback, queue.popleft())
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """An interrupt acts at the end of the block; a second one at once, for handlers that hang."""
-    held: list[tuple[int, Any]] = []
-
-    def hold(signum: int, frame: Any) -> None:
-        if held:
-            raise KeyboardInterrupt
-        held.append((signum, frame))
-
-    previous = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if held and callable(previous):
-            previous(*held[0])

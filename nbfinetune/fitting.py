@@ -19,6 +19,7 @@ from nbfinetune.schedules import Schedule
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
+BASE_LR = 2e-3  # of fine_tune (fastai's)
 _HEAD_STEPS = 50  # optimizer steps that a new head needs (measured on pets with base_lr 2e-3:
 # 15 steps give 0.19 error, 25 steps 0.15, 50 steps 0.13)
 
@@ -141,7 +142,7 @@ def fit_sgdr(
 def fine_tune(
     learn: "Learner",
     epochs: int,
-    base_lr: float | slice = 2e-3,
+    base_lr: float | slice = BASE_LR,
     *,
     freeze_epochs: int | None = None,
     lr_mult: float = 100.0,

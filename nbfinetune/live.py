@@ -13,7 +13,7 @@ from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.event_pump import EventPump
 from nbfinetune.lr_results import LRFindResult
-from nbfinetune.progress import Line, Pace, say, search_text
+from nbfinetune.progress import Line, Pace, SearchTwin, say, search_text
 from nbfinetune.recorder import Run
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
 from nbfinetune.widgets.lr_plot import LRPlot
@@ -56,11 +56,11 @@ class _Clock:
         self._next = 0.0
 
     @contextmanager
-    def drawing(self, n_points: Callable[[], int]) -> Iterator[None]:
+    def drawing(self, n_bytes: Callable[[], int]) -> Iterator[None]:
         started = time.monotonic()
         yield
         now = time.monotonic()
-        sending = 8 * n_points() / _BYTES_A_SECOND  # two float32 a point
+        sending = n_bytes() / _BYTES_A_SECOND
         self._next = now + max(_INTERVAL, _SHARE * (now - started), sending)
 
     @property
@@ -85,6 +85,7 @@ class LiveTraining(Callback):
         if self.plot is None:
             self._open(learn.control, learn.metric_names)
         self.plot.scale = 1.0  # a new stage has a new schedule
+        learn.control.on_pause = self.plot.show_paused
         self.runs.append(learn.recorder.run)
         self._pace.start(learn)
         self._new_rows = True  # the name of the stage
@@ -94,7 +95,6 @@ class LiveTraining(Callback):
         self.plot = TrainingPlot(metrics)
         self.plot.observe(lambda change: _obey(control, change["new"]), "request")
         self.plot.observe(lambda change: setattr(control, "scale", change["new"]), "scale")
-        control.on_pause = self.plot.show_paused
         self._handle = display(self.plot, display_id=True)
 
     def after_batch(self, learn: "Learner") -> None:
@@ -108,13 +108,17 @@ class LiveTraining(Callback):
             self._draw(learn)
 
     def _draw(self, learn: "Learner") -> None:
-        with self._clock.drawing(lambda: self.plot.n_points):
+        with self._clock.drawing(lambda: self.plot.n_bytes):
             learn.recorder.flush()
             if self._new_rows:
                 self._draw_rows(learn)
             planned = learn.control.rates_to_come(learn, _PLANNED)
             self.plot.draw(curves_of(self.runs, planned, most=_POINTS))
-            self.plot.progress(*self._pace.how_far(learn))
+            done, text = self._pace.how_far(learn)
+            if self.runs[-1].losses:
+                text += f"; train_loss {learn.recorder.train_loss:.4f}"
+                text += f", lr {self.runs[-1].lrs[-1][-1]:.1e}"
+            self.plot.progress(done, text)
 
     def _draw_rows(self, learn: "Learner") -> None:
         self._new_rows = False
@@ -191,27 +195,41 @@ class LiveSearch(Callback):
         self.done += learn.training
         if not self._clock.due:
             return
-        with self._clock.drawing(lambda: self.plot.n_points):
+        with self._clock.drawing(lambda: self.plot.n_bytes):
             learn.recorder.flush()
             run = learn.recorder.run
             if run.name == "lr_find":  # short runs have no curve of rates
                 self.plot.draw([step[-1] for step in run.lrs], run.losses, run.smooth)
             self.plot.progress(search_text(learn, self.done, self.n_steps, self._started))
 
-    def show(self, found: LRFindResult, lr: float, how: str, pump: EventPump) -> None:
+    def show(
+        self,
+        found: LRFindResult,
+        lr: float,
+        how: str,
+        pump: EventPump,
+        on_pick: Callable[[float], None],
+    ) -> None:
         """Show what was found, and the marker at `lr`. The static twin is displayed below.
 
         Where no front end answers, the twin takes the place of the plot.
+
+        Parameters
+        ----------
+        how : where `lr` comes from
+        on_pick : gets each rate that the marker is moved to
         """
         self._found = found
         self.plot.draw(found.lrs, found.losses, found.centred)
         bracket = (found.low, found.high) if found.low is not None else None
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
         self.plot.finish(found.marks, bracket, band, lr, how, found.verdict)
+        self.plot.observe(lambda change: on_pick(change["new"]), "lr")
+        line = f"next run: {lr:.1e} ({how})"
         if self._answered(pump):
-            display(found)
+            display(SearchTwin(found, line, hidden=True))
         else:
-            self._end(found)
+            self._end(SearchTwin(found, line))
 
     def _answered(self, pump: EventPump) -> bool:
         """Whether a front end has shown the plot; True too where that cannot be known."""

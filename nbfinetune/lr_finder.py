@@ -13,17 +13,12 @@ from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.snapshot import generators, unchanged
 from nbfinetune.suggestions import (
     FLAT,
-    MIN_POINTS,
     NAMES,
-    SKIP,
-    SKIP_END,
-    SUGGESTIONS,
     agree,
-    bracket,
     candidates,
     judge,
     moving_average,
-    trim,
+    suggested,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +108,8 @@ def lr_find(
     start_lr, end_lr : the range
     num_it : steps, at least 6
     stop_div : stop when the moving average is above four times its best
-    suggest : of bracket, valley, slide, minimum, steep; the first is the result's `lr`
+    suggest : of bracket, valley, slide, minimum, steep; the first is the result's `lr` unless
+        `verify` finds one
     seeds : sweeps, each over other batches; the result is their mean, of low confidence if they
         disagree
     groups : one sweep for each layer group, the others standing still; all must train
@@ -139,6 +135,9 @@ def lr_find(
     _check(learn, start_lr, end_lr, num_it, suggest)
     _check_repeats(learn, seeds, groups, verify)
 
+    runs = learn.recorder.runs
+    last_lr = max(step[-1] for step in runs[-1].lrs) if runs and runs[-1].lrs else None
+
     def search(only: int | None, trained: str) -> LRFindResult:
         sweeps = []
         for k in range(seeds):
@@ -150,7 +149,7 @@ def lr_find(
                 break
         n = min(len(losses) for losses in sweeps)
         lrs = [start_lr * (end_lr / start_lr) ** (i / num_it) for i in range(n)]
-        return _result(lrs, sweeps, suggest, trained)
+        return _result(lrs, sweeps, suggest, trained, last_lr)
 
     if groups:
         found = {}
@@ -196,12 +195,12 @@ def _verified(
     learn: "Learner", found: LRFindResult, k: int, cbs: Sequence[Callback]
 ) -> LRFindResult:
     """The result with the best of k candidate rates as its first suggestion, if it is any good."""
-    usable = (found.low, found.high) if found.low is not None else None
-    rates = candidates(found.lrs, found.losses, usable, k)
     with unchanged(learn), learn.own_rng():
         before = _held_out(learn, ())  # no run is on that the callbacks could look at
     if not math.isfinite(before):
         return found
+    usable = (found.low, found.high) if found.low is not None else None
+    rates = candidates(found.lrs, found.losses, usable, k)
     trials = []
     for lr in rates:
         loss = trial_loss(learn, lr, cbs)
@@ -221,7 +220,7 @@ def _verified(
     inside = 0 < best < k - 1
     return replace(
         found,
-        suggestions={"verified": lr, **found.suggestions},
+        verified=lr,
         confidence="high" if inside else "low",
         verdict=text if inside else f"{text}, but lies at the edge of the rates tried",
         trials=trials,
@@ -242,25 +241,22 @@ def _losses(learn: "Learner", sweep: _Sweep, k: int, cbs: Sequence[Callback]) ->
 
 
 def _result(
-    lrs: list[float], sweeps: list[list[float]], suggest: tuple[str, ...], trained: str
+    lrs: list[float],
+    sweeps: list[list[float]],
+    suggest: tuple[str, ...],
+    trained: str,
+    last_lr: float | None,
 ) -> LRFindResult:
     columns = zip(*(losses[: len(lrs)] for losses in sweeps), strict=True)
     losses = [sum(column) / len(sweeps) for column in columns]
     smooth = moving_average(losses)
-    trimmed = trim(lrs, smooth)
-    verdict = agree(lrs, sweeps, judge(lrs, losses))
-    enough = len(trimmed[0]) >= MIN_POINTS * (1 - SKIP) - SKIP_END
-
-    def rate(name: str) -> float:
-        if name == "bracket":
-            return math.nan if verdict.low is None else bracket(verdict.low, verdict.high)
-        return SUGGESTIONS[name](*trimmed) if enough else math.nan
-
+    verdict = agree(lrs, sweeps, judge(lrs, losses, last_lr))
+    usable = None if verdict.low is None else (verdict.low, verdict.high)
     return LRFindResult(
         lrs,
         losses,
         smooth,
-        {name: rate(name) for name in suggest},
+        {name: suggested(name, lrs, smooth, usable) for name in suggest},
         verdict.confidence,
         verdict.sentence,
         verdict.low,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nbfinetune.reports import Table
-from nbfinetune.suggestions import centred, n_finite
+from nbfinetune.suggestions import centred, n_finite, suggested
 from nbfinetune.svg import HEIGHT, Plot, colour_of, figure, loss_range
 from nbfinetune.thinning import thin
 
@@ -30,6 +30,7 @@ class LRFindResult:
     trained : what trained, such as "head"
     sweeps : raw losses of each sweep
     trials : with `verify`, the rate and the held-out loss of each short run
+    verified : the best of these rates, None without
     """
 
     lrs: list[float] = field(repr=False)
@@ -43,16 +44,31 @@ class LRFindResult:
     trained: str = ""
     sweeps: list[list[float]] = field(default_factory=list, repr=False)
     trials: list[tuple[float, float]] = field(default_factory=list)
+    verified: float | None = None
 
     @property
     def lr(self) -> float | None:
-        """The first suggestion; None without confidence."""
-        return next(iter(self)) if self.confidence != "none" else None
+        """The verified rate, else the first suggestion; None without confidence."""
+        return None if self.confidence == "none" else self.rate(self.chosen)
 
     @property
     def chosen(self) -> str:
-        """The name of the first suggestion."""
-        return next(iter(self.suggestions))
+        """The name of that rate."""
+        return next(iter(self.suggestions)) if self.verified is None else "verified"
+
+    def rate(self, name: str) -> float:
+        """The rate that a suggestion gives, whether it was asked for or not; NaN if there is none.
+
+        Parameters
+        ----------
+        name : bracket, valley, slide, minimum, steep, or verified
+        """
+        if name == "verified":
+            return math.nan if self.verified is None else self.verified
+        if name in self.suggestions:
+            return self.suggestions[name]
+        usable = None if self.low is None else (self.low, self.high)
+        return suggested(name, self.lrs, self.smooth, usable)
 
     def __iter__(self) -> Iterator[float]:
         return iter(self.suggestions.values())
@@ -65,8 +81,10 @@ class LRFindResult:
     @property
     def marks(self) -> dict[str, float]:
         """The suggestions that there are."""
-        known = self.confidence != "none"
-        return {n: lr for n, lr in self.suggestions.items() if known and math.isfinite(lr)}
+        if self.confidence == "none":
+            return {}
+        rates = {"verified": self.rate("verified"), **self.suggestions}
+        return {name: lr for name, lr in rates.items() if math.isfinite(lr)}
 
     @property
     def band(self) -> tuple[list[float], list[float]] | None:
@@ -108,8 +126,7 @@ class LRFindResult:
         return f"lr_find: {rates}; {_bracket(self)}; confidence {self.confidence}: {text}"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        html = f'<div class="nbft-twin">{lr_picture({"": self}, repr(self))}</div>'
-        return {"text/plain": repr(self), "text/html": html}
+        return {"text/plain": repr(self), "text/html": lr_picture({"": self}, repr(self))}
 
 
 @dataclass(frozen=True)

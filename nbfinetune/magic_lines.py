@@ -1,5 +1,6 @@
 """Magic lines: what their words mean (a learner, a learning rate), and how they are completed."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from IPython.core.magic_arguments import argument, parse_argstring
 
 from nbfinetune.learner import Learner
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
+from nbfinetune.suggestions import NAMES
 
 LR_HELP = (
     "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
@@ -117,9 +119,13 @@ def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | N
         raise UsageError(f"{text!r}: {_ONE_EACH}")
     if found.lr is None:
         raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
-    if name and name not in found.suggestions:
-        raise UsageError(f"{text!r}: %lr_find suggested {', '.join(found.suggestions)}")
-    return (found.suggestions[name] if name else found.lr) / float(divisor or 1)
+    known = [*(["verified"] if found.verified else []), *NAMES]
+    if name and name not in known:
+        raise UsageError(f"{text!r}: %lr_find suggests {', '.join(known)}")
+    rate = found.rate(name) if name else found.lr
+    if math.isnan(rate):
+        raise UsageError(f"{text!r}: the curve of %lr_find is too short for that")
+    return rate / float(divisor or 1)
 
 
 def _group_rates(text: str, found: LRFindComparison) -> list[float]:
@@ -151,10 +157,10 @@ def option_matcher(shell: InteractiveShell, magics: dict[str, Callable]) -> Call
     @context_matcher()
     def nbfinetune_matcher(context: CompletionContext) -> SimpleMatcherResult:
         typed = context.line_with_cursor[: context.cursor_position]
-        match = re.match(r"\s*%(\w+)\s(.*)", typed)
+        match = re.match(r"\s*(?:\w+\s*=\s*)?%(\w+)\s", typed)
         if not match or match[1] not in magics:
             return {"completions": []}
-        if re.search(r"(-l|--learner)\s+\w*$", typed):
+        if re.search(r"(-l|--learner)(\s+|=)\w*$", typed):
             words = learner_names(shell.user_ns)
         elif context.token.startswith("-"):
             parser = magics[match[1]].parser

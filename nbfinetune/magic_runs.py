@@ -2,7 +2,8 @@
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from time import sleep
@@ -13,7 +14,8 @@ from IPython.core.error import UsageError
 
 from nbfinetune.callbacks import Callback
 from nbfinetune.event_pump import EventPump
-from nbfinetune.layer_groups import lr_per_group, lr_text
+from nbfinetune.fitting import BASE_LR
+from nbfinetune.layer_groups import LearningRate, lr_per_group, lr_text
 from nbfinetune.learner import Learner
 from nbfinetune.live import LiveSearch, LiveTraining, pumped
 from nbfinetune.lr_finder import search_cost
@@ -40,7 +42,7 @@ class MagicRuns:
     Attributes
     ----------
     found : learner -> its last search
-    picked : learner -> the rate that was picked in the plot of that search
+    chosen : learner -> the rate that a search found or that was picked in its plot, and which
     plots : learner -> the plot of that search
     shown : the result that is on the screen already
     """
@@ -49,18 +51,14 @@ class MagicRuns:
         self.found: WeakKeyDictionary[Learner, LRFindResult | LRFindComparison] = (
             WeakKeyDictionary()
         )
-        self.picked: WeakKeyDictionary[Learner, float] = WeakKeyDictionary()
+        self.chosen: WeakKeyDictionary[Learner, tuple[LearningRate, str]] = WeakKeyDictionary()
         self.plots: WeakKeyDictionary[Learner, LiveSearch] = WeakKeyDictionary()
-        self.shown: LRFindResult | None = None
+        self.shown: LRFindResult | LRFindComparison | None = None
 
     def rate_found(self, learn: Learner) -> str | None:
         """Where `learn.lr` comes from if it was found or picked, else None."""
-        found = self.found.get(learn)
-        if found is None:
-            return None
-        if found.lr == learn.lr:
-            return "as %lr_find found"
-        return "as picked in its plot" if self.picked.get(learn) == learn.lr else None
+        lr, where = self.chosen.get(learn, (None, ""))
+        return where if lr is not None and lr == learn.lr else None
 
     def fit(
         self, learn: Learner, fit: Callable[..., FitResult], *, no_widgets: bool, bg: bool
@@ -91,8 +89,10 @@ class MagicRuns:
     ) -> LRFindResult | LRFindComparison:
         """Run `learn.lr_find(**args)` with a screen; the next run uses the rate it finds."""
         wait_for(learn)
-        if earlier := self.plots.pop(learn, None):
-            earlier.retire()
+        try:
+            lr_per_group(learn.lr, len(learn.groups))  # shown where nothing is found
+        except ValueError as error:
+            raise UsageError(f"learn.lr: {error}") from None
         repeats = {k: args[k] for k in ("num_it", "seeds", "groups", "verify")}
         n_steps, what = search_cost(learn, **repeats)
         cost = f"{what}: {n_steps} steps at most" if n_steps > args["num_it"] else ""
@@ -104,23 +104,35 @@ class MagicRuns:
             self.found[learn] = found
             if found.lr is not None:
                 learn.lr = found.lr
-            how = "as before; no suggestion" if found.lr is None else found.chosen
+                self.chosen[learn] = found.lr, "as %lr_find found"
+            how = self._how(learn, found)
             if not live:
-                screen.close(f"next run: {lr_text(learn.lr)} ({how})")
+                screen.close(f"next run: {lr_text(learn.lr)} ({how})", found)
+                self.shown = found if kernel_runs() else None
                 return found
-            screen.show(found, lr_per_group(learn.lr, len(learn.groups))[-1], how, pump)
+            # The plot must not keep the learner, nor its network, in memory.
+            observed = ref(learn)
+            self.plots[learn] = screen
             self.shown = found
-        # The plot must not keep the learner, nor its network, in memory.
-        observed = ref(learn)
-        screen.plot.observe(lambda change: self._pick(observed(), change["new"]), "lr")
-        self.plots[learn] = screen
+            with _one_line("interrupted; the learning rate was found before"):
+                lr = lr_per_group(learn.lr, len(learn.groups))[-1]
+                screen.show(found, lr, how, pump, lambda lr: self._pick(observed(), lr))
         return found
+
+    def _how(self, learn: Learner, found: LRFindResult | LRFindComparison) -> str:
+        """Where the rate of the next run comes from."""
+        if found.lr is not None:
+            return found.chosen
+        if where := self.rate_found(learn):
+            return f"no suggestion; {where} before"
+        return f"no suggestion; the default, of %fine_tune {lr_text(BASE_LR)}"
 
     def _call_search(
         self, screen: LiveSearch | SearchProgress, learn: Learner, args: dict[str, Any]
     ) -> LRFindResult | LRFindComparison:
+        begun = _Begun(lambda: self._retire(learn))
         try:
-            return call(screen, lambda **kwargs: learn.lr_find(**args, **kwargs))
+            return call(screen, lambda cbs: learn.lr_find(**args, cbs=[begun, *cbs]))
         except KeyboardInterrupt:
             screen.close("lr_find was interrupted; nothing was changed")
             raise Interrupted("interrupted; nothing was changed") from None
@@ -128,9 +140,24 @@ class MagicRuns:
             screen.close("lr_find ended with an error; nothing was changed")
             raise
 
+    def _retire(self, learn: Learner) -> None:
+        """The marker of an older search would no longer choose the rate."""
+        if earlier := self.plots.pop(learn, None):
+            earlier.retire()
+
     def _pick(self, learn: Learner | None, lr: float) -> None:
         if learn is not None:
-            learn.lr = self.picked[learn] = lr
+            learn.lr = lr
+            self.chosen[learn] = lr, "as picked in its plot"
+
+
+@contextmanager
+def _one_line(text: str) -> Iterator[None]:
+    """An interrupt in the body ends the cell with one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(text) from None
 
 
 def shows_widgets(no_widgets: bool) -> bool:
@@ -151,42 +178,45 @@ def call(screen: Screen, method: Callable) -> Any:
         raise UsageError(str(error)) from None
 
 
+class _Background(threading.Thread):
+    """A run in the background, until its screen is closed too."""
+
+
 def wait_for(learn: Learner) -> None:
-    """Wait for the learner's run in the background, if there is one."""
+    """Wait for the run of the learner that is on in another thread, if there is one."""
     thread = learn.control.thread
     if thread is None or thread is threading.current_thread():
         return
-    print("waiting for the run in the background", flush=True)
-    with EventPump() as pump:  # for clicks on any screen; the run itself must not poll it
-        try:
-            while thread.is_alive():  # until its screen is closed too
-                sleep(_LOOK)
-                pump.poll()
-        except KeyboardInterrupt:
-            text = "interrupted; the run in the background goes on, %stop ends it"
-            raise Interrupted(text) from None
+    print("waiting for the run that is on", flush=True)
+    # A cell's thread goes on after its run.
+    on = thread.is_alive if isinstance(thread, _Background) else lambda: learn.control.running
+    text = "interrupted; the run goes on, %stop ends it"
+    with EventPump() as pump, _one_line(text):  # for clicks; the run itself must not poll it
+        while on():
+            sleep(_LOOK)
+            pump.poll()
 
 
 class _Begun(Callback):
-    """Sets an event when the run begins."""
+    """Calls a function when a run begins."""
 
-    def __init__(self) -> None:
-        self.event = threading.Event()
+    def __init__(self, on_begin: Callable[[], None]) -> None:
+        self.on_begin = on_begin
 
     def before_fit(self, learn: Learner) -> None:
-        self.event.set()
+        self.on_begin()
 
 
 def _in_background(
     learn: Learner, fit: Callable[..., FitResult], screen: EpochTable | LiveTraining
 ) -> None:
     """Run `fit` in a thread; returns when it has begun. Bad arguments are raised here."""
-    begun, errors = _Begun(), []
+    begun, errors = threading.Event(), []
 
     def work() -> None:
         text = ""
         try:
-            text = _ended(learn, fit(cbs=[screen, begun]))
+            text = _ended(learn, fit(cbs=[screen, _Begun(begun.set)]))
         except BaseException as error:
             errors.append(error)
             text = f"failed: {type(error).__name__}: {error}"
@@ -194,12 +224,12 @@ def _in_background(
                 traceback.print_exception(error)
         finally:
             screen.close(text)
-            begun.event.set()
+            begun.set()
 
     # The context knows the cell in which the thread's output belongs.
-    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
+    thread = _Background(target=copy_context().run, args=(work,), daemon=True)
     thread.start()
-    begun.event.wait()
+    begun.wait()
     if errors and not screen.began:
         call(screen, partial(_raise, errors[0]))
     print("training in the background: %pause, %resume, %stop")

@@ -201,7 +201,7 @@ class FineTuneMagics(Magics):
             raise UsageError(f"%{what}: this learner is not training")
         getattr(learn.control, what)()
 
-    def show_unless_shown(self, found: LRFindResult) -> None:
+    def show_unless_shown(self, found: LRFindResult | LRFindComparison) -> None:
         """How a cell shows the result of a search: not again after its screen has."""
         if self.runs.shown is not found or self._shown_in != self.shell.execution_count:
             raise NotImplementedError  # IPython then shows it as it shows any value
@@ -250,7 +250,8 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics, ModelMagics)
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
     shell.Completer.custom_matchers.append(magics.matcher)
-    _display_formatter(shell).for_type(LRFindResult, magics.show_unless_shown)
+    for kind in (LRFindResult, LRFindComparison):
+        _display_formatter(shell).for_type(kind, magics.show_unless_shown)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -260,4 +261,5 @@ def unload(shell: InteractiveShell) -> None:
         del shell.magics_manager.magics["line"][name]
     shell.magics_manager.magics["line"].update(magics.replaced)
     shell.Completer.custom_matchers.remove(magics.matcher)
-    _display_formatter(shell).pop(LRFindResult)
+    for kind in (LRFindResult, LRFindComparison):
+        _display_formatter(shell).pop(kind)

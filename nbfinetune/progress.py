@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from IPython.display import display
 
 from nbfinetune.callbacks import Callback
+from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Table
 from nbfinetune.training_report import (
@@ -33,18 +34,16 @@ class _Live:
     """The table so far, and under it how far the run is."""
 
     table: Table
-    done: float | None
+    done: float
     text: str
 
     def __repr__(self) -> str:
-        return "\n".join(part for part in (repr(self.table), self.text) if part)
+        return f"{self.table!r}\n{self.text}"
 
     def _repr_html_(self) -> str:
         html = self.table._repr_html_()
-        bar = ""
-        if self.done is not None:
-            bar = f'<progress value="{self.done:.3f}" max="1" aria-label="progress"></progress> '
-        return html + (f"<div>{bar}{escape(self.text)}</div>" if self.text else "")
+        bar = f'<progress value="{self.done:.3f}" max="1" aria-label="progress"></progress>'
+        return f"{html}<div>{bar} {escape(self.text)}</div>"
 
 
 class Pace:
@@ -180,6 +179,30 @@ class Line:
         return self.text
 
 
+@dataclass(frozen=True)
+class SearchTwin:
+    """What a search leaves in a notebook without a kernel.
+
+    Parameters
+    ----------
+    found : its result
+    line : what the next run uses
+    hidden : whether it is not shown while a live plot is above it
+    """
+
+    found: LRFindResult | LRFindComparison
+    line: str
+    hidden: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.found!r}\n{self.line}"
+
+    def _repr_html_(self) -> str:
+        html = self.found._repr_mimebundle_()["text/html"]
+        hidden = ' class="nbft-twin"' if self.hidden else ""
+        return f"<div{hidden}>{html}<div>{escape(self.line)}</div></div>"
+
+
 class SearchProgress(Callback):
     """Shows how far a search of `n_steps` steps is in one line, which `close` replaces.
 
@@ -209,22 +232,22 @@ class SearchProgress(Callback):
         self._shown = monotonic()
         if static():
             return
-        self._show(search_text(learn, self.done, self.n_steps, self._started))
+        self._show(Line(search_text(learn, self.done, self.n_steps, self._started)))
 
-    def _show(self, text: str) -> None:
+    def _show(self, shown: "Line | SearchTwin") -> None:
         if not self.notebook:
             if sys.stdout.isatty():
-                print(f"\r\x1b[K{text}", end="", flush=True)
+                print(f"\r\x1b[K{shown!r}", end="", flush=True)
         elif self._handle is None:
-            self._handle = display(Line(text), display_id=True)
+            self._handle = display(shown, display_id=True)
         else:
-            self._handle.update(Line(text))
+            self._handle.update(shown)
 
-    def close(self, text: str) -> None:
-        """Show the last line, if the search began."""
+    def close(self, text: str, found: LRFindResult | LRFindComparison | None = None) -> None:
+        """Show the last line, if the search began; in a notebook with what it found."""
         if not self.began:
             return
-        self._show(text)
+        self._show(SearchTwin(found, text) if found and self.notebook else Line(text))
         if not self.notebook:
             print("" if sys.stdout.isatty() else text, flush=True)
 

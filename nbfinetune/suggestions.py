@@ -130,6 +130,27 @@ def bracket(low: float, high: float) -> float:
     return math.sqrt(low * high)
 
 
+def suggested(
+    name: str,
+    lrs: Sequence[float],
+    smooth: Sequence[float],
+    usable: tuple[float, float] | None,
+) -> float:
+    """The rate that the suggestion `name` reads off a curve; NaN if the curve is too short for it.
+
+    Parameters
+    ----------
+    name : of NAMES
+    smooth : `moving_average` of the losses, untrimmed
+    usable : the bracket of usable rates, None without confidence
+    """
+    if name == "bracket":
+        return bracket(*usable) if usable else math.nan
+    trimmed = trim(lrs, smooth)
+    enough = len(trimmed[0]) >= MIN_POINTS * (1 - SKIP) - SKIP_END
+    return SUGGESTIONS[name](*trimmed) if enough else math.nan
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a curve is worth.
@@ -160,12 +181,16 @@ def centred(losses: Sequence[float]) -> np.ndarray:
     return np.append(weights @ y / weights.sum(1), [math.nan] * (len(losses) - n))
 
 
-def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
+def judge(lrs: Sequence[float], losses: Sequence[float], last_lr: float | None = None) -> Verdict:
     """The verdict on a curve of raw losses: all rules are here.
 
     A curve is refused if it is too short, or if its dip (the level of the first quarter, less the
     lowest smoothed loss after it) is not above the noise of single losses or 2 % of the loss.
     The sentence then depends on the level (converged) and on the end (rising, or flat).
+
+    Parameters
+    ----------
+    last_lr : the highest rate of the run before, a tenth of which a trained network may still use
     """
     n = n_finite(losses)
     if n < MIN_POINTS:
@@ -178,7 +203,7 @@ def judge(lrs: Sequence[float], losses: Sequence[float]) -> Verdict:
     lowest = int(np.argmin(smooth))
     dip = level - float(smooth[lowest])
     if dip < max(_NOISE * noise, FLAT * abs(level)):
-        return Verdict("none", _refusal(level, noise, smooth))
+        return Verdict("none", _refusal(level, noise, smooth, last_lr))
     # From the last loss that is still high: noise may have dipped before.
     above = np.flatnonzero(smooth[:lowest] > level - _START * dip)
     start = int(above[-1]) + 1 if len(above) else 0
@@ -233,14 +258,15 @@ def _levels(losses: Sequence[float]) -> tuple[float, float, np.ndarray]:
     return level, noise, centred(y)
 
 
-def _refusal(level: float, noise: float, smooth: np.ndarray) -> str:
+def _refusal(level: float, noise: float, smooth: np.ndarray, last_lr: float | None) -> str:
     """Why there is no suggestion, and what to do instead."""
+    tenth = f", {last_lr / 10:.1e}" if last_lr else ""
     if 0 <= level < _CONVERGED:
-        return "the network is already converged: use about 1/10 of the last LR, such as 1e-5"
+        return f"the network is already converged: use about 1/10 of the last LR{tenth}"
     if smooth[-1] > level + max(_CLEAR * noise, FLAT * abs(level)):
         return (
             "the loss only rises: it diverges before it falls; lower start_lr, check labels and "
-            "normalisation, or use about 1/10 of the last LR"
+            f"normalisation, or use about 1/10 of the last LR{tenth}"
         )
     return (
         "the loss is flat, with no dip above its noise; raise num_it or bs, widen the range, "

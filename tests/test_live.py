@@ -7,7 +7,7 @@ import pytest
 
 from nbfinetune import Callback, EarlyStopping, Learner, accuracy
 from nbfinetune.live import LiveSearch, LiveTraining, enable_widgets_in_colab, pumped
-from nbfinetune.lr_results import LRFindResult
+from nbfinetune.progress import SearchTwin
 from nbfinetune.training_report import TrainingReport
 from nbfinetune.widgets.training_plot import TrainingPlot
 
@@ -87,8 +87,10 @@ def test_a_search_is_streamed_and_its_twin_takes_its_place_without_a_front_end(
 
         def poll(self) -> None: ...
 
-    screen.show(found, 1e-3, "as before", Pump())
-    assert shown[-1] is found
+    screen.show(found, 1e-3, "as before", Pump(), print)
+    assert shown[-1].found is found
+    assert repr(shown[-1]) == f"{found!r}\nnext run: 1.0e-03 (as before)"
+    assert "nbft-twin" not in shown[-1]._repr_html_()
     assert len(shown) == 2
     assert screen.plot.comm is None
 
@@ -97,11 +99,14 @@ def test_with_a_front_end_the_plot_stays_and_the_twin_is_below(learn: Learner, s
     screen = LiveSearch(1e-7, 10.0, 100)
     found = learn.lr_find(cbs=[screen])
     screen.plot.status.rendered = True
+    picked = []
     with pumped(learn) as pump:
-        screen.show(found, 1e-3, "as before", pump)
-    assert shown == [screen.plot, found]
-    assert isinstance(shown[1], LRFindResult)
+        screen.show(found, 1e-3, "as before", pump, picked.append)
+    assert shown == [screen.plot, SearchTwin(found, "next run: 1.0e-03 (as before)", hidden=True)]
     assert screen.plot.lr == 1e-3
+    assert picked == []
+    screen.plot._handle.set_state({"value": 3e-3})
+    assert picked == [3e-3]
 
 
 def test_the_pump_is_taken_off_after_the_run(learn: Learner) -> None:
@@ -156,7 +161,7 @@ def test_an_older_plot_becomes_its_twin_when_a_new_search_begins(learn: Learner,
     found = learn.lr_find(cbs=[screen])
     screen.plot.status.rendered = True
     with pumped(learn) as pump:
-        screen.show(found, 1e-3, "as before", pump)
+        screen.show(found, 1e-3, "as before", pump, print)
     screen.retire()
     assert repr(shown[-1]) == repr(found)
     assert screen.plot.comm is None
@@ -177,9 +182,11 @@ def test_a_pause_from_elsewhere_shows_on_the_button(learn: Learner, shown) -> No
                 learn.control.pause()
 
     learn.control.poll = poll
-    learn.fit(1, 1e-2, cbs=[screen, Pause()])
-    assert not screen.plot.paused
-    assert seen[-1]
+    for _ in range(2):  # as two stages of a fine_tune
+        seen.clear()
+        learn.fit(1, 1e-2, cbs=[screen, Pause()])
+        assert not screen.plot.paused
+        assert seen[-1]
 
 
 def test_many_short_epochs_are_drawn_no_faster_than_batches(learn: Learner, shown) -> None:

@@ -4,6 +4,7 @@ import base64
 import math
 import random
 import re
+import signal
 from collections import Counter
 from contextlib import suppress
 from copy import deepcopy
@@ -16,6 +17,7 @@ import torch
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.lr_finder import trial_loss
 from nbfinetune.rng import get_rng_state
+from nbfinetune.snapshot import unchanged
 
 
 class At(Callback):
@@ -303,7 +305,8 @@ def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> 
     assert found.trials == [(lr, trial_loss(learner_of_colours, lr)) for lr, _ in found.trials]
     best, loss = min(found.trials, key=lambda trial: trial[1])
     assert (found.lr, found.chosen) == (best, "verified")
-    assert found.suggestions["bracket"] == bare.lr
+    assert dict(zip(("bracket",), found, strict=True)) == {"bracket": bare.lr}  # as asked for
+    assert repr(found).startswith(f"lr_find: verified {best:.1e}, bracket {bare.lr:.1e}")
     start, _ = learner_of_colours.validate()
     assert f"{loss:.3f} from {start:.3f}" in found.verdict
 
@@ -335,6 +338,71 @@ def test_an_interrupt_in_any_part_of_a_verified_search_changes_nothing(step, tra
     with pytest.raises(KeyboardInterrupt):
         trained.lr_find(seeds=2, verify=3, stop_div=False, cbs=[At(step, KeyboardInterrupt)])
     assert equal(state(trained), before)
+
+
+def test_a_second_interrupt_does_not_leave_it_half_put_back(trained: Learner) -> None:
+    class Interrupting(dict):
+        def clear(self) -> None:  # in the middle of putting back
+            signal.raise_signal(signal.SIGINT)
+            super().clear()
+
+    before = state(trained)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt), unchanged(trained):
+            trained.fit(1, 1e-2)
+            trained.opt.state = Interrupting(trained.opt.state)
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert equal(state(trained), before)
+
+
+def test_the_state_of_a_loss_function_is_put_back(trained: Learner) -> None:
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, logits, targets):
+            self.calls += 1
+            return torch.nn.functional.cross_entropy(logits, targets)
+
+    trained.loss_func = Counting()
+    trained.lr_find(num_it=8)
+    assert trained.loss_func.calls == 0
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Items that the random numbers of a worker change."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.randn(4), i % 2
+
+
+def test_workers_that_live_on_give_the_same_after_a_search(mlp, loaders) -> None:
+    seen = []
+    for search in (False, True):
+        torch.manual_seed(0)
+        loaders.train = torch.utils.data.DataLoader(
+            Noisy(), 4, num_workers=1, persistent_workers=True,
+            generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
+        learn = Learner(loaders, deepcopy(mlp), device="cpu")
+        learn.fit(1, 1e-3)
+        if search:
+            learn.lr_find(num_it=8)
+        seen.append(learn.fit(1, 1e-3).stages[0].losses)
+    assert seen[0] == seen[1]
+
+
+def test_stopping_a_verified_search_leaves_the_last_runs_record_alone(trained: Learner) -> None:
+    trained.control.poll = lambda: trained.control.stop() if not trained.training else None
+    trained.lr_find(verify=2)
+    assert [run.events for run in trained.recorder.runs] == [[]]
 
 
 def drawn(shown) -> Counter:

@@ -3,6 +3,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -246,7 +247,8 @@ def found(learn: Learner, monkeypatch) -> LRFindResult:
 
 def search_that_finds(result: object) -> Callable:
     def lr_find(self: Learner, cbs: list[Callback], **kwargs) -> object:
-        cbs[0].before_fit(self)  # the screen sees it begin
+        for cb in cbs:  # the screen sees it begin
+            cb.before_fit(self)
         return result
 
     return lr_find
@@ -317,17 +319,43 @@ def test_at_needs_a_search_and_a_suggestion_of_it(ip, learn: Learner) -> None:
 
 def test_an_unknown_suggestion_after_at_is_refused(ip, found) -> None:
     ip.run_line_magic("lr_find", "")
-    with pytest.raises(UsageError, match="'@steep': %lr_find suggested valley, minimum"):
-        ip.run_line_magic("fit_flat_cos", "1 @steep")
+    known = "bracket, valley, slide, minimum, steep"
+    with pytest.raises(UsageError, match=f"'@best': %lr_find suggests {known}"):
+        ip.run_line_magic("fit_flat_cos", "1 @best")
+
+
+def test_at_takes_a_suggestion_that_was_not_asked_for(ip, learn: Learner) -> None:
+    [valley] = learn.lr_find(1e-4, 1, suggest="valley")
+    found = ip.run_line_magic("lr_find", "--start-lr 1e-4 --end-lr 1")
+    assert list(found.suggestions) == ["bracket"]
+    assert found.rate("valley") == valley
+    lrs = ip.run_line_magic("fit_flat_cos", "1 @valley").stages[0].lrs[0]
+    assert lrs == [valley] * 3
 
 
 def test_without_confidence_the_rate_stays_as_it_was(ip, learn: Learner, capsys) -> None:
     result = ip.run_line_magic("lr_find", "--num-it 6")
     assert result.lr is None
     assert learn.lr == 1e-3
-    assert capsys.readouterr().out == "next run: 1.0e-03 (as before; no suggestion)\n"
+    line = "next run: 1.0e-03 (no suggestion; the default, of %fine_tune 2.0e-03)"
+    assert capsys.readouterr().out == f"{line}\n"
     ip.run_line_magic("fit_flat_cos", "1")
     assert "found" not in capsys.readouterr().out
+
+
+def test_a_rate_found_before_is_kept_by_a_search_without_confidence(
+    ip, found, capsys, monkeypatch
+) -> None:
+    ip.run_line_magic("lr_find", "")
+    nothing = replace(found, confidence="none")
+    monkeypatch.setattr(Learner, "lr_find", search_that_finds(nothing))
+    capsys.readouterr()
+    ip.run_line_magic("lr_find", "")
+    line = "next run: 2.0e-03 (no suggestion; as %lr_find found before)\n"
+    assert capsys.readouterr().out == line
+    result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
+    assert capsys.readouterr().out.startswith("base_lr 2.0e-03, as %lr_find found")
+    assert max(step[-1] for step in result.stages[0].lrs) == pytest.approx(2e-3, rel=0.1)
 
 
 def test_the_cost_of_a_larger_search_is_said_first(ip, found, capsys) -> None:
@@ -395,6 +423,8 @@ def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
         ("%fit_flat_cos --p", {"--pct-start"}),
         ("%fine_tune 3 -l le", {"learn"}),
         ("  %freeze --learner ", {"learn"}),
+        ("%freeze --learner=le", {"learn"}),
+        ("r = %lr_find --su", {"--suggest"}),
     ],
 )
 def test_options_and_learners_complete_with_tab(ip, typed: str, expected: set[str]) -> None:
@@ -514,6 +544,44 @@ def test_bad_options_get_one_line_on_live_screens_too(ip, line: str, monkeypatch
     monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
     with pytest.raises(UsageError):
         ip.run_line_magic("lr_find", line)
+
+
+def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
+    monkeypatch.setattr("nbfinetune.live.LiveSearch._answered", lambda self, pump: True)
+    ip.run_line_magic("lr_find", "")
+    [screen] = ip.magics_manager.registry["FineTuneMagics"].runs.plots.values()
+    with pytest.raises(UsageError, match="num_it is 3"):
+        ip.run_line_magic("lr_find", "--num-it 3")
+    screen.plot._handle.set_state({"value": 4e-3})
+    assert learn.lr == 4e-3
+    ip.run_line_magic("lr_find", "")
+    assert screen.plot.comm is None  # another has taken its place
+
+
+def test_rates_of_the_wrong_number_get_one_line_before_a_search(ip, learn: Learner) -> None:
+    learn.lr = [1e-3, 1e-2]
+    with pytest.raises(UsageError, match="lr has 2 values"):
+        ip.run_line_magic("lr_find", "")
+    assert learn.recorder.runs == []
+
+
+def test_a_magic_in_another_shell_waits_for_a_cell_no_longer_than_its_run(ip, learn, hold) -> None:
+    """The thread of a cell lives on after its run."""
+    done = threading.Event()
+
+    def cell() -> None:
+        learn.fit(2, 1e-3)
+        done.wait(30)
+
+    thread = threading.Thread(target=cell)
+    thread.start()
+    assert hold.held.wait(30)
+    hold.go.set()
+    ip.run_line_magic("freeze", "")
+    assert learn.frozen == 2
+    done.set()
+    thread.join()
 
 
 def test_a_plot_does_not_keep_its_learner_in_memory(ip, loaders, mlp, monkeypatch) -> None:

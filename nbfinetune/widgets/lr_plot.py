@@ -91,9 +91,9 @@ class LRPlot(ipywidgets.VBox):
             self._y.min, self._y.max = low, high
 
     @property
-    def n_points(self) -> int:
-        """Points of the lines."""
-        return len(self._raw.x) + len(self._line.x)
+    def n_bytes(self) -> int:
+        """What a draw sends, about: two float32 a point."""
+        return 8 * (len(self._raw.x) + len(self._line.x))
 
     def progress(self, text: str) -> None:
         """How far the search is, in words."""
@@ -130,7 +130,9 @@ class LRPlot(ipywidgets.VBox):
         self._figure.marks = [*self._figure.marks, *self._ticks(marks, low, high)]
         self._how, self._verdict, self._from = how, verdict, lr
         self._handle.shown, self._field.layout.display = True, ""
-        self._done.layout.display = "none"
+        facts = ", ".join(f"{name} {rate:.1e}" for name, rate in marks.items())
+        usable = f"; usable {bracket[0]:.1e} to {bracket[1]:.1e}, shaded" if bracket else ""
+        self._done.value = facts + usable
         self.lr = lr
         self._say()
 

@@ -19,6 +19,11 @@ class Status(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).parent / "status.js"
+    _css = """
+    .nbft-spoken {
+        position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+    }
+    """
     text = traitlets.Unicode("").tag(sync=True)
     rendered = traitlets.Bool(False)
 

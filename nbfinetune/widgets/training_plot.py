@@ -174,9 +174,10 @@ class TrainingPlot(ipywidgets.VBox):
         self._figure.marks = kept + self._marks
 
     @property
-    def n_points(self) -> int:
-        """Points of the lines that are redrawn with each step."""
-        return sum(len(m.x) for m in (self._raw, self._smooth, self._lrs, self._planned))
+    def n_bytes(self) -> int:
+        """What a draw sends, about: two float32 a point, and the table."""
+        lines = (self._raw, self._smooth, self._lrs, self._planned, self._valid)
+        return 8 * sum(len(m.x) for m in (*lines, *self._metrics.values())) + len(self._table.value)
 
     def progress(self, done: float, text: str) -> None:
         """How far the run is, in [0, 1], and in words."""

@@ -47,6 +47,8 @@ SETTINGS = {
 }
 
 
+PATIENCE_MS = 60_000  # for what takes a second where nothing else runs
+
 # Kernels of other environments, in which nbfinetune is installed too, next to this one's.
 KERNELS = {
     f"kernel{i}": python
@@ -162,7 +164,11 @@ def notebook(browser: "Browser", lab: tuple[str, Path]) -> Iterator[Callable[...
     At the end no page and no console may have shown an error.
     """
     url, folder = lab
+    from playwright.sync_api import expect
+
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    context.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     opened: list[Notebook] = []
 
     def open_notebook(

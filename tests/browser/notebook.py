@@ -66,6 +66,10 @@ class Notebook:
         self.page.evaluate(f"i => {{ {PANEL}.content.activeCellIndex = i }}", i)
         self.page.evaluate(f"() => {{ {PANEL}.content.mode = 'command' }}")
 
+    def active_cell(self) -> int:
+        """The number of the cell that is active."""
+        return self.page.evaluate(f"{PANEL}.content.activeCellIndex")
+
     def run_all(self) -> None:
         self.start_all()
         self.wait_idle()
