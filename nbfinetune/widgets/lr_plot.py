@@ -61,7 +61,9 @@ class LRPlot(ipywidgets.VBox):
                             num_ticks=5, grid_lines="none"),
             ],
             fig_margin=_MARGIN, layout=_SIZE, animation_duration=0,
+            background_style={"fill": "white"},
         )  # fmt: skip
+        self._figure.add_class("nbft-paper")
         self._handle = LRHandle(min=start_lr, max=end_lr, margin=_MARGIN)
         over = ipywidgets.Box([self._figure, self._handle], layout=_SIZE)
         over.add_class("nbft-over")

@@ -5,6 +5,8 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+_HERE = Path(__file__).parent
+
 
 class Status(anywidget.AnyWidget):
     """A polite live region.
@@ -18,12 +20,8 @@ class Status(anywidget.AnyWidget):
     rendered : whether a front end has shown it
     """
 
-    _esm = Path(__file__).parent / "status.js"
-    _css = """
-    .nbft-spoken {
-        position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
-    }
-    """
+    _esm = _HERE / "status.js"
+    _css = _HERE / "screens.css"
     text = traitlets.Unicode("").tag(sync=True)
     rendered = traitlets.Bool(False)
 

@@ -58,7 +58,7 @@ class TrainingPlot(ipywidgets.VBox):
         }
         self._lrs = bqplot.Lines(x=[], y=[], scales=rate, colors=[blue], stroke_width=2)
         self._planned = bqplot.Lines(
-            x=[], y=[], scales=rate, colors=[blue], stroke_width=1, line_style="dotted"
+            x=[], y=[], scales=rate, colors=[blue], stroke_width=2, line_style="dotted"
         )
         self._marked: list[tuple[int, str]] = []
         self._marks: list[bqplot.Mark] = []
@@ -76,6 +76,7 @@ class TrainingPlot(ipywidgets.VBox):
             marks=[self._raw, self._smooth, self._valid, *self._metrics.values()],
             axes=axes, fig_margin=_MARGIN, animation_duration=0, legend_location="top-right",
             legend_style={"stroke-width": 0}, layout=_size(260),
+            background_style={"fill": "white"},
         )  # fmt: skip
         self._lr_figure = bqplot.Figure(
             marks=[self._lrs, self._planned],
@@ -86,7 +87,10 @@ class TrainingPlot(ipywidgets.VBox):
                             grid_lines="none"),
             ],
             fig_margin=_LR_MARGIN, animation_duration=0, layout=_size(130),
+            background_style={"fill": "white"},
         )  # fmt: skip
+        for figure in (self._figure, self._lr_figure):
+            figure.add_class("nbft-paper")
         self._pause = _button("Pause", "pause", "Wait after the batch at hand")
         self._stop = _button("Stop", "stop", "End after the batch at hand")
         self._finish = _button("Finish now", "flag-checkered", "Anneal the rate, validate and end")

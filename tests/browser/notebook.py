@@ -118,6 +118,12 @@ class Notebook:
     def interrupt(self) -> None:
         self._execute("notebook:interrupt-kernel")
 
+    def use_theme(self, name: str) -> None:
+        """Show JupyterLab in one of its themes."""
+        self._execute("apputils:change-theme", theme=name)
+        light = "true" if "Light" in name else "false"
+        self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
+
     def save(self) -> None:
         self._execute("docmanager:save")
 
