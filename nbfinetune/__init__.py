@@ -4,8 +4,10 @@ __version__ = "0.1.0"
 
 from nbfinetune import samples
 from nbfinetune.callbacks import Callback, CancelFit, CancelTrain, EarlyStopping, SaveBest
+from nbfinetune.corrections import Corrections
 from nbfinetune.data import ImageDataLoaders
 from nbfinetune.images import check_images, get_image_files
+from nbfinetune.interpretation import ClassificationInterpretation
 from nbfinetune.learner import Learner
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.metrics import accuracy, error_rate, top_k_accuracy
@@ -16,6 +18,8 @@ __all__ = [
     "Callback",
     "CancelFit",
     "CancelTrain",
+    "ClassificationInterpretation",
+    "Corrections",
     "EarlyStopping",
     "FitResult",
     "ImageDataLoaders",

@@ -16,6 +16,7 @@ from random import SystemRandom
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from nbfinetune.corrections import correct, read_corrections
 from nbfinetune.datasets import (
     ImageDataset,
     check_split,
@@ -47,6 +48,7 @@ class ImageDataLoaders:
     aug : random crop, mirror image and lighting in training; False for none, or a function of one
         uint8 picture, such as a torchvision.transforms.v2 transform, that gives [3, size, size]
     on_bad : "error" refuses pictures that cannot be decoded, naming them; "skip" leaves them out
+    corrections : CSV file of `%clean --apply`: labels to change and pictures to leave out
 
     Attributes
     ----------
@@ -191,6 +193,7 @@ class ImageDataLoaders:
         num_workers: int = 0,
         aug: Augment = True,
         on_bad: str = "error",
+        corrections: str | PathLike | None = None,
     ) -> "ImageDataLoaders":
         """Files and their labels.
 
@@ -212,6 +215,10 @@ class ImageDataLoaders:
         if is_valid is not None and len(is_valid) != len(fnames):
             raise ValueError(f"{len(fnames)} files but {len(is_valid)} values in is_valid")
         files = [_locate(Path(path).expanduser(), Path(f)) for f in fnames]
+        if corrections is not None:
+            kept, labels = correct(files, labels, read_corrections(corrections))
+            files = [files[i] for i in kept]
+            is_valid = is_valid and [is_valid[i] for i in kept]
         side = presize(size)
         good, squares = read_files(files, side, on_bad)
         names = sorted({labels[i] for i in good}, key=lambda v: (isinstance(v, str), v))

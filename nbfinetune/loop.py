@@ -3,7 +3,7 @@
 Learning rates are written and losses recorded by callbacks; tensors move to the device here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -132,22 +132,37 @@ def validate(
     logits : shape [n, c], on the CPU
     targets : shape [n], on the CPU
     """
-    learn.check_idle()
-    learn.model.eval()
-    learn.training = False
     losses, logits, targets = [], [], []
-    for i, (x, y) in enumerate(loader):
-        learn.iter = i
-        _event(cbs, "before_batch", learn)
-        x, y = learn.prepare(x, training=False), y.to(learn.device)
+    for out, y in predictions(learn, loader, cbs):
         with torch.no_grad(), learn.autocast():
-            out = learn.model(x)
             losses.append(learn.loss_func(out, y).float() * len(y))
         logits.append(out.float())
         targets.append(y)
-        _event(cbs, "after_batch", learn)
     all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
     loss = (torch.stack(losses).sum() / len(all_targets)).item()
     preds = all_logits.softmax(1)
     values = [loss, *(float(metric(preds, all_targets)) for metric in learn.metrics)]
     return values, all_logits, all_targets
+
+
+def predictions(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch of a loader through the network in eval mode, with the events of the callbacks.
+
+    Yields
+    ------
+    logits : shape [n, c], on the device, of the type that mixed precision gives
+    targets : shape [n], on the device
+    """
+    learn.check_idle()
+    learn.model.eval()
+    learn.training = False
+    for i, (x, y) in enumerate(loader):
+        learn.iter = i
+        _event(cbs, "before_batch", learn)
+        x, y = learn.prepare(x, training=False), y.to(learn.device)
+        with torch.no_grad(), learn.autocast():
+            logits = learn.model(x)
+        yield logits, y
+        _event(cbs, "after_batch", learn)

@@ -3,6 +3,8 @@
 Each function is a method of `Learner`. None changes the learner or anyone's random numbers.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -28,7 +30,7 @@ def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
     ----------
     ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
     """
-    loader = _loader(learn, ds)
+    loader = loader_of(learn, ds)
     with seeded_rng(learn.seed):
         return loop.validate(learn, loader)[0]
 
@@ -49,17 +51,14 @@ def get_preds(
     targets : class indices, shape [n]
     losses : shape [n], if asked for
     """
-    loader = _loader(learn, ds)
+    loader = loader_of(learn, ds)
     with seeded_rng(learn.seed):
         _, logits, targets = loop.validate(learn, loader)
     preds = logits.softmax(1)
     if not with_loss:
         return preds, targets
-    if not isinstance(learn.loss_func, nn.Module):
-        return preds, targets, learn.loss_func(logits, targets, reduction="none")
-    each = deepcopy(learn.loss_func).cpu()
-    each.reduction = "none"
-    return preds, targets, each(logits, targets)
+    each = item_losses(learn)
+    return preds, targets, each(logits.to(learn.device), targets.to(learn.device)).cpu()
 
 
 def predict(
@@ -93,7 +92,36 @@ def predict(
     return learn.vocab[index], index, probs
 
 
-def _loader(learn: "Learner", ds: str | DataLoader) -> DataLoader:
+def item_losses(learn: "Learner") -> Callable[[Tensor, Tensor], Tensor]:
+    """The learner's loss as a function (logits [n, c], targets [n]) -> losses [n].
+
+    A loss that only gives means is asked for each item alone.
+    """
+    loss_func, options = learn.loss_func, {"reduction": "none"}
+    if isinstance(loss_func, nn.Module):
+        loss_func, options = deepcopy(loss_func), {}
+        loss_func.reduction = "none"
+
+    def losses(logits: Tensor, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            with suppress(TypeError):  # no such argument
+                each = loss_func(logits, targets, **options)
+                if each.shape == targets.shape:
+                    return each.float()
+            alone = zip(logits.split(1), targets.split(1), strict=True)
+            return torch.stack([loss_func(x, y).float() for x, y in alone])
+
+    return losses
+
+
+def loader_of(learn: "Learner", ds: str | DataLoader) -> DataLoader:
+    """The loader that `ds` names, in the order of its data set.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        For another name, or without data.
+    """
     if not isinstance(ds, str):
         return ds
     if ds not in ("train", "valid"):

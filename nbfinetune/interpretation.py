@@ -1,0 +1,420 @@
+"""Interpretation: what a classifier got right and wrong, of each item, from one pass.
+
+Kept are target, prediction, loss, two probabilities and the first few classes of each item: O(n k),
+never the pictures, never all probabilities.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+
+from nbfinetune import loop
+from nbfinetune.callbacks import Callback, CancelFit
+from nbfinetune.comparison import Comparison
+from nbfinetune.control import steered
+from nbfinetune.images import open_image
+from nbfinetune.prediction import item_losses, loader_of
+from nbfinetune.reports import Table
+from nbfinetune.rng import seeded_rng
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
+_DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
+_ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
+_TINY = 1e-12  # a probability of 0 has a finite loss
+NORMALIZE = ("none", "true", "pred", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationInterpretation:
+    """The predictions on labelled items. Made by `from_learner` or `from_predictions`.
+
+    Parameters
+    ----------
+    vocab : class names, c of them
+    targets, predicted : class indices, int64, shape [n]
+    losses : shape [n]
+    target_probs, predicted_probs : probabilities of these classes, shape [n]
+    top, top_probs : the k most probable classes of each item and their probabilities, [n, k]
+    paths : file of each item, or None
+    dataset : what pictures come from, or None; item i of it is item i here
+    n_planned : items asked for; n is smaller if the pass was stopped
+    """
+
+    vocab: list[str]
+    targets: Tensor = field(repr=False)
+    predicted: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
+    target_probs: Tensor = field(repr=False)
+    predicted_probs: Tensor = field(repr=False)
+    top: Tensor = field(repr=False)
+    top_probs: Tensor = field(repr=False)
+    paths: Sequence[str | PathLike] | None = field(default=None, repr=False)
+    dataset: Dataset | None = field(default=None, repr=False)
+    n_planned: int = 0
+
+    @classmethod
+    def from_learner(
+        cls,
+        learn: "Learner",
+        ds: str | DataLoader = "valid",
+        *,
+        cbs: Sequence[Callback] = (),
+    ) -> "ClassificationInterpretation":
+        """Predict a part of the data once; the same again is taken from memory.
+
+        What is in memory is used while weights, data, loss and transforms are the same. A pass
+        ended by `learn.control.stop` gives the items so far and is not remembered.
+
+        Parameters
+        ----------
+        ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
+        cbs : see each batch
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            For an unknown `ds`, no data, or no classes.
+        """
+        loader = loader_of(learn, ds)
+        if not learn.vocab:
+            raise ValueError("this learner has no vocab; its loaders need the class names")
+        if _shuffles(loader):
+            raise ValueError('this loader shuffles; pass "train" for the training data')
+        key = _key(learn, loader) if isinstance(ds, str) else None
+        remembered = _REMEMBERED.setdefault(learn, {})
+        if key and remembered.get(ds, (None,))[0] == key:
+            return remembered[ds][1]
+        interp = _one_pass(learn, loader, cbs)
+        if key and interp.n_planned == len(interp.targets):
+            remembered[ds] = key, interp
+        return interp
+
+    @classmethod
+    def from_predictions(
+        cls,
+        targets: Sequence[int] | Tensor,
+        preds: Sequence[int] | Tensor,
+        vocab: Sequence[str],
+        paths: Sequence[str | PathLike] | None = None,
+    ) -> "ClassificationInterpretation":
+        """From class indices, or from probabilities, that any model predicted.
+
+        Parameters
+        ----------
+        targets : class indices, shape [n]
+        preds : class indices [n], or probabilities [n, c]
+        vocab : the class names
+        paths : file of each item
+
+        Raises
+        ------
+        ValueError
+            If shapes, indices or probabilities do not fit.
+
+        Examples
+        --------
+        >>> interp = ClassificationInterpretation.from_predictions([0, 1, 1], [0, 1, 0], "ab")
+        >>> interp.most_confused()
+        [('b', 'a', 1)]
+        """
+        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
+        preds = torch.as_tensor(preds).cpu()
+        vocab = [str(name) for name in vocab]
+        _check(targets, preds, len(vocab), paths)
+        if preds.ndim == 1:  # sure of what was predicted
+            sure = torch.ones(len(preds))
+            right = (preds == targets).float()
+            parts = _Parts(
+                targets, preds.long(), -right.clamp_min(_TINY).log(), right, sure,
+                preds.long()[:, None], sure[:, None],
+            )  # fmt: skip
+        else:
+            chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
+            parts = _Parts.cat([_Parts.of(_probs(p), t) for p, t in chunks], len(vocab))
+        return cls(vocab, *parts.tensors(), paths=paths, n_planned=len(targets))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def n_wrong(self) -> int:
+        """Items of which another class was predicted."""
+        return int((self.targets != self.predicted).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the items predicted right, 0 if there are none."""
+        return 1 - self.n_wrong / len(self) if len(self) else 0.0
+
+    def confusion_matrix(self, *, normalize: str = "none") -> Tensor:
+        """How often class j was predicted of class i.
+
+        Parameters
+        ----------
+        normalize : "none" = counts; shares of the "true" class (rows), of the "pred"icted class
+            (columns) or of "all" items. A class without items has shares of 0.
+
+        Returns
+        -------
+        Tensor
+            Shape [c, c], int64 or float32; sparse (COO) above 2,000 classes.
+        """
+        if normalize not in NORMALIZE:
+            raise ValueError(f"normalize is {normalize!r}; it is one of {', '.join(NORMALIZE)}")
+        c = len(self.vocab)
+        rows, columns, counts = self.cells
+        values = counts
+        if normalize == "all":
+            values = counts / max(len(self), 1)
+        elif normalize != "none":
+            of = rows if normalize == "true" else columns
+            values = counts / torch.zeros(c, dtype=counts.dtype).index_add_(0, of, counts)[of]
+        if c > _DENSE:
+            cells = torch.stack([rows, columns])
+            return torch.sparse_coo_tensor(
+                cells, values, (c, c), check_invariants=True, is_coalesced=True
+            )
+        matrix = torch.zeros(c, c, dtype=values.dtype)
+        matrix[rows, columns] = values
+        return matrix
+
+    @cached_property
+    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The cells that are not empty, row by row: actual, predicted, count, each shape [m]."""
+        c = len(self.vocab)
+        numbers = self.targets * c + self.predicted
+        if c <= _DENSE:
+            counts = torch.bincount(numbers, minlength=c * c)
+            numbers = counts.nonzero()[:, 0]
+            counts = counts[numbers]
+        else:
+            numbers, counts = numbers.unique(return_counts=True)
+        return numbers // c, numbers % c, counts
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
+        """Wrong pairs as (actual, predicted, how often), the most frequent first.
+
+        Parameters
+        ----------
+        min_val : the least count, from 1 up
+        """
+        if min_val < 1:
+            raise ValueError(f"min_val is {min_val}; it must be at least 1")
+        rows, columns, counts = self._confused(min_val)
+        name = self.vocab.__getitem__
+        return list(zip(map(name, rows), map(name, columns), counts, strict=True))
+
+    def confused_cells(self, min_val: int = 1) -> list[tuple[int, int, int]]:
+        """As `most_confused`, with class indices."""
+        return list(zip(*self._confused(min_val), strict=True))
+
+    def _confused(self, min_val: int) -> list[list[int]]:
+        """Rows, columns and counts; equal counts in the order of the matrix."""
+        rows, columns, counts = self.cells
+        wrong = (rows != columns) & (counts >= min_val)
+        rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]
+        order = counts.argsort(descending=True, stable=True)
+        return [t[order].tolist() for t in (rows, columns, counts)]
+
+    def top_losses(self, k: int | None = None, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+        """The k largest losses and their items; all if k is None or larger than n.
+
+        Returns
+        -------
+        losses, items : shape [k], sorted
+        """
+        k = len(self) if k is None else min(k, len(self))
+        return self.losses.topk(k, largest=largest)
+
+    def cell(self, actual: int | str, predicted: int | str) -> list[int]:
+        """The items of one cell, highest loss first."""
+        i, j = self.index(actual), self.index(predicted)
+        items = ((self.targets == i) & (self.predicted == j)).nonzero()[:, 0]
+        return items[self.losses[items].argsort(descending=True, stable=True)].tolist()
+
+    def index(self, name: int | str) -> int:
+        """The index of a class given by its index or its name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class.
+        """
+        c = len(self.vocab)
+        if isinstance(name, str):
+            if name in self.vocab:
+                return self.vocab.index(name)
+        elif 0 <= name < c:
+            return int(name)
+        raise ValueError(f"no class {name!r}; give a name of the vocab, or an index below {c}")
+
+    def scores(self) -> dict[str, Tensor]:
+        """Precision, recall and f1 of each class, 0 where undefined, and support; shape [c]."""
+        c = len(self.vocab)
+        support = torch.bincount(self.targets, minlength=c)
+        guessed = torch.bincount(self.predicted, minlength=c)
+        hit = torch.bincount(self.targets[self.targets == self.predicted], minlength=c).double()
+        return {
+            "precision": hit / guessed.clamp_min(1),
+            "recall": hit / support.clamp_min(1),
+            "f1": 2 * hit / (support + guessed).clamp_min(1),
+            "support": support,
+        }
+
+    def report(self) -> Table:
+        """Precision, recall, f1 and support of each class, and their means over the classes."""
+        scores = self.scores()
+        values = zip(*(scores[name].tolist() for name in scores), strict=True)
+        rows = [
+            (name, *(f"{v:.3f}" for v in row[:3]), f"{row[3]:,}")
+            for name, row in zip(self.vocab, values, strict=True)
+        ]
+        means = [f"{scores[name].mean():.3f}" for name in ("precision", "recall", "f1")]
+        last = ("mean of classes", *means, f"{len(self):,}")
+        return Table(f"accuracy {self.accuracy:.4f}", ("class", *scores), [*rows, last])
+
+    def compare(self, other: "ClassificationInterpretation") -> Comparison:
+        """What a later model, `other`, gets right that this one does not, and the reverse.
+
+        Raises
+        ------
+        ValueError
+            If they are not of the same items.
+        """
+        if self.vocab != other.vocab or not torch.equal(self.targets, other.targets):
+            raise ValueError(
+                f"{len(self)} and {len(other)} items with other classes or targets; compare "
+                "predictions on the same items"
+            )
+        before, after = self.predicted == self.targets, other.predicted == self.targets
+        parts = (~before & after, before & ~after, ~before & ~after)
+        return Comparison(*(part.nonzero()[:, 0].tolist() for part in parts), n=len(self))
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i, None if it is not known."""
+        if self.paths is not None:
+            return Path(self.paths[i])
+        path = getattr(self.dataset, "path", None)
+        return path(i) if path else None
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, or is not known.
+        """
+        if hasattr(self.dataset, "image"):
+            return self.dataset.image(i)
+        if self.paths is None:
+            raise ValueError("no picture is known of these items")
+        return open_image(self.paths[i])
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is kept of some items, in the order of the class's fields."""
+
+    targets: Tensor
+    predicted: Tensor
+    losses: Tensor
+    target_probs: Tensor
+    predicted_probs: Tensor
+    top: Tensor
+    top_probs: Tensor
+
+    @classmethod
+    def of(cls, probs: Tensor, targets: Tensor, losses: Tensor | None = None) -> "_Parts":
+        """Of probabilities [n, c]; without losses those of cross entropy."""
+        # float32: half precision ties, and its logarithm is coarse.
+        probs = probs.float()
+        top_probs, top = probs.topk(min(TOP_K, probs.shape[1]), dim=1)
+        of_target = probs.gather(1, targets[:, None])[:, 0]
+        losses = -of_target.clamp_min(_TINY).log() if losses is None else losses.float()
+        parts = (targets, top[:, 0], losses, of_target, top_probs[:, 0], top, top_probs)
+        return cls(*(part.cpu() for part in parts))
+
+    @classmethod
+    def cat(cls, parts: Sequence["_Parts"], c: int) -> "_Parts":
+        """All of them, in their order."""
+        none = cls.of(torch.zeros(0, max(c, 1)), torch.zeros(0, dtype=torch.int64))
+        return cls(*map(torch.cat, zip(*(p.tensors() for p in (parts or [none])), strict=True)))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(vars(self).values())
+
+
+# Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.
+_REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary()
+
+
+def _shuffles(loader: object) -> bool:
+    """Whether item i of the loader is another than item i of its data set."""
+    sampler = getattr(loader, "sampler", None)
+    random = isinstance(sampler, (RandomSampler, WeightedRandomSampler))
+    return random or getattr(getattr(loader, "batch_sampler", None), "shuffle", False)
+
+
+def _key(learn: "Learner", loader: DataLoader) -> tuple:
+    """All that the predictions depend on; weights by their bytes, as any code may write them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in learn.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    data = getattr(loader, "dataset", loader)
+    targets = tuple(getattr(data, "targets", ()))
+    how = (learn.transforms, learn.amp, learn.loss_func)
+    return digest.digest(), id(data), len(data), targets, tuple(learn.vocab), *how
+
+
+@steered(steers=False)
+def _one_pass(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback]
+) -> ClassificationInterpretation:
+    """Each batch is reduced to what is kept of it; in order, as no training loader is."""
+    parts, each = [], item_losses(learn)
+    with seeded_rng(learn.seed), suppress(CancelFit):
+        for logits, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
+            parts.append(_Parts.of(logits.softmax(1), targets, each(logits, targets)))
+    dataset = getattr(loader, "dataset", None)
+    everything = _Parts.cat(parts, len(learn.vocab)).tensors()
+    n = len(dataset) if dataset is not None else len(everything[0])
+    return ClassificationInterpretation(learn.vocab, *everything, dataset=dataset, n_planned=n)
+
+
+def _probs(preds: Tensor) -> Tensor:
+    low, high = preds.aminmax() if len(preds) else (0, 0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError("preds are not probabilities: values outside [0, 1], or NaN; take softmax")
+    return preds
+
+
+def _check(targets: Tensor, preds: Tensor, c: int, paths: Sequence | None) -> None:
+    n = len(targets)
+    if targets.ndim != 1 or preds.ndim not in (1, 2) or len(preds) != n:
+        raise ValueError(
+            f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
+            "class indices [n], and class indices [n] or probabilities [n, c]"
+        )
+    if paths is not None and len(paths) != n:
+        raise ValueError(f"{len(paths)} paths for {n} items; give one for each")
+    if preds.ndim == 2 and preds.shape[1] != c:
+        raise ValueError(f"probabilities of {preds.shape[1]} classes, but the vocab has {c}")
+    for what, indices in (("target", targets), *((("prediction", preds),) * (preds.ndim == 1))):
+        if n and not 0 <= indices.min() <= indices.max() < c:
+            raise ValueError(f"a {what} is no class index of a vocab of {c} classes")

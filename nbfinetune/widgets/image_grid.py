@@ -1,0 +1,145 @@
+"""ImageGrid: the pictures of some items, in pages, to enlarge and to mark."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from nbfinetune.corrections import Corrections
+from nbfinetune.interpretation import ClassificationInterpretation
+from nbfinetune.thumbnails import as_jpeg, thumbnail
+
+_HERE = Path(__file__).parent
+PAGE = 36  # pictures: 200 kB, on screen at once
+_THUMB, _LARGE = 112, 800  # px
+
+
+class ImageGrid(anywidget.AnyWidget):
+    """Thumbnails with what is known of them; closed until `show`.
+
+    Parameters
+    ----------
+    interp : the items
+    corrections : takes the marks
+
+    Attributes
+    ----------
+    page : the page that is shown, from 0
+    enlarged : the item that is shown large, -1 if none is
+    mark : the newest mark as [item, action, label]
+    """
+
+    _esm = _HERE / "image_grid.js"
+    _css = _HERE / "image_grid.css"
+    heading = traitlets.Unicode().tag(sync=True)
+    thumbs = traitlets.List().tag(sync=True)
+    n_pages = traitlets.Int(0).tag(sync=True)
+    page = traitlets.Int(0).tag(sync=True)
+    vocab = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    large = traitlets.Dict().tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
+    n_marks = traitlets.Int(0).tag(sync=True)
+    enlarged = traitlets.Int(-1)
+    mark = traitlets.List()
+
+    def __init__(self, interp: ClassificationInterpretation, corrections: Corrections) -> None:
+        super().__init__(vocab=interp.vocab, n_marks=len(corrections.marks))
+        self.interp, self.corrections = interp, corrections
+        self.items: list[int] = []
+        self.on_msg(self._on_msg)
+        self.observe(lambda change: self._draw(), "page")
+        self.observe(lambda change: self._enlarge(change["new"]), "enlarged")
+        self.observe(lambda change: self._mark(*change["new"]), "mark")
+
+    def show(self, items: Sequence[int], heading: str) -> None:
+        """Open the drawer at the first page of these items."""
+        self.items, self.heading = list(items), heading
+        self.n_pages = -(-len(self.items) // PAGE)
+        self.enlarged = -1
+        if self.page:
+            self.page = 0  # draws
+        else:
+            self._draw()
+
+    def _on_msg(self, widget: object, content: dict, buffers: list) -> None:
+        match content.get("event"):
+            case "page":
+                self.page = min(max(int(content["page"]), 0), max(self.n_pages - 1, 0))
+            case "enlarge":
+                self.enlarged = int(content["item"])
+            case "mark":
+                self.mark = [int(content["item"]), content["action"], content["label"]]
+            case "undo":
+                self._do(self._undo)
+
+    def _draw(self) -> None:
+        shown = self.items[self.page * PAGE : (self.page + 1) * PAGE]
+        with self.hold_sync():
+            self.thumbs = [self._thumb(i) for i in shown]
+            self.n_marks = len(self.corrections.marks)
+
+    def _thumb(self, i: int) -> dict:
+        interp = self.interp
+        picture, problem = None, ""
+        try:
+            picture = thumbnail(interp, i, _THUMB)
+        except (ValueError, OSError) as error:
+            problem = f"cannot be shown: {error}"
+        actual, predicted = interp.vocab[interp.targets[i]], interp.vocab[interp.predicted[i]]
+        path = interp.path(i)
+        return {
+            "item": i,
+            "jpeg": picture,
+            "problem": problem,
+            "actual": actual,
+            "predicted": predicted,
+            "p_actual": f"{interp.target_probs[i]:.2f}",
+            "p_predicted": f"{interp.predicted_probs[i]:.2f}",
+            "loss": f"{interp.losses[i]:.2f}",
+            "file": path.name if path else f"item {i}",
+            "top": [interp.vocab[k] for k in interp.top[i].tolist() if k != interp.targets[i]],
+            "mark": str(self.corrections.marks.get(path, "")),
+        }
+
+    def _enlarge(self, i: int) -> None:
+        if i >= 0:
+            self._do(lambda: self._show_large(i))
+
+    def _show_large(self, i: int) -> None:
+        self.large = {"item": i, "jpeg": as_jpeg(self.interp.image(i), _LARGE)}
+
+    def _mark(self, i: int, action: str, label: str) -> None:
+        self._do(lambda: self._add_mark(i, action, label))
+
+    def _add_mark(self, i: int, action: str, label: str) -> None:
+        path = self.interp.path(i)
+        if path is None:
+            raise ValueError("only pictures in files can be marked, and these have none")
+        was = self.interp.vocab[self.interp.targets[i]]
+        if action == "relabel" and label not in self.interp.vocab:
+            raise ValueError(f"no class {label!r}")
+        self.corrections.mark([path], action, [was], label)
+        self._show_marks(f"{path.name}: {self.corrections.marks[path]}")
+
+    def _undo(self) -> None:
+        self._show_marks(self.corrections.undo())
+
+    def _show_marks(self, said: str) -> None:
+        """Only the marks anew: the pictures stay, and with them the focus."""
+        marks = self.corrections.marks
+        with self.hold_sync():
+            self.thumbs = [
+                t | {"mark": str(marks.get(self.interp.path(t["item"]), ""))} for t in self.thumbs
+            ]
+            self.n_marks = len(marks)
+            self.said = f"{said} ({len(marks)} marked; %clean lists them)"
+
+    def _do(self, work) -> None:
+        """Errors would be swallowed: they are shown."""
+        self.problem = ""
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            self.problem = str(error)

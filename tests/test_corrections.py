@@ -1,0 +1,123 @@
+"""Marks on files, and the CSV file in which they reach the loaders."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from nbfinetune import ImageDataLoaders
+from nbfinetune.corrections import Corrections, Mark, read_corrections
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Corrections:
+    corrections = Corrections()
+    corrections.mark([tmp_path / "a.png"], "relabel", ["cat"], "dog")
+    corrections.mark([tmp_path / "b.png", tmp_path / "c.png"], "remove", ["cat", "dog"])
+    return corrections
+
+
+def test_the_newest_mark_of_a_file_counts_and_undo_takes_steps_back(marked, tmp_path) -> None:
+    marked.mark([tmp_path / "a.png"], "fine", ["cat"])
+    assert [f"{f.name} {m}" for f, m in marked.marks.items()] == [
+        "b.png remove",
+        "c.png remove",
+        "a.png fine",
+    ]
+    assert marked.undo() == "mark taken back: a.png"
+    assert str(marked.marks[tmp_path / "a.png"]) == "relabel as dog"
+    assert marked.undo() == "mark taken back: b.png, c.png"
+    marked.undo()
+    with pytest.raises(ValueError, match="there is nothing to undo"):
+        marked.undo()
+
+
+def test_applying_adds_to_the_file_and_undo_gives_it_back(marked, tmp_path: Path) -> None:
+    file = marked.apply(tmp_path / "corrections.csv")
+    first = file.read_bytes()
+    rows = list(csv.reader(first.decode().splitlines()))
+    assert rows == [
+        ["file", "action", "label", "was"],
+        ["a.png", "relabel", "dog", "cat"],
+        ["b.png", "remove", "", "cat"],
+        ["c.png", "remove", "", "dog"],
+    ]
+    assert marked.marks == {}
+    marked.mark([tmp_path / "c.png"], "fine", ["dog"])
+    marked.apply(file)
+    assert list(read_corrections(file)) == [tmp_path / f"{c}.png" for c in "abc"]
+    assert read_corrections(file)[tmp_path / "c.png"] == Mark("fine", "", "dog")
+    marked.undo()
+    assert file.read_bytes() == first
+    assert [m.action for m in marked.marks.values()] == ["fine"]
+    assert [f.name for f in tmp_path.iterdir()] == ["corrections.csv"]
+
+
+def test_undoing_the_first_file_removes_it_but_never_one_that_was_changed(marked, tmp_path) -> None:
+    file = marked.apply(tmp_path / "corrections.csv")
+    written = file.read_text()
+    file.write_text(written + "d.png,remove,,cat\n")
+    with pytest.raises(ValueError, match="was changed since it was written; it is left as it is"):
+        marked.undo()
+    file.write_bytes(written.encode())
+    marked.undo()
+    assert not file.exists()
+    assert len(marked.marks) == 3
+
+
+def test_a_file_of_something_else_is_not_overwritten(marked, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("file,label\na.png,cat\n")
+    with pytest.raises(ValueError, match="is no file of corrections"):
+        marked.apply(file)
+    assert file.read_text() == "file,label\na.png,cat\n"
+    assert len(marked.marks) == 3
+
+
+@pytest.mark.parametrize("line", ["a.png,delete,,x", "a.png,relabel,,x", "a.png,fine"])
+def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_text(f"file,action,label,was\n{line}\n")
+    with pytest.raises(ValueError, match="line 2 is not a correction"):
+        read_corrections(file)
+
+
+def test_what_is_no_mark_is_refused(tmp_path: Path) -> None:
+    corrections = Corrections()
+    with pytest.raises(ValueError, match="action is 'delete'; it is one of relabel, remove, fine"):
+        corrections.mark([tmp_path], "delete", ["x"])
+    with pytest.raises(ValueError, match="relabel needs one"):
+        corrections.mark([tmp_path], "relabel", ["x"])
+    with pytest.raises(ValueError, match="no picture is marked"):
+        corrections.apply(tmp_path / "c.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loaders_read_corrections_and_leave_the_pictures_alone(photos: Path, tmp_path) -> None:
+    before = sorted(photos.rglob("*"))
+    corrections = Corrections()
+    corrections.mark([photos / "red/red_0.png"], "relabel", ["red"], "blue")
+    corrections.mark([photos / "red/red_1.png"], "remove", ["red"])
+    corrections.mark([photos / "red/red_2.png"], "fine", ["red"])
+    file = corrections.apply(tmp_path / "corrections.csv")
+    dls = ImageDataLoaders.from_folder(photos, size=16, corrections=file)
+    labels = {
+        dataset.path(i): dls.vocab[t]
+        for dataset in (dls.train.dataset, dls.valid.dataset)
+        for i, t in enumerate(dataset.targets)
+    }
+    assert len(labels) == 17
+    assert labels[photos / "red/red_0.png"] == "blue"
+    assert photos / "red/red_1.png" not in labels
+    assert labels[photos / "red/red_2.png"] == "red"
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_corrections_of_files_that_are_not_there_are_named(photos: Path, tmp_path: Path) -> None:
+    corrections = Corrections()
+    corrections.mark([photos / "red/gone.png"], "remove", ["red"])
+    file = corrections.apply(tmp_path / "corrections.csv")
+    with pytest.warns(
+        UserWarning, match=r"1 corrections are of files that are not among.*gone.png"
+    ):
+        ImageDataLoaders.from_folder(photos, size=16, corrections=file)
