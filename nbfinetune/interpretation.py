@@ -212,8 +212,6 @@ class ClassificationInterpretation:
         ----------
         min_val : the least count, from 1 up
         """
-        if min_val < 1:
-            raise ValueError(f"min_val is {min_val}; it must be at least 1")
         rows, columns, counts = self._confused(min_val)
         name = self.vocab.__getitem__
         return list(zip(map(name, rows), map(name, columns), counts, strict=True))
@@ -224,6 +222,8 @@ class ClassificationInterpretation:
 
     def _confused(self, min_val: int) -> list[list[int]]:
         """Rows, columns and counts; equal counts in the order of the matrix."""
+        if min_val < 1:
+            raise ValueError(f"min_val is {min_val}; it must be at least 1")
         rows, columns, counts = self.cells
         wrong = (rows != columns) & (counts >= min_val)
         rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]

@@ -15,18 +15,20 @@ from nbfinetune.event_pump import EventPump
 from nbfinetune.lr_results import LRFindResult
 from nbfinetune.progress import Line, Pace, SearchTwin, say, search_text
 from nbfinetune.recorder import Run
+from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
 from nbfinetune.widgets.lr_plot import LRPlot
+from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.training_plot import TrainingPlot
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
-_INTERVAL = 0.2  # seconds between two draws, at least
+_INTERVAL = 0.3  # seconds between two draws, at least
 _PLANNED = 60  # points of the schedule to come
 _POINTS = 400  # of a line on a screen of 570 px
 _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
-_SHARE = 200  # a draw waits so many times what the last one took: at most 0.5 % of the time
+_SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
 _ANSWER = 2.0  # seconds in which a front end that shows widgets has answered
 
 
@@ -163,6 +165,30 @@ def _close(widget: ipywidgets.Widget) -> None:
             held += value.values()
 
 
+def answered(status: Status, pump: EventPump) -> bool:
+    """Whether a front end has shown the screen; True too where that cannot be known."""
+    until = time.monotonic() + _ANSWER
+    while pump.works and not status.rendered and time.monotonic() < until:
+        time.sleep(0.02)
+        pump.poll()
+    return status.rendered or not pump.works
+
+
+def show_with_twin(screen: ipywidgets.Widget, report: object, status: Status) -> None:
+    """Display a screen that stays, and under it a report of it for the time without a kernel.
+
+    Parameters
+    ----------
+    status : of the screen; where no front end shows it, the report takes the screen's place
+    """
+    with EventPump() as pump:
+        handle = display(screen, display_id=True)
+        if answered(status, pump):
+            display(Twin(report))
+        else:
+            handle.update(report)
+
+
 class LiveSearch(Callback):
     """Feeds an `LRPlot` with the sweeps of one search.
 
@@ -226,18 +252,10 @@ class LiveSearch(Callback):
         self.plot.finish(found.marks, bracket, band, lr, how, found.verdict)
         self.plot.observe(lambda change: on_pick(change["new"]), "lr")
         line = f"next run: {lr:.1e} ({how})"
-        if self._answered(pump):
-            display(SearchTwin(found, line, hidden=True))
+        if answered(self.plot.status, pump):
+            display(Twin(SearchTwin(found, line)))
         else:
             self._end(SearchTwin(found, line))
-
-    def _answered(self, pump: EventPump) -> bool:
-        """Whether a front end has shown the plot; True too where that cannot be known."""
-        until = time.monotonic() + _ANSWER
-        while pump.works and not self.plot.status.rendered and time.monotonic() < until:
-            time.sleep(0.02)
-            pump.poll()
-        return self.plot.status.rendered or not pump.works
 
     def retire(self) -> None:
         """Leave the twin alone: the marker of an older search would no longer choose the rate."""

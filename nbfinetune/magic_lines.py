@@ -25,6 +25,15 @@ LR_HELP = (
 
 
 _ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
+
+
+def option(name: str, **kwargs) -> Callable:
+    """An option that may be written with hyphens or underscores."""
+    both = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
+    return argument(*both, **kwargs)
+
+
+static_arg = option("no-widgets", action="store_true", help="tables and pictures, no widgets")
 learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
 
 

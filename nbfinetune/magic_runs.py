@@ -22,6 +22,7 @@ from nbfinetune.lr_finder import search_cost
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.progress import EpochTable, SearchProgress, ended_text, kernel_runs, static
 from nbfinetune.recorder import FitResult
+from nbfinetune.shown import Shown
 
 _LOOK = 0.05  # seconds between two looks at a run in the background
 _START_LR, _END_LR = 1e-7, 10.0  # the axis of a search that is not told another (lr_find's)
@@ -44,16 +45,16 @@ class MagicRuns:
     found : learner -> its last search
     chosen : learner -> the rate that a search found or that was picked in its plot, and which
     plots : learner -> the plot of that search
-    shown : the result that is on the screen already
+    shown : gets each result that is on the screen already
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
         self.found: WeakKeyDictionary[Learner, LRFindResult | LRFindComparison] = (
             WeakKeyDictionary()
         )
         self.chosen: WeakKeyDictionary[Learner, tuple[LearningRate, str]] = WeakKeyDictionary()
         self.plots: WeakKeyDictionary[Learner, LiveSearch] = WeakKeyDictionary()
-        self.shown: LRFindResult | LRFindComparison | None = None
 
     def rate_found(self, learn: Learner) -> str | None:
         """Where `learn.lr` comes from if it was found or picked, else None."""
@@ -108,12 +109,13 @@ class MagicRuns:
             how = self._how(learn, found)
             if not live:
                 screen.close(f"next run: {lr_text(learn.lr)} ({how})", found)
-                self.shown = found if kernel_runs() else None
+                if kernel_runs():
+                    self.shown.note(found)
                 return found
             # The plot must not keep the learner, nor its network, in memory.
             observed = ref(learn)
             self.plots[learn] = screen
-            self.shown = found
+            self.shown.note(found)
             with _one_line("interrupted; the learning rate was found before"):
                 lr = lr_per_group(learn.lr, len(learn.groups))[-1]
                 screen.show(found, lr, how, pump, lambda lr: self._pick(observed(), lr))

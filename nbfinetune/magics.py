@@ -1,42 +1,36 @@
 """Magics: parse a line, find the learner, call it, show what it did. No formula, no plotting."""
 
-from collections.abc import Callable
 from functools import partial
 
 from IPython.core.error import UsageError
-from IPython.core.formatters import IPythonDisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from nbfinetune.interpretation_magics import InterpretationMagics
 from nbfinetune.layer_groups import lr_text
 from nbfinetune.live import enable_widgets_in_colab
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.magic_lines import (
     LR_HELP,
     learner_arg,
+    option,
     option_matcher,
     parse_line,
     parse_lr,
+    static_arg,
     three_numbers,
 )
 from nbfinetune.magic_runs import MagicRuns
 from nbfinetune.model_magics import ModelMagics
 from nbfinetune.recorder import FitResult
-
-
-def _option(name: str, **kwargs) -> Callable:
-    """An option that may be written with hyphens or underscores."""
-    both = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
-    return argument(*both, **kwargs)
-
+from nbfinetune.shown import Shown
 
 epochs_arg = argument("n_epoch", type=int, help="epochs")
 lr_arg = argument("lr", nargs="?", help=f"learning rate: {LR_HELP}")
-wd_arg = _option("wd", type=float, help="weight decay")
-static_arg = _option("no-widgets", action="store_true", help="tables and pictures, no widgets")
-bg_arg = _option("bg", action="store_true", help="train in the background; %%stop ends it")
-start_arg = _option("start-epoch", type=int, help="first epoch to run, to go on with a fit")
+wd_arg = option("wd", type=float, help="weight decay")
+bg_arg = option("bg", action="store_true", help="train in the background; %%stop ends it")
+start_arg = option("start-epoch", type=int, help="first epoch to run, to go on with a fit")
 
 
 @magics_class
@@ -45,18 +39,19 @@ class FineTuneMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.runs = MagicRuns()
+        self.shown = Shown(shell, (LRFindResult, LRFindComparison))
+        self.runs = MagicRuns(self.shown)
 
     @line_magic
     @magic_arguments()
     @argument("epochs", type=int, help="epochs with all layers")
     @lr_arg
-    @_option("base-lr", dest="named_lr", metavar="BASE_LR", help="the same, by name")
-    @_option("freeze-epochs", type=int, help="epochs of the head before them; default: 50 steps")
-    @_option("lr-mult", type=float, help="rate of the head over the first group's; default: 100")
-    @_option("pct-start", type=float, help="share of the steps with rising rate; default: 0.3")
-    @_option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")
-    @_option("no-keep-best", action="store_true", help="end with the last weights, not the best")
+    @option("base-lr", dest="named_lr", metavar="BASE_LR", help="the same, by name")
+    @option("freeze-epochs", type=int, help="epochs of the head before them; default: 50 steps")
+    @option("lr-mult", type=float, help="rate of the head over the first group's; default: 100")
+    @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.3")
+    @option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")
+    @option("no-keep-best", action="store_true", help="end with the last weights, not the best")
     @wd_arg
     @bg_arg
     @static_arg
@@ -75,11 +70,11 @@ class FineTuneMagics(Magics):
     @magic_arguments()
     @epochs_arg
     @lr_arg
-    @_option("lr-max", dest="named_lr", metavar="LR_MAX", help="the same, by name")
-    @_option("div", type=float, help="the cycle starts at the rate / DIV; default: 25")
-    @_option("div-final", type=float, help="and ends at the rate / DIV_FINAL; default: 1e5")
-    @_option("pct-start", type=float, help="share of the steps with rising rate; default: 0.25")
-    @_option("moms", help="momentum at start, middle and end; default: 0.95,0.85,0.95")
+    @option("lr-max", dest="named_lr", metavar="LR_MAX", help="the same, by name")
+    @option("div", type=float, help="the cycle starts at the rate / DIV; default: 25")
+    @option("div-final", type=float, help="and ends at the rate / DIV_FINAL; default: 1e5")
+    @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.25")
+    @option("moms", help="momentum at start, middle and end; default: 0.95,0.85,0.95")
     @wd_arg
     @start_arg
     @bg_arg
@@ -99,9 +94,9 @@ class FineTuneMagics(Magics):
     @magic_arguments()
     @epochs_arg
     @lr_arg
-    @_option("lr", dest="named_lr", metavar="LR", help="the same, by name")
-    @_option("div-final", type=float, help="it ends at the rate / DIV_FINAL; default: 1e5")
-    @_option("pct-start", type=float, help="share of the steps at full rate; default: 0.75")
+    @option("lr", dest="named_lr", metavar="LR", help="the same, by name")
+    @option("div-final", type=float, help="it ends at the rate / DIV_FINAL; default: 1e5")
+    @option("pct-start", type=float, help="share of the steps at full rate; default: 0.75")
     @wd_arg
     @start_arg
     @bg_arg
@@ -119,17 +114,17 @@ class FineTuneMagics(Magics):
 
     @line_magic
     @magic_arguments()
-    @_option("start-lr", type=float, help="lowest rate; default: 1e-7")
-    @_option("end-lr", type=float, help="highest rate; default: 10")
-    @_option("num-it", type=int, default=100, help="steps; default: 100")
-    @_option("no-stop-div", action="store_true", help="go on when the loss diverges")
-    @_option(
+    @option("start-lr", type=float, help="lowest rate; default: 1e-7")
+    @option("end-lr", type=float, help="highest rate; default: 10")
+    @option("num-it", type=int, default=100, help="steps; default: 100")
+    @option("no-stop-div", action="store_true", help="go on when the loss diverges")
+    @option(
         "suggest",
         help="suggestions, the first is used; default: bracket. Others: valley,minimum,steep,slide",
     )
-    @_option("seeds", type=int, default=1, help="sweeps over different batches; default: 1")
-    @_option("groups", action="store_true", help="one sweep for each layer group that trains")
-    @_option(
+    @option("seeds", type=int, default=1, help="sweeps over different batches; default: 1")
+    @option("groups", action="store_true", help="one sweep for each layer group that trains")
+    @option(
         "verify",
         type=int,
         default=0,
@@ -153,7 +148,6 @@ class FineTuneMagics(Magics):
         if "suggest" in args:
             args["suggest"] = args["suggest"].split(",")
         result = self.runs.search(learn, args, no_widgets=args.pop("no_widgets"))
-        self._shown_in = self.shell.execution_count
         return None if quiet else result
 
     @line_magic
@@ -201,12 +195,6 @@ class FineTuneMagics(Magics):
             raise UsageError(f"%{what}: this learner is not training")
         getattr(learn.control, what)()
 
-    def show_unless_shown(self, found: LRFindResult | LRFindComparison) -> None:
-        """How a cell shows the result of a search: not again after its screen has."""
-        if self.runs.shown is not found or self._shown_in != self.shell.execution_count:
-            raise NotImplementedError  # IPython then shows it as it shows any value
-        self.runs.shown = None
-
     def _fit(self, magic: str, line: str, lr_name: str) -> FitResult | None:
         learn, args, quiet = parse_line(getattr(self, magic), line, self.shell.user_ns)
         given = [args.pop(key) for key in ("lr", "named_lr") if key in args]
@@ -229,12 +217,7 @@ class FineTuneMagics(Magics):
         return None if quiet else result
 
 
-def _display_formatter(shell: InteractiveShell) -> IPythonDisplayFormatter:
-    """What is asked first when a value is shown, and may show it in its own way."""
-    return shell.display_formatter.ipython_display_formatter
-
-
-_CLASSES = (FineTuneMagics, ModelMagics)
+_CLASSES = (FineTuneMagics, InterpretationMagics, ModelMagics)
 
 
 def _magic_names() -> list[str]:
@@ -244,22 +227,22 @@ def _magic_names() -> list[str]:
 def load(shell: InteractiveShell) -> None:
     """Add the magics and the completion of their options to the shell."""
     enable_widgets_in_colab()
-    magics = FineTuneMagics(shell)
+    magics, looks = FineTuneMagics(shell), InterpretationMagics(shell)
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
-    shell.register_magics(magics, ModelMagics)
+    shell.register_magics(magics, looks, ModelMagics)
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
     shell.Completer.custom_matchers.append(magics.matcher)
-    for kind in (LRFindResult, LRFindComparison):
-        _display_formatter(shell).for_type(kind, magics.show_unless_shown)
+    magics.shown.load()
+    looks.shown.load()
 
 
 def unload(shell: InteractiveShell) -> None:
     """Take out what `load` added; magics of the same names that it hid are back."""
-    magics, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
+    magics, looks, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
     for name in _magic_names():
         del shell.magics_manager.magics["line"][name]
     shell.magics_manager.magics["line"].update(magics.replaced)
     shell.Completer.custom_matchers.remove(magics.matcher)
-    for kind in (LRFindResult, LRFindComparison):
-        _display_formatter(shell).pop(kind)
+    magics.shown.unload()
+    looks.shown.unload()

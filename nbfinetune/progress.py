@@ -187,20 +187,17 @@ class SearchTwin:
     ----------
     found : its result
     line : what the next run uses
-    hidden : whether it is not shown while a live plot is above it
     """
 
     found: LRFindResult | LRFindComparison
     line: str
-    hidden: bool = False
 
     def __repr__(self) -> str:
         return f"{self.found!r}\n{self.line}"
 
     def _repr_html_(self) -> str:
         html = self.found._repr_mimebundle_()["text/html"]
-        hidden = ' class="nbft-twin"' if self.hidden else ""
-        return f"<div{hidden}>{html}<div>{escape(self.line)}</div></div>"
+        return f"{html}<div>{escape(self.line)}</div>"
 
 
 class SearchProgress(Callback):

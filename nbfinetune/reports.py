@@ -64,6 +64,24 @@ def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """What a live screen is without a kernel; hidden while the screen above it is live.
+
+    Parameters
+    ----------
+    shown : shows itself as text and as HTML
+    """
+
+    shown: object
+
+    def __repr__(self) -> str:
+        return repr(self.shown)
+
+    def _repr_html_(self) -> str:
+        return f'<div class="nbft-twin">{self.shown._repr_html_()}</div>'
+
+
+@dataclass(frozen=True)
 class PictureSheet:
     """Pictures with a caption under each.
 

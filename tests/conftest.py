@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.testing.globalipapp import start_ipython
 from PIL import Image
 from torch import nn
 
@@ -104,6 +106,14 @@ class TinyNet(nn.Module):
 @pytest.fixture
 def tiny_net() -> nn.Module:
     return fill_with_sines(TinyNet())
+
+
+@pytest.fixture(scope="session")
+def shell() -> InteractiveShell:
+    shell = start_ipython()
+    shell.run_line_magic("load_ext", "nbfinetune")  # IPython loads its own magics when first used
+    shell.run_line_magic("unload_ext", "nbfinetune")
+    return shell
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ CORE = [
     "comparison",
     "corrections",
     "interpretation",
+    "label_issues",
+    "matrix_report",
     "matrix_view",
     "thumbnails",
     "interrupts",
@@ -56,7 +58,13 @@ def test_core_imports_no_ipython_widgets_or_plots(modules: list[str]) -> None:
 def test_screens_know_no_training() -> None:
     """Widgets get plain values: they import nothing that trains or has a learner."""
     allowed = {"reports", "svg", "thinning", "training_report", "widgets"}
-    allowed |= {"interpretation", "corrections", "thumbnails", "matrix_view"}  # finished results
+    allowed |= {
+        "interpretation",
+        "comparison",
+        "corrections",
+        "thumbnails",
+        "matrix_view",
+    }  # finished results
     for file in sorted((Path(nbfinetune.__file__).parent / "widgets").glob("*.py")):
         names = re.findall(r"^from nbfinetune\.(\w+)", file.read_text(), re.MULTILINE)
         assert set(names) <= allowed, file.name

@@ -8,6 +8,7 @@ import pytest
 from nbfinetune import Callback, EarlyStopping, Learner, accuracy
 from nbfinetune.live import LiveSearch, LiveTraining, enable_widgets_in_colab, pumped
 from nbfinetune.progress import SearchTwin
+from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport
 from nbfinetune.widgets.training_plot import TrainingPlot
 
@@ -102,7 +103,7 @@ def test_with_a_front_end_the_plot_stays_and_the_twin_is_below(learn: Learner, s
     picked = []
     with pumped(learn) as pump:
         screen.show(found, 1e-3, "as before", pump, picked.append)
-    assert shown == [screen.plot, SearchTwin(found, "next run: 1.0e-03 (as before)", hidden=True)]
+    assert shown == [screen.plot, Twin(SearchTwin(found, "next run: 1.0e-03 (as before)"))]
     assert screen.plot.lr == 1e-3
     assert picked == []
     screen.plot._handle.set_state({"value": 3e-3})

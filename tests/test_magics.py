@@ -10,9 +10,9 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.testing.globalipapp import start_ipython
 
 from nbfinetune import Callback, FitResult, Learner
+from nbfinetune.interpretation_magics import InterpretationMagics
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.magic_lines import parse_lr
 from nbfinetune.magic_runs import Interrupted
@@ -20,17 +20,10 @@ from nbfinetune.magics import FineTuneMagics
 from nbfinetune.model_magics import ModelMagics
 
 NAMES = [
-    "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze", "freeze_to", "learner_summary",
-    "lr_find", "pause", "resume", "stop", "unfreeze",
+    "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
+    "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "pause", "resume",
+    "stop", "top_losses", "unfreeze",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def shell() -> InteractiveShell:
-    shell = start_ipython()
-    shell.run_line_magic("load_ext", "nbfinetune")  # IPython loads its own magics when first used
-    shell.run_line_magic("unload_ext", "nbfinetune")
-    return shell
 
 
 @pytest.fixture
@@ -408,7 +401,8 @@ def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
-    owner = FineTuneMagics if hasattr(FineTuneMagics, name) else ModelMagics
+    classes = (FineTuneMagics, InterpretationMagics, ModelMagics)
+    owner = next(cls for cls in classes if hasattr(cls, name))
     text = getattr(owner, name).__doc__
     assert f"%{name}" in text
     examples = text[text.index("Examples") :].split("\n\n")[0]
@@ -512,10 +506,11 @@ def test_the_result_of_a_search_on_the_screen_is_not_shown_twice(ip, found) -> N
     magics = ip.magics_manager.registry["FineTuneMagics"]
     format_value = ip.display_formatter.format
     assert "text/html" in format_value(found)[0]
-    magics.runs.shown, magics._shown_in = found, ip.execution_count
+    magics.shown.note(found)
     assert format_value(found) == ({}, {})  # the value of the cell that showed it
     assert "text/html" in format_value(found)[0]  # asked for again
-    magics.runs.shown, magics._shown_in = found, ip.execution_count - 1
+    magics.shown.note(found)
+    ip.execution_count += 1
     assert "text/html" in format_value(found)[0]  # in another cell
 
 
@@ -548,7 +543,7 @@ def test_bad_options_get_one_line_on_live_screens_too(ip, line: str, monkeypatch
 
 def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, monkeypatch) -> None:
     monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
-    monkeypatch.setattr("nbfinetune.live.LiveSearch._answered", lambda self, pump: True)
+    monkeypatch.setattr("nbfinetune.live.answered", lambda status, pump: True)
     ip.run_line_magic("lr_find", "")
     [screen] = ip.magics_manager.registry["FineTuneMagics"].runs.plots.values()
     with pytest.raises(UsageError, match="num_it is 3"):

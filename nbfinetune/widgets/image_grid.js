@@ -12,6 +12,7 @@ function render({ model, el }) {
   drawer.setAttribute("aria-label", "pictures of the selected cell");
   const head = add(drawer, "div", { className: "nbft-drawer-head" });
   const title = add(head, "h4");
+  title.setAttribute("aria-live", "polite");
   const previous = add(head, "button", { className: "nbft-previous" }, "Previous page");
   const where = add(head, "span");
   const next = add(head, "button", { className: "nbft-next" }, "Next page");

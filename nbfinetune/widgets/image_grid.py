@@ -51,7 +51,7 @@ class ImageGrid(anywidget.AnyWidget):
         self.on_msg(self._on_msg)
         self.observe(lambda change: self._draw(), "page")
         self.observe(lambda change: self._enlarge(change["new"]), "enlarged")
-        self.observe(lambda change: self._mark(*change["new"]), "mark")
+        self.observe(lambda change: self._mark(change["new"]), "mark")
 
     def show(self, items: Sequence[int], heading: str) -> None:
         """Open the drawer at the first page of these items."""
@@ -70,6 +70,7 @@ class ImageGrid(anywidget.AnyWidget):
             case "enlarge":
                 self.enlarged = int(content["item"])
             case "mark":
+                self.mark = []  # the same mark twice is two events
                 self.mark = [int(content["item"]), content["action"], content["label"]]
             case "undo":
                 self._do(self._undo)
@@ -110,8 +111,9 @@ class ImageGrid(anywidget.AnyWidget):
     def _show_large(self, i: int) -> None:
         self.large = {"item": i, "jpeg": as_jpeg(self.interp.image(i), _LARGE)}
 
-    def _mark(self, i: int, action: str, label: str) -> None:
-        self._do(lambda: self._add_mark(i, action, label))
+    def _mark(self, mark: list) -> None:
+        if mark:
+            self._do(lambda: self._add_mark(*mark))
 
     def _add_mark(self, i: int, action: str, label: str) -> None:
         path = self.interp.path(i)

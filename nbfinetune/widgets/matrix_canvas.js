@@ -196,6 +196,7 @@ function render({ model, el }) {
     at = model.get("selected").map((v) => Math.min(Math.max(v, 0), Math.max(view.n - 1, 0)));
     canvas.setAttribute("aria-label", `${model.get("title")}. Arrow keys move, Enter opens a cell`);
     draw();
+    Object.assign(canvas.dataset, { cell: view.cell, margin: view.margin });
     canvas.dataset.painted = String(Number(canvas.dataset.painted ?? 0) + 1);
     model.send({ event: "painted" });
   };

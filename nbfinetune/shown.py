@@ -1,0 +1,40 @@
+"""Shown: a magic's result that its cell has on the screen already is not displayed once more."""
+
+from IPython.core.interactiveshell import InteractiveShell
+
+
+class Shown:
+    """Knows the newest result that was displayed, and in which cell.
+
+    Parameters
+    ----------
+    shell : the shell of the cells
+    kinds : classes of such results
+    """
+
+    def __init__(self, shell: InteractiveShell, kinds: tuple[type, ...]) -> None:
+        self._shell, self._kinds = shell, kinds
+        self._value: object = None
+        self._cell = 0
+
+    def note(self, value: object) -> None:
+        """`value` was displayed by the cell that is running."""
+        self._value, self._cell = value, self._shell.execution_count
+
+    def load(self) -> None:
+        for kind in self._kinds:
+            # This formatter is asked first, and may show a value in its own way.
+            self._formatter().for_type(kind, self._show)
+
+    def unload(self) -> None:
+        for kind in self._kinds:
+            self._formatter().pop(kind)
+
+    def _formatter(self):
+        return self._shell.display_formatter.ipython_display_formatter
+
+    def _show(self, value: object) -> None:
+        """Nothing, if it was; else as IPython shows any value."""
+        if value is not self._value or self._cell != self._shell.execution_count:
+            raise NotImplementedError
+        self._value = None

@@ -1,0 +1,39 @@
+"""ItemGallery: the drawer of pictures alone, open from the start."""
+
+from collections.abc import Sequence
+
+import ipywidgets
+
+from nbfinetune.corrections import Corrections
+from nbfinetune.interpretation import ClassificationInterpretation
+from nbfinetune.widgets.image_grid import ImageGrid
+from nbfinetune.widgets.status import Status
+
+
+class ItemGallery(ipywidgets.VBox):
+    """Pictures of some items in their order.
+
+    Parameters
+    ----------
+    interp : the predictions
+    items : numbers of the items
+    heading : what they are
+    corrections : takes the marks made on pictures
+
+    Attributes
+    ----------
+    items, interp : as given
+    """
+
+    def __init__(
+        self,
+        interp: ClassificationInterpretation,
+        items: Sequence[int],
+        heading: str,
+        corrections: Corrections,
+    ) -> None:
+        self.interp, self.items = interp, list(items)
+        self.grid = ImageGrid(interp, corrections)
+        self.grid.show(self.items, heading)
+        self.status = Status()
+        super().__init__([self.grid, self.status])
