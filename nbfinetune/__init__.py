@@ -11,6 +11,7 @@ from nbfinetune.interpretation import ClassificationInterpretation
 from nbfinetune.learner import Learner
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.metrics import accuracy, error_rate, top_k_accuracy
+from nbfinetune.multi_label import MultiLabelInterpretation
 from nbfinetune.recorder import FitResult
 from nbfinetune.vision import load_learner, vision_learner
 
@@ -26,6 +27,7 @@ __all__ = [
     "LRFindComparison",
     "LRFindResult",
     "Learner",
+    "MultiLabelInterpretation",
     "SaveBest",
     "accuracy",
     "check_images",

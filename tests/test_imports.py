@@ -32,6 +32,7 @@ CORE = [
     "label_issues",
     "matrix_report",
     "matrix_view",
+    "multi_label",
     "thumbnails",
     "interrupts",
     "lr_finder",
