@@ -9,7 +9,6 @@ are those on pictures drawn anew whose labels are all right.
 """
 
 import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
@@ -31,8 +30,7 @@ def run(args: argparse.Namespace, seed: int, folder: Path) -> tuple[float, ...]:
     path = samples.draw_shapes(folder / "shapes", wrong=args.wrong, seed=seed)
     fresh = samples.draw_shapes(folder / "fresh", wrong=0, seed=seed + 1000)
     test = ImageDataLoaders.from_folder(fresh, size=args.size, valid_pct=0.95).valid
-    with open(path / "wrong_labels.csv", newline="") as file:
-        truth = {path / row["file"]: row["true_label"] for row in csv.DictReader(file)}
+    truth = samples.wrong_labels(path)
     learn = train(args, path, seed, None)
     interp, items = label_issues(learn)
     files = [interp.path(i) for i in items]

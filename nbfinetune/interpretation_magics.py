@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -171,8 +172,9 @@ class InterpretationMagics(Magics):
             if "apply" in args:
                 n = len(corrections.marks)
                 file = corrections.apply(args["apply"])
-                print(f"{n} corrections written to {file}; pass corrections={file.name!r} to")
-                print("ImageDataLoaders.from_... to use them (%clean --undo takes them back)")
+                here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+                print(f"{n} corrections written; ImageDataLoaders.from_...(corrections='{here}')")
+                print("uses them, %clean --undo takes them back")
                 return None
         return None if quiet else corrections.table()
 

@@ -1,4 +1,4 @@
-"""Multi-label interpretation: a 2 x 2 matrix for each label, where items have any number of them."""
+"""Multi-label interpretation: a 2 x 2 matrix for each label of items that have several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -89,6 +89,18 @@ def draw_shapes(
     return folder
 
 
+def wrong_labels(path: str | PathLike) -> dict[Path, str]:
+    """The drawn files that lie in the folder of another class, with their true labels.
+
+    Parameters
+    ----------
+    path : what `draw_shapes` returned
+    """
+    folder = Path(path)
+    with open(folder / _WRONG, newline="") as file:
+        return {folder / row["file"]: row["true_label"] for row in csv.DictReader(file)}
+
+
 def _draw_all(folder: Path, n: int, size: int, wrong: float, rng: random.Random) -> None:
     items = [(shape, i) for shape in SHAPES for i in range(n)]
     mislabelled = set(rng.sample(items, round(wrong * len(items))))

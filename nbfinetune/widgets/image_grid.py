@@ -113,9 +113,22 @@ class ImageGrid(anywidget.AnyWidget):
 
     def _mark(self, mark: list) -> None:
         if mark:
-            self._do(lambda: self._add_mark(*mark))
+            self._do(lambda: self.mark_item(*mark))
 
-    def _add_mark(self, i: int, action: str, label: str) -> None:
+    def mark_item(self, i: int, action: str, label: str = "") -> None:
+        """Mark a picture, as the list under it does.
+
+        Parameters
+        ----------
+        i : number of the item
+        action : "relabel", "remove" or "fine"
+        label : the class, to relabel
+
+        Raises
+        ------
+        ValueError
+            For another action or class, or a picture that is in no file.
+        """
         path = self.interp.path(i)
         if path is None:
             raise ValueError("only pictures in files can be marked, and these have none")
