@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, seed: int, folder: Path) -> tuple[float, ...]:
     corrections = Corrections()
     for file in files[: 2 * n]:
         if file in truth:
-            corrections.mark([file], "relabel", [file.parent.name], truth[file])
+            corrections.mark(file, "relabel", file.parent.name, truth[file])
     again = train(args, path, seed, corrections.apply(folder / "corrections.csv"))
     errors = (model.validate(test)[1] for model in (learn, again))
     return sum(hits[:10]) / 10, sum(hits[:n]) / n, sum(hits[: 2 * n]) / n, *errors

@@ -7,16 +7,18 @@ import csv
 import io
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from weakref import WeakMethod
 
 from nbfinetune.reports import Table
 
 ACTIONS = ("relabel", "remove", "fine")
 CORRECTIONS = "corrections.csv"
 _COLUMNS = ["file", "action", "label", "was"]
+_ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,20 @@ class Corrections:
         self.marks: dict[Path, Mark] = {}
         self._before: list[dict[Path, Mark]] = []
         self._applied: list[tuple[Path, bytes | None, bytes, dict[Path, Mark]]] = []
+        self._watching: list[WeakMethod] = []
 
-    def mark(self, files: Iterable[Path], action: str, was: Iterable[str], label: str = "") -> None:
-        """Mark files, as one step of `undo`.
+    def watch(self, method: Callable[[], None]) -> None:
+        """Call a method whenever the marks have changed; its object is not kept alive."""
+        self._watching.append(WeakMethod(method))
+
+    def _changed(self, marks: dict[Path, Mark]) -> None:
+        self.marks = marks
+        self._watching = [method for method in self._watching if method() is not None]
+        for method in self._watching:
+            method()()
+
+    def mark(self, file: Path, action: str, was: str, label: str = "") -> None:
+        """Mark a file.
 
         Raises
         ------
@@ -65,13 +78,28 @@ class Corrections:
             raise ValueError(
                 f"{action} with the label {label!r}; relabel needs one, the others none"
             )
-        self._before.append(dict(self.marks))
-        for file, name in zip(files, was, strict=True):
-            self.marks.pop(file, None)
-            self.marks[file] = Mark(action, label, name)
+        self._before.append(self.marks)
+        path = file.absolute()
+        others = {name: mark for name, mark in self.marks.items() if name != path}
+        self._changed(others | {path: Mark(action, label, was)})
+
+    def undo_mark(self) -> str:
+        """Take back the last mark. Says which.
+
+        Raises
+        ------
+        ValueError
+            If there is none since the last `apply`.
+        """
+        if not self._before:
+            raise ValueError("there is no mark to undo")
+        undone, before = self.marks, self._before.pop()
+        [file] = [f for f in undone if undone[f] is not before.get(f)]
+        self._changed(before)
+        return f"mark taken back: {file.name}"
 
     def undo(self) -> str:
-        """Take back the last mark; without marks, the last `apply`. Says what was done.
+        """Take back the last mark; without one, the last `apply`. Says what was done.
 
         Raises
         ------
@@ -79,10 +107,7 @@ class Corrections:
             If there is nothing to undo, or the written file was changed since.
         """
         if self._before:
-            undone = self.marks
-            self.marks = self._before.pop()
-            changed = [f.name for f in undone if undone[f] != self.marks.get(f)]
-            return f"mark taken back: {', '.join(changed) or 'none'}"
+            return self.undo_mark()
         if not self._applied:
             raise ValueError("there is nothing to undo")
         file, before, after, marks = self._applied[-1]
@@ -93,8 +118,8 @@ class Corrections:
         else:
             _write(file, before)
         self._applied.pop()
-        self.marks = marks
-        return f"{len(marks)} corrections taken out of {file}; they are marks again"
+        self._changed(marks | self.marks)
+        return f"{len(marks)} corrections taken out of {file.name}; they are marks again"
 
     def apply(self, file: str | PathLike = CORRECTIONS) -> Path:
         """Write the marks to a CSV file, after those it has; a file marked twice has its newest.
@@ -115,7 +140,8 @@ class Corrections:
         after = _as_csv(everything, path.parent)
         _write(path, after)
         self._applied.append((path, before, after, self.marks))
-        self.marks, self._before = {}, []
+        self._before = []
+        self._changed({})
         return path
 
     def table(self) -> Table:
@@ -133,7 +159,7 @@ def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
         inside = file.is_relative_to(folder)
         name = file.relative_to(folder).as_posix() if inside else str(file)
         writer.writerow([name, mark.action, mark.label, mark.was])
-    return out.getvalue().encode()
+    return out.getvalue().encode(errors=_ANY_NAME)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -155,7 +181,7 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
         If it is not such a file.
     """
     path = Path(file).expanduser().absolute()
-    with open(path, newline="", encoding="utf-8-sig") as lines:
+    with open(path, newline="", encoding="utf-8-sig", errors=_ANY_NAME) as lines:
         header, *rows = list(csv.reader(lines)) or [[]]
     if header != _COLUMNS:
         raise ValueError(f"{path} is no file of corrections: its columns are not {_COLUMNS}")
@@ -174,16 +200,19 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
 def correct(
     files: Sequence[Path], labels: Sequence[str | int], marks: dict[Path, Mark]
 ) -> tuple[list[int], list[str | int]]:
-    """The files that stay, by number, and their labels.
+    """The files that stay, by number, and the labels of all.
 
     Warns of corrections whose files are not among them.
     """
-    if missing := [file.name for file in marks if file not in set(files)]:
+    there = set(files)
+    if missing := [file.name for file in marks if file not in there]:
         warnings.warn(
             f"{len(missing)} corrections are of files that are not among the pictures: "
             f"{', '.join(missing[:5])}{' ...' * (len(missing) > 5)}",
             stacklevel=3,
         )
+    known = {str(label): label for label in labels}  # labels may be numbers
     of = [marks.get(file, Mark("fine", "", "")) for file in files]
     kept = [i for i, mark in enumerate(of) if mark.action != "remove"]
-    return kept, [of[i].label or labels[i] for i in kept]
+    corrected = [known.get(m.label, m.label) if m.label else labels[i] for i, m in enumerate(of)]
+    return kept, corrected

@@ -215,23 +215,25 @@ class ImageDataLoaders:
         if is_valid is not None and len(is_valid) != len(fnames):
             raise ValueError(f"{len(fnames)} files but {len(is_valid)} values in is_valid")
         files = [_locate(Path(path).expanduser(), Path(f)) for f in fnames]
-        if corrections is not None:
-            kept, labels = correct(files, labels, read_corrections(corrections))
-            files = [files[i] for i in kept]
-            is_valid = is_valid and [is_valid[i] for i in kept]
+        marks = {} if corrections is None else read_corrections(corrections)
+        kept, corrected = correct(files, labels, marks)
         side = presize(size)
-        good, squares = read_files(files, side, on_bad)
-        names = sorted({labels[i] for i in good}, key=lambda v: (isinstance(v, str), v))
+        read, squares = read_files([files[i] for i in kept], side, on_bad)
+        good = [kept[k] for k in read]
+        names = _sorted({corrected[i] for i in good})
         index = {name: t for t, name in enumerate(names)}
-        targets = [index[labels[i]] for i in good]
-        vocab = [str(name) for name in names]
+        targets = [index[corrected[i]] for i in good]
         if is_valid is None:
-            held_out = stratified(targets, vocab, valid_pct, seed)
+            # By the labels as they were: a correction moves no other picture to the other side.
+            bad = set(kept).difference(good)
+            usable = [i for i in range(len(files)) if i not in bad]
+            held_out = _split(usable, labels, valid_pct, seed)
         else:
-            held_out = {k for k, i in enumerate(good) if is_valid[i]}
+            held_out = {i for i in good if is_valid[i]}
         everything = ImageDataset([files[i] for i in good], targets, side, squares)
-        kept = [k for k in range(len(good)) if k not in held_out]
-        parts = [everything.subset(part) for part in (kept, sorted(held_out))]
+        places = [[k for k, i in enumerate(good) if (i in held_out) == v] for v in (False, True)]
+        parts = [everything.subset(part) for part in places]
+        vocab = [str(name) for name in names]
         return cls(*parts, vocab, size=size, bs=bs, num_workers=num_workers, aug=aug)
 
     @classmethod
@@ -296,6 +298,21 @@ class ImageDataLoaders:
             [*rows, ("all", *totals)],
             ratio,
         )
+
+
+def _sorted(labels: set[str | int]) -> list[str | int]:
+    """Numbers before names."""
+    return sorted(labels, key=lambda v: (isinstance(v, str), v))
+
+
+def _split(
+    items: Sequence[int], labels: Sequence[str | int], valid_pct: float, seed: int
+) -> set[int]:
+    """Those of `items`, which are numbers of files, that are held out."""
+    names = _sorted({labels[i] for i in items})
+    index = {name: t for t, name in enumerate(names)}
+    targets = [index[labels[i]] for i in items]
+    return {items[k] for k in stratified(targets, [str(n) for n in names], valid_pct, seed)}
 
 
 def _locate(root: Path, name: Path) -> Path:

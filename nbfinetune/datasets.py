@@ -18,7 +18,23 @@ _MEMORY = 2 * 2**30  # bytes of decoded pictures that are kept; 10,000 at 224 px
 _NAMED = 5  # files or classes that one message names
 
 
-class ImageDataset(Dataset):
+class PictureItems:
+    """Items whose pictures can be shown: `path(i)`, `image(i)` and `square(i)`."""
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i, None if it has none."""
+        raise NotImplementedError
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i: RGB, upright."""
+        raise NotImplementedError
+
+    def square(self, i: int) -> Tensor | None:
+        """The middle square of item i, uint8 [3, side, side], None if it is not in memory."""
+        raise NotImplementedError
+
+
+class ImageDataset(PictureItems, Dataset):
     """Pictures with their class; item i is (uint8 [3, side, side], class index).
 
     Parameters
@@ -38,8 +54,14 @@ class ImageDataset(Dataset):
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        square = self.squares[i] if self.squares else to_square(self.image(i), self.side)
+        square = self.square(i)
+        if square is None:
+            square = to_square(self.image(i), self.side)
         return square, self.targets[i]
+
+    def square(self, i: int) -> Tensor | None:
+        """The square of item i, None if it is decoded whenever it is asked for."""
+        return self.squares[i] if self.squares else None
 
     def image(self, i: int) -> Image.Image:
         """The whole picture of item i: RGB, upright."""
@@ -64,7 +86,7 @@ class ImageDataset(Dataset):
         )
 
 
-class _EvenBatches(Sampler[list[int]]):
+class EvenBatches(Sampler[list[int]]):
     """Batches of at most `bs` of n items, sizes differing by one at most, no item left out.
 
     A short last batch would give BatchNorm poor statistics, and dropping it would drop pictures.
@@ -85,7 +107,7 @@ def even_loader(dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int = 
     """A loader of all of `dataset` in even batches of at most `bs`."""
     return DataLoader(
         dataset,
-        batch_sampler=_EvenBatches(len(dataset), bs, shuffle=shuffle),
+        batch_sampler=EvenBatches(len(dataset), bs, shuffle=shuffle),
         num_workers=num_workers,
     )
 

@@ -17,12 +17,13 @@ from weakref import WeakKeyDictionary
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from nbfinetune import loop
 from nbfinetune.callbacks import Callback, CancelFit
 from nbfinetune.comparison import Comparison
 from nbfinetune.control import steered
+from nbfinetune.datasets import EvenBatches, PictureItems
 from nbfinetune.images import open_image
 from nbfinetune.prediction import item_losses, loader_of
 from nbfinetune.reports import Table
@@ -50,7 +51,7 @@ class ClassificationInterpretation:
     target_probs, predicted_probs : probabilities of these classes, shape [n]
     top, top_probs : the k most probable classes of each item and their probabilities, [n, k]
     paths : file of each item, or None
-    dataset : what pictures come from, or None; item i of it is item i here
+    dataset : what pictures come from; item i of it is item i here
     n_planned : items asked for; n is smaller if the pass was stopped
     """
 
@@ -63,7 +64,7 @@ class ClassificationInterpretation:
     top: Tensor = field(repr=False)
     top_probs: Tensor = field(repr=False)
     paths: Sequence[str | PathLike] | None = field(default=None, repr=False)
-    dataset: Dataset | None = field(default=None, repr=False)
+    dataset: PictureItems | None = field(default=None, repr=False)
     n_planned: int = 0
 
     @classmethod
@@ -96,10 +97,10 @@ class ClassificationInterpretation:
             raise ValueError('this loader shuffles; pass "train" for the training data')
         key = _key(learn, loader) if isinstance(ds, str) else None
         remembered = _REMEMBERED.setdefault(learn, {})
-        if key and remembered.get(ds, (None,))[0] == key:
+        if key and ds in remembered and remembered[ds][0] == key:
             return remembered[ds][1]
-        interp = _one_pass(learn, loader, cbs)
-        if key and interp.n_planned == len(interp.targets):
+        interp, complete = _one_pass(learn, loader, cbs)
+        if key and complete:
             remembered[ds] = key, interp
         return interp
 
@@ -295,10 +296,12 @@ class ClassificationInterpretation:
         ValueError
             If they are not of the same items.
         """
-        if self.vocab != other.vocab or not torch.equal(self.targets, other.targets):
+        same = self.vocab == other.vocab and torch.equal(self.targets, other.targets)
+        files = [[part.path(i) for i in range(len(part))] for part in (self, other)] if same else []
+        if not same or (None not in files[0] + files[1] and files[0] != files[1]):
             raise ValueError(
-                f"{len(self)} and {len(other)} items with other classes or targets; compare "
-                "predictions on the same items"
+                f"{len(self)} and {len(other)} items, not the same ones; compare predictions on "
+                "the same items in the same order"
             )
         before, after = self.predicted == self.targets, other.predicted == self.targets
         parts = (~before & after, before & ~after, ~before & ~after)
@@ -308,8 +311,7 @@ class ClassificationInterpretation:
         """The file of item i, None if it is not known."""
         if self.paths is not None:
             return Path(self.paths[i])
-        path = getattr(self.dataset, "path", None)
-        return path(i) if path else None
+        return self.dataset.path(i) if isinstance(self.dataset, PictureItems) else None
 
     def image(self, i: int) -> Image.Image:
         """The whole picture of item i.
@@ -319,7 +321,7 @@ class ClassificationInterpretation:
         ValueError
             If it cannot be read, or is not known.
         """
-        if hasattr(self.dataset, "image"):
+        if isinstance(self.dataset, PictureItems):
             return self.dataset.image(i)
         if self.paths is None:
             raise ValueError("no picture is known of these items")
@@ -365,9 +367,19 @@ _REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary(
 
 def _shuffles(loader: object) -> bool:
     """Whether item i of the loader is another than item i of its data set."""
-    sampler = getattr(loader, "sampler", None)
-    random = isinstance(sampler, (RandomSampler, WeightedRandomSampler))
-    return random or getattr(getattr(loader, "batch_sampler", None), "shuffle", False)
+    samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    random = isinstance(samplers[0], RandomSampler)
+    return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
+
+
+def _in_order(loader: object) -> bool:
+    """Whether item i of the loader is surely item i of its data set."""
+    if not isinstance(loader, DataLoader):
+        return False
+    if isinstance(loader.batch_sampler, EvenBatches):
+        return not loader.batch_sampler.shuffle
+    own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler
+    return isinstance(own, SequentialSampler)
 
 
 def _key(learn: "Learner", loader: DataLoader) -> tuple:
@@ -379,22 +391,42 @@ def _key(learn: "Learner", loader: DataLoader) -> tuple:
     data = getattr(loader, "dataset", loader)
     targets = tuple(getattr(data, "targets", ()))
     how = (learn.transforms, learn.amp, learn.loss_func)
-    return digest.digest(), id(data), len(data), targets, tuple(learn.vocab), *how
+    # The data set itself is kept, as another may come to have its id.
+    return digest.digest(), _Same(data), len(data), targets, tuple(learn.vocab), *how
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Equal to one that holds the very same thing."""
+
+    thing: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
 
 
 @steered(steers=False)
 def _one_pass(
     learn: "Learner", loader: DataLoader, cbs: Sequence[Callback]
-) -> ClassificationInterpretation:
-    """Each batch is reduced to what is kept of it; in order, as no training loader is."""
-    parts, each = [], item_losses(learn)
+) -> tuple[ClassificationInterpretation, bool]:
+    """Each batch is reduced to what is kept of it; and whether all of them were predicted."""
+    parts, each, complete = [], item_losses(learn), False
     with seeded_rng(learn.seed), suppress(CancelFit):
-        for logits, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
+        for out, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
+            logits = out.float()
+            if logits.shape[1:] != (len(learn.vocab),):
+                raise ValueError(
+                    f"the model gives {list(logits.shape)} for a batch, but the vocab has "
+                    f"{len(learn.vocab)} classes"
+                )
             parts.append(_Parts.of(logits.softmax(1), targets, each(logits, targets)))
+        complete = True
     dataset = getattr(loader, "dataset", None)
     everything = _Parts.cat(parts, len(learn.vocab)).tensors()
     n = len(dataset) if dataset is not None else len(everything[0])
-    return ClassificationInterpretation(learn.vocab, *everything, dataset=dataset, n_planned=n)
+    shown = dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None
+    interp = ClassificationInterpretation(learn.vocab, *everything, dataset=shown, n_planned=n)
+    return interp, complete
 
 
 def _probs(preds: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Interpretation magics: what is confused, the pictures of it, and corrections of labels."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,11 +19,13 @@ from nbfinetune.corrections import CORRECTIONS, Corrections
 from nbfinetune.interpretation import NORMALIZE, ClassificationInterpretation
 from nbfinetune.label_issues import label_issues
 from nbfinetune.learner import Learner
-from nbfinetune.live import pumped, show_with_twin
-from nbfinetune.magic_lines import learner_arg, option, parse_line, static_arg
-from nbfinetune.magic_runs import Interrupted, shows_widgets, wait_for
+from nbfinetune.live import LivePass, close_widgets, pumped, show_with_twin
+from nbfinetune.magic_lines import learner_arg, option, parse_line, parse_options, static_arg
+from nbfinetune.magic_runs import Interrupted, call, shows_widgets, wait_for
 from nbfinetune.matrix_report import ItemsReport, MatrixReport, confused_table
 from nbfinetune.matrix_view import ORDERS
+from nbfinetune.prediction import loader_of
+from nbfinetune.progress import PassProgress, kernel_runs, static
 from nbfinetune.reports import Table
 from nbfinetune.shown import Shown
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
@@ -29,6 +33,8 @@ from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.item_gallery import ItemGallery
 
 _SIZE, _DPI = 640, 60  # px of a matrix; fastai's usual dpi
+
+_CORRECTIONS: WeakKeyDictionary[InteractiveShell, Corrections] = WeakKeyDictionary()
 
 ds_arg = option("ds", choices=("valid", "train"), default="valid", help="part; default: valid")
 min_val_arg = option("min-val", type=int, default=1, help="least count of a pair; default: 1")
@@ -41,7 +47,9 @@ class InterpretationMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.shown = Shown(shell, (ConfusionMatrix, ConfusedPairs, ItemGallery))
-        self.corrections: WeakKeyDictionary[Learner, Corrections] = WeakKeyDictionary()
+        # Of the shell: reloading the extension or making a new learner loses no mark.
+        self.corrections = _CORRECTIONS.setdefault(shell, Corrections())
+        self._screens: dict[str, ipywidgets.Widget] = {}
 
     @line_magic
     @magic_arguments()
@@ -73,9 +81,7 @@ class InterpretationMagics(Magics):
         interp = self._interpret(learn, args.pop("ds"))
         with _one_line():
             change = before and before.compare(interp)
-            matrix = ConfusionMatrix(
-                interp, self._corrections(learn), size=size, change=change, **args
-            )
+            matrix = ConfusionMatrix(interp, self.corrections, size=size, change=change, **args)
         note = f"since {earlier}: {change!r}" if change else ""
         report = MatrixReport(interp, matrix.view, args["min_val"], note)
         return self._show(matrix, report, quiet=quiet, no_widgets=no_widgets)
@@ -98,8 +104,8 @@ class InterpretationMagics(Magics):
         interp = self._interpret(learn, args["ds"])
         with _one_line():
             pairs = interp.confused_cells(args["min_val"])
-        widget = ConfusedPairs(interp, pairs, self._corrections(learn))
-        table = confused_table(interp, len(pairs), args["min_val"])
+        widget = ConfusedPairs(interp, pairs, self.corrections)
+        table = confused_table(interp, args["min_val"])
         return self._show(widget, table, quiet=quiet, no_widgets=args["no_widgets"])
 
     @line_magic
@@ -124,7 +130,7 @@ class InterpretationMagics(Magics):
         _, items = interp.top_losses(args["k"], largest=not args["smallest"])
         which = "smallest" if args["smallest"] else "largest"
         heading = f"the {len(items)} {which} losses of {len(interp):,} items"
-        return self._gallery(learn, interp, items.tolist(), heading, args, quiet=quiet)
+        return self._gallery(interp, items.tolist(), heading, args, quiet=quiet)
 
     @line_magic
     @magic_arguments()
@@ -141,18 +147,18 @@ class InterpretationMagics(Magics):
         issues = %label_issues 36 --ds train
         """
         learn, args, quiet = parse_line(self.label_issues, line, self.shell.user_ns)
-        wait_for(learn)
-        with pumped(learn), _one_line():
-            interp, items = label_issues(learn, args["ds"])
-        items = items[: args.get("k", len(items))]
+        parts = ("train", "valid") if args["ds"] == "all" else (args["ds"],)
+        interp, items = self._pass(learn, partial(label_issues, learn, args["ds"]), parts)
+        shown = items[: args.get("k", len(items))]
         heading = f"{len(items)} of {len(interp):,} labels are probably wrong"
-        return self._gallery(learn, interp, items, heading, args, quiet=quiet)
+        if len(shown) < len(items):
+            heading += f", these {len(shown)} first of all"
+        return self._gallery(interp, shown, heading, args, quiet=quiet)
 
     @line_magic
     @magic_arguments()
     @option("apply", nargs="?", const=CORRECTIONS, metavar="FILE", help="write the marks to FILE")
     @option("undo", action="store_true", help="take back the last mark, or else the last --apply")
-    @learner_arg
     def clean(self, line: str) -> Table | None:
         """List the marks on pictures, or write them to a CSV file that ImageDataLoaders reads.
 
@@ -161,8 +167,8 @@ class InterpretationMagics(Magics):
         %clean
         %clean --apply corrections.csv
         """
-        learn, args, quiet = parse_line(self.clean, line, self.shell.user_ns)
-        corrections = self._corrections(learn)
+        args, quiet = parse_options(self.clean, line)
+        corrections = self.corrections
         if args["undo"] and "apply" in args:
             raise UsageError("--apply and --undo; give one of them")
         with _one_line():
@@ -171,20 +177,32 @@ class InterpretationMagics(Magics):
                 return None
             if "apply" in args:
                 n = len(corrections.marks)
-                file = corrections.apply(args["apply"])
+                file = corrections.apply(args["apply"].strip("\"'"))
                 here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
                 print(f"{n} corrections written; ImageDataLoaders.from_...(corrections='{here}')")
                 print("uses them, %clean --undo takes them back")
                 return None
         return None if quiet else corrections.table()
 
-    def _corrections(self, learn: Learner) -> Corrections:
-        return self.corrections.setdefault(learn, Corrections())
-
     def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
+        predict = partial(ClassificationInterpretation.from_learner, learn, ds)
+        return self._pass(learn, predict, (ds,))
+
+    def _pass(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:
+        """What `predict(cbs=...)` gives of these parts of the data, with progress and Stop."""
         wait_for(learn)
-        with pumped(learn), _one_line():
-            return ClassificationInterpretation.from_learner(learn, ds)
+        try:
+            n = sum(len(loader_of(learn, part)) for part in parts)
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(str(error)) from None
+        screen = LivePass(n) if kernel_runs() and not static() else PassProgress(n)
+        try:
+            with pumped(learn):
+                return call(screen, predict)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was changed") from None
+        finally:
+            screen.close()
 
     def _interpretation(self, name: str) -> ClassificationInterpretation:
         """What a variable holds, or a widget in it shows."""
@@ -199,7 +217,6 @@ class InterpretationMagics(Magics):
 
     def _gallery(
         self,
-        learn: Learner,
         interp: ClassificationInterpretation,
         items: Sequence[int],
         heading: str,
@@ -207,7 +224,7 @@ class InterpretationMagics(Magics):
         *,
         quiet: bool,
     ) -> ItemGallery | None:
-        gallery = ItemGallery(interp, items, heading, self._corrections(learn))
+        gallery = ItemGallery(interp, items, heading, self.corrections)
         report = ItemsReport(interp, items, heading)
         return self._show(gallery, report, quiet=quiet, no_widgets=args["no_widgets"])
 
@@ -216,6 +233,11 @@ class InterpretationMagics(Magics):
     ) -> ipywidgets.Widget | None:
         """Show the screen and what stays of it; the latter alone where there are no widgets."""
         if shows_widgets(no_widgets):
+            # The cell ran before: its screen is gone from the page, and would keep the data.
+            cell = self.shell.get_parent().get("metadata", {}).get("cellId", "")
+            if cell and (earlier := self._screens.pop(cell, None)):
+                close_widgets(earlier)
+            self._screens[cell] = screen
             show_with_twin(screen, report, screen.status)
         else:
             display(report)
@@ -225,12 +247,10 @@ class InterpretationMagics(Magics):
 
 @contextmanager
 def _one_line():
-    """Bad arguments and interrupts end the cell with one line."""
+    """Bad arguments and files end the cell with one line."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; nothing was changed") from None
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise UsageError(str(error)) from None
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nbfinetune import loop
-from nbfinetune.callbacks import CancelFit
+from nbfinetune.callbacks import Callback, CancelFit
 from nbfinetune.control import steered
-from nbfinetune.datasets import ImageDataset
+from nbfinetune.datasets import PictureItems
 from nbfinetune.interpretation import ClassificationInterpretation
 from nbfinetune.prediction import loader_of
 from nbfinetune.rng import seeded_rng
@@ -60,7 +60,7 @@ def confident_issues(probs: Tensor, targets: Tensor) -> list[int]:
 
 
 def label_issues(
-    learn: "Learner", ds: str = "all"
+    learn: "Learner", ds: str = "all", *, cbs: Sequence[Callback] = ()
 ) -> tuple[ClassificationInterpretation, list[int]]:
     """The items of a learner whose labels are probably wrong.
 
@@ -71,6 +71,7 @@ def label_issues(
     Parameters
     ----------
     ds : "valid", "train" or "all"
+    cbs : see each batch
 
     Returns
     -------
@@ -89,22 +90,22 @@ def label_issues(
     if ds not in ("valid", "train", "all"):
         raise ValueError(f'ds is {ds!r}; it must be "valid", "train" or "all"')
     loaders = [loader_of(learn, part) for part in (("train", "valid") if ds == "all" else (ds,))]
-    features, targets = _features(learn, loaders)
+    features, targets = _features(learn, loaders, cbs)
     probs = _out_of_fold(features, targets, len(learn.vocab), learn.seed)
     parts = [getattr(loader, "dataset", None) for loader in loaders]
-    known = all(isinstance(part, ImageDataset) for part in parts)
+    known = all(isinstance(part, PictureItems) for part in parts)
     interp = ClassificationInterpretation.from_predictions(targets, probs, learn.vocab)
     interp = replace(interp, dataset=_Joined(parts) if known else None)
     return interp, confident_issues(probs, targets)
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """Several data sets as one, for the pictures of items."""
+class _Joined(PictureItems):
+    """The pictures of several data sets, one after the other."""
 
-    parts: Sequence[ImageDataset]
+    parts: Sequence[PictureItems]
 
-    def _find(self, i: int) -> tuple[ImageDataset, int]:
+    def _find(self, i: int) -> tuple[PictureItems, int]:
         for part in self.parts:
             if i < len(part):
                 return part, i
@@ -119,14 +120,15 @@ class _Joined:
         part, k = self._find(i)
         return part.image(k)
 
-    @property
-    def squares(self) -> list[Tensor] | None:
-        squares = [part.squares for part in self.parts]
-        return [square for part in squares for square in part] if all(squares) else None
+    def square(self, i: int) -> Tensor | None:
+        part, k = self._find(i)
+        return part.square(k)
 
 
 @steered(steers=False)
-def _features(learn: "Learner", loaders: Sequence[DataLoader]) -> tuple[Tensor, Tensor]:
+def _features(
+    learn: "Learner", loaders: Sequence[DataLoader], cbs: Sequence[Callback]
+) -> tuple[Tensor, Tensor]:
     """What the head gets, [n, d], and the targets, [n]."""
     features, targets = [], []
 
@@ -138,7 +140,7 @@ def _features(learn: "Learner", loaders: Sequence[DataLoader]) -> tuple[Tensor, 
     try:
         with seeded_rng(learn.seed):
             for loader in loaders:
-                for _, y in loop.predictions(learn, loader, [learn.control]):
+                for _, y in loop.predictions(learn, loader, [learn.control, *cbs]):
                     targets.append(y.cpu())
     except CancelFit:
         raise RuntimeError("stopped; nothing was changed") from None

@@ -13,7 +13,7 @@ from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.event_pump import EventPump
 from nbfinetune.lr_results import LRFindResult
-from nbfinetune.progress import Line, Pace, SearchTwin, say, search_text
+from nbfinetune.progress import Line, Pace, PassProgress, SearchTwin, say, search_text
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
@@ -29,6 +29,7 @@ _PLANNED = 60  # points of the schedule to come
 _POINTS = 400  # of a line on a screen of 570 px
 _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
 _SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
+_PATIENCE = 1.0  # seconds in which a pass needs no progress
 _ANSWER = 2.0  # seconds in which a front end that shows widgets has answered
 
 
@@ -141,7 +142,7 @@ class LiveTraining(Callback):
         """Put the picture and the table in the place of the screen, for good."""
         if self.plot is not None:
             self._handle.update(TrainingReport(self.runs, text))
-            _close(self.plot)
+            close_widgets(self.plot)
 
 
 def _obey(control: RunControl, request: str) -> None:
@@ -149,7 +150,7 @@ def _obey(control: RunControl, request: str) -> None:
         getattr(control, request)()
 
 
-def _close(widget: ipywidgets.Widget) -> None:
+def close_widgets(widget: ipywidgets.Widget) -> None:
     """Close a widget and those it holds, so that neither side keeps them."""
     if widget.comm is None:
         return
@@ -158,11 +159,35 @@ def _close(widget: ipywidgets.Widget) -> None:
     while held:
         value = held.pop()
         if isinstance(value, ipywidgets.Widget):
-            _close(value)
+            close_widgets(value)
         elif isinstance(value, (list, tuple)):
             held += value
         elif isinstance(value, dict):
             held += value.values()
+
+
+class LivePass(PassProgress):
+    """The same as a widget with a button that stops the pass; for what takes more than a second."""
+
+    def __init__(self, n_batches: int) -> None:
+        super().__init__(n_batches)
+        self._screen: ipywidgets.HBox | None = None
+
+    def show(self, learn: "Learner", text: str) -> None:
+        if time.monotonic() - self._started < _PATIENCE:
+            return
+        if self._screen is None:
+            self._label = ipywidgets.Label()
+            stop = ipywidgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
+            stop.on_click(lambda _: learn.control.stop())
+            self._screen = ipywidgets.HBox([stop, self._label])
+            self._handle = display(self._screen, display_id=True)
+        self._label.value = f"predicting: {text}"
+
+    def close(self) -> None:
+        if self._screen is not None:
+            self._handle.update(Line(""))
+            close_widgets(self._screen)
 
 
 def answered(status: Status, pump: EventPump) -> bool:
@@ -269,4 +294,4 @@ class LiveSearch(Callback):
 
     def _end(self, instead: object) -> None:
         self._handle.update(instead)
-        _close(self.plot)
+        close_widgets(self.plot)

@@ -39,12 +39,17 @@ learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's va
 
 def parse_line(magic: Callable, line: str, user_ns: dict) -> tuple[Learner, dict, bool]:
     """The learner, the options that were given, and whether a semicolon asks for silence."""
+    args, quiet = parse_options(magic, line)
+    return find_learner(user_ns, args.pop("learner", None)), args, quiet
+
+
+def parse_options(magic: Callable, line: str) -> tuple[dict, bool]:
+    """The options that were given, and whether a semicolon asks for silence."""
     line = re.sub(r"(^|\s)#.*$", "", line).strip()
     quiet = line.endswith(";")
     line = re.sub(r"\([^)]*\)", lambda m: m[0].replace(" ", ""), line.rstrip("; "))
     args = vars(parse_argstring(magic, line))
-    learn = find_learner(user_ns, args.pop("learner"))
-    return learn, {k: v for k, v in args.items() if v is not None}, quiet
+    return {k: v for k, v in args.items() if v is not None}, quiet
 
 
 def find_learner(user_ns: dict, name: str | None) -> Learner:

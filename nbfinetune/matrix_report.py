@@ -14,22 +14,23 @@ from nbfinetune.matrix_view import WHOLE, MatrixView, matrix_view
 from nbfinetune.reports import Table
 
 _PAIRS = 10  # pairs or items in a table
+_PIXELS = 1000  # of the side of the picture of all classes
 _SIDE = 600  # px of all cells
 _NUMBERED = 22  # px of a cell that holds its number
 _ERROR, _RIGHT = (213, 94, 0), (0, 114, 178)  # Okabe and Ito's: apart for colour-blind eyes
 _LEAST = 0.12  # no cell that counts is white
 
 
-def confused_table(interp: ClassificationInterpretation, most: int, min_val: int = 1) -> Table:
+def confused_table(interp: ClassificationInterpretation, min_val: int = 1) -> Table:
     """The most confused pairs, and what share of the actual class they are."""
     support = interp.scores()["support"]
     pairs = interp.confused_cells(min_val)
     rows = [
         (interp.vocab[i], interp.vocab[j], str(n), f"{n / support[i]:.1%}")
-        for i, j, n in pairs[:most]
+        for i, j, n in pairs[:_PAIRS]
     ]
     title = "most confused" if pairs else "nothing is confused"
-    left = f"and {len(pairs) - most} pairs more" if len(pairs) > most else ""
+    left = f"and {len(pairs) - _PAIRS} pairs more" if len(pairs) > _PAIRS else ""
     return Table(title, ("actual", "predicted", "times", "of the actual class"), rows, left)
 
 
@@ -61,14 +62,14 @@ class MatrixReport:
         )
 
     def __repr__(self) -> str:
-        table = repr(confused_table(self.interp, _PAIRS, self.min_val))
+        table = repr(confused_table(self.interp, self.min_val))
         return "\n".join(line for line in (self.headline, table, self.note) if line)
 
     def _repr_html_(self) -> str:
         picture = _small(self.interp) if len(self.interp.vocab) > WHOLE else _large(self.view)
         alt = escape(f"confusion matrix: {self.headline}")
         image = f'<img src="{picture}" alt="{alt}" style="max-width:100%;background:white">'
-        table = confused_table(self.interp, _PAIRS, self.min_val)._repr_html_()
+        table = confused_table(self.interp, self.min_val)._repr_html_()
         above, below = (f"<div>{escape(line)}</div>" for line in (self.headline, self.note))
         return above + image + table + below
 
@@ -116,16 +117,20 @@ def _colour(right: bool, shade: float) -> tuple[int, ...]:
 
 
 def _small(interp: ClassificationInterpretation) -> str:
-    """All classes, a pixel a cell, as PNG."""
+    """All classes as PNG, a pixel a cell; above 1,000 classes the darkest cell of each pixel."""
     c = len(interp.vocab)
     view = matrix_view(interp, range(c))
-    pixels = np.full((c * c, 3), 255, np.uint8)
-    right = view.numbers // c == view.numbers % c
+    scale = -(-c // _PIXELS)
+    side = -(-c // scale)
+    rows, columns = view.numbers // c, view.numbers % c
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    order = np.argsort(view.shades, kind="stable")  # the last one written stays
+    base = np.where((rows == columns)[:, None], _RIGHT, _ERROR)
     shades = (_LEAST + (1 - _LEAST) * view.shades)[:, None]
-    base = np.where(right[:, None], _RIGHT, _ERROR)
-    pixels[view.numbers] = np.round(255 + (base - 255) * shades)
+    colours = np.round(255 + (base - 255) * shades)
+    pixels[rows[order] // scale, columns[order] // scale] = colours[order]
     out = io.BytesIO()
-    Image.fromarray(pixels.reshape(c, c, 3)).save(out, "PNG", optimize=True)
+    Image.fromarray(pixels).save(out, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nbfinetune.interpretation import ClassificationInterpretation
 
 WHOLE = 60  # classes up to which a matrix is shown whole: more names cannot be read
+LARGEST = 2000  # classes that are drawn at once, a pixel for each cell
 ORDERS = ("vocab", "error", "cluster", "freq")
 _OF = {
     "none": "of the actual class",
@@ -88,9 +89,13 @@ def matrix_view(
     # The last cell of the diagonal mixes right and wrong: among others any is confused with any.
     right = (i == j) & ~(others & (i == m - 1))
     kept = right | (sums >= min_val)
-    numbers, sums, shares, right, i = (v[kept] for v in (numbers, sums, shares, right, i))
+    numbers, sums, shares, right, i, j = (v[kept] for v in (numbers, sums, shares, right, i, j))
     errors = sums if normalize == "none" else shares
-    scale = errors / errors[~right].max() if (~right).any() else errors
+    # The sums of the others would make all single cells pale.
+    single = ~right & ((i < len(classes)) & (j < len(classes)))
+    scale = (
+        errors / errors[single].max() if single.any() else errors / max(errors.max(initial=1), 1)
+    )
     shades = np.where(right, sums / of_rows[i], np.log1p(9 * np.minimum(scale, 1)) / np.log(10))
     names = [interp.vocab[c] for c in classes] + ["others"] * others
     title = f"confusion matrix of {len(interp):,} items, accuracy {interp.accuracy:.1%}"
@@ -128,6 +133,8 @@ def ordered_classes(interp: "ClassificationInterpretation", order: str) -> list[
     if order == "freq":
         support = torch.bincount(interp.targets, minlength=c)
         return support.argsort(descending=True, stable=True).tolist()
+    if order == "cluster" and c > LARGEST:
+        raise ValueError(f"order cluster is for up to {LARGEST:,} classes, and these are {c:,}")
     actual, predicted, counts = interp.cells
     wrong = actual != predicted
     errors = torch.zeros(c, dtype=counts.dtype)

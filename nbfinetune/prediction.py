@@ -22,6 +22,8 @@ from nbfinetune.transforms import presize, to_square
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
+_BS = 64  # pictures, where a loader does not tell
+
 
 def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
     """The loss and each metric on a part of the data.
@@ -130,4 +132,8 @@ def loader_of(learn: "Learner", ds: str | DataLoader) -> DataLoader:
         raise RuntimeError("this learner has no data; pass a DataLoader")
     if ds == "valid":
         return learn.dls.valid
-    return even_loader(learn.dls.train.dataset, learn.dls.bs, shuffle=False)
+    train = learn.dls.train
+    if not hasattr(train, "dataset"):
+        raise RuntimeError("the training loader has no data set to go through; pass a DataLoader")
+    bs = getattr(learn.dls, "bs", None) or train.batch_size or _BS
+    return even_loader(train.dataset, bs, shuffle=False)

@@ -249,6 +249,40 @@ class SearchProgress(Callback):
             print("" if sys.stdout.isatty() else text, flush=True)
 
 
+class PassProgress(Callback):
+    """Shows how far a pass over some data is, in a line of a terminal that goes away again.
+
+    Parameters
+    ----------
+    n_batches : of the whole pass
+    """
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches, self.began, self._done = n_batches, False, 0
+
+    def before_batch(self, learn: "Learner") -> None:
+        if not self.began:
+            self.began = True
+            self._started = self._shown = monotonic()
+
+    def after_batch(self, learn: "Learner") -> None:
+        self._done += 1
+        if monotonic() - self._shown >= _INTERVAL:
+            self._shown = monotonic()
+            left = (self._shown - self._started) * (self.n_batches / self._done - 1)
+            self.show(learn, f"batch {self._done} of {self.n_batches}, {minutes(left)} left")
+
+    def show(self, learn: "Learner", text: str) -> None:
+        """Show the line; only a terminal can take it away again."""
+        if sys.stdout.isatty():
+            print(f"\r\x1b[Kpredicting: {text}", end="", flush=True)
+
+    def close(self) -> None:
+        """The pass is over."""
+        if self.began and sys.stdout.isatty():
+            print("\r\x1b[K", end="", flush=True)
+
+
 def static() -> bool:
     """Whether the environment asks for one final output and no updates of it, as nbval needs."""
     return bool(os.environ.get("NBFINETUNE_STATIC"))

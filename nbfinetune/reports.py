@@ -5,6 +5,7 @@ Every cell, title and caption is untrusted text: it is escaped in HTML.
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,17 @@ from PIL import Image
 
 _THUMBNAIL = 128  # px
 _JPEG_QUALITY = 85
+
+
+# Hebrew, Arabic and their neighbours, and the marks that turn text around.
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]"
+)
+
+
+def apart(name: str) -> str:
+    """A name that leaves the numbers around it in their order, whatever way it is written."""
+    return f"\u2068{name}\u2069" if _RIGHT_TO_LEFT.search(name) else name
 
 
 @dataclass(frozen=True)

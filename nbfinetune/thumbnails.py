@@ -14,8 +14,8 @@ _QUALITY = 80  # a thumbnail of 112 px is about 5 kB
 
 def thumbnail(interp: "ClassificationInterpretation", i: int, side: int) -> bytes:
     """Item i as the data set keeps it decoded, else its whole picture; see `as_jpeg`."""
-    squares = getattr(interp.dataset, "squares", None)
-    return as_jpeg(F.to_pil_image(squares[i]) if squares else interp.image(i), side)
+    square = interp.dataset.square(i) if interp.dataset is not None else None
+    return as_jpeg(interp.image(i) if square is None else F.to_pil_image(square), side)
 
 
 def as_jpeg(image: Image.Image, side: int) -> bytes:

@@ -32,6 +32,13 @@ def pictures(dls, tiny_net) -> ClassificationInterpretation:
     )
 
 
+def click(matrix: ConfusionMatrix, row: int, column: int) -> None:
+    """What the browser sends."""
+    version = matrix.canvas.version
+    message = {"event": "cell", "cell": [row, column], "version": version}
+    matrix.canvas._handle_custom_msg(message, [])
+
+
 def cells(view) -> dict[tuple[int, int], int]:
     m = len(view.names)
     numbers = zip(view.numbers.tolist(), view.counts.tolist(), strict=True)
@@ -92,7 +99,7 @@ def test_selecting_a_cell_by_index_name_or_click_opens_its_items(interp) -> None
     assert matrix.selected == (0, 1)
     assert sorted(matrix.grid.items) == [1, 2]
     assert matrix.canvas.selected == [0, 1]
-    matrix.canvas._handle_custom_msg({"event": "cell", "cell": [2, 3]}, [])
+    click(matrix, 2, 3)
     assert matrix.selected == (2, 3)
     assert matrix.grid.items == [6]
     assert matrix.grid.heading == "actual cat, predicted dog: 1 picture"
@@ -105,7 +112,7 @@ def test_the_same_cell_opens_again_after_another_list_was_shown(interp) -> None:
     matrix = ConfusionMatrix(interp, Corrections(), change=change)
     matrix.selected = (0, 1)
     matrix.grid.show([8], "something else")
-    matrix.canvas._handle_custom_msg({"event": "cell", "cell": [0, 1]}, [])
+    click(matrix, 0, 1)
     assert sorted(matrix.grid.items) == [1, 2]
 
 
@@ -125,7 +132,7 @@ def test_above_sixty_classes_the_most_confused_come_first_in_pages() -> None:
     assert matrix.view.names[0] == "class 68"
     matrix._search.value = "class 4"
     assert matrix.view.names == [f"class 4{k}" for k in range(9, -1, -1)] + ["others"]
-    matrix.canvas._handle_custom_msg({"event": "cell", "cell": [0, 10]}, [])
+    click(matrix, 0, 10)
     assert len(matrix.grid.items) == 49  # class 49 as class 50
     matrix._search.value = "nothing"
     assert matrix.status.text == "no class has 'nothing' in its name"
@@ -146,12 +153,12 @@ def test_a_mark_survives_other_cells_and_pages_and_is_undone(pictures, photos: P
     )
     assert str(corrections.marks[pictures.path(item)]) == "relabel as red"
     grid.show([item], "one")
-    assert grid.thumbs[0]["mark"] == "relabel as red"
+    assert grid.marks == ["relabel as red"]
     assert grid.n_marks == 1
     grid._handle_custom_msg({"event": "undo"}, [])
-    assert grid.thumbs[0]["mark"] == ""
+    assert grid.marks == [""]
     grid._handle_custom_msg({"event": "undo"}, [])
-    assert grid.problem == "there is nothing to undo"
+    assert grid.problem == "there is no mark to undo"
     grid._handle_custom_msg({"event": "mark", "item": item, "action": "relabel", "label": "?"}, [])
     assert grid.problem == "no class '?'"
 
@@ -191,10 +198,13 @@ def test_a_file_that_cannot_be_read_has_a_placeholder_that_says_so(tmp_path: Pat
     assert [t["jpeg"] for t in grid.thumbs[1:]] == [None, None]
     assert grid.thumbs[1]["problem"] == "cannot be shown: not a picture that Pillow knows"
     assert grid.thumbs[2]["problem"] == "cannot be shown: no such file"
-    grid._handle_custom_msg({"event": "enlarge", "item": 0}, [])
-    assert grid.large["item"] == 0
+    for opened in (1, 2):  # the same picture again is another event
+        grid._handle_custom_msg({"event": "enlarge", "item": 0}, [])
+        assert (grid.large["item"], grid.large["opened"]) == (0, opened)
+        assert grid.large["jpeg"].startswith(b"\xff\xd8")
+        grid._handle_custom_msg({"event": "enlarge", "item": -1}, [])
     grid._handle_custom_msg({"event": "enlarge", "item": 1}, [])
-    assert grid.problem == "not a picture that Pillow knows"
+    assert grid.large["problem"] == "cannot be shown: not a picture that Pillow knows"
     assert bad.exists()
 
 
@@ -258,3 +268,70 @@ def test_no_items_at_all_are_shown_as_such() -> None:
     matrix = ConfusionMatrix(interp, Corrections())
     assert matrix.canvas.title == "confusion matrix of 0 items, accuracy 0.0%"
     assert "0 items of 2 classes" in repr(MatrixReport(interp, matrix.view))
+
+
+def test_the_sum_of_the_others_does_not_make_the_errors_pale() -> None:
+    view = matrix_view(many(), ordered_classes(many(), "error")[:30], others=True)
+    m = len(view.names)
+    single = [
+        shade
+        for number, shade in zip(view.numbers, view.shades, strict=True)
+        if max(divmod(int(number), m)) < m - 1 and number // m != number % m
+    ]
+    assert max(single) == pytest.approx(1)
+
+
+def test_a_click_on_a_view_that_has_gone_opens_nothing() -> None:
+    matrix = ConfusionMatrix(many(), Corrections())
+    old = {"event": "cell", "cell": [0, 0], "version": matrix.canvas.version}
+    matrix._next.click()
+    matrix.canvas._handle_custom_msg(old, [])
+    assert matrix.selected is None
+    assert matrix.grid.items == []
+
+
+def test_marks_made_in_one_drawer_show_in_all(pictures) -> None:
+    corrections = Corrections()
+    first, second = (ImageGrid(pictures, corrections) for _ in range(2))
+    for grid in (first, second):
+        grid.show([4], "one")
+    first.mark_item(4, "fine")
+    assert second.marks == ["fine"]
+    corrections.marks.clear()
+    assert first.said.endswith("fine (1 marked; %clean lists them)")
+
+
+def test_an_applied_mark_is_not_undone_by_the_drawer(pictures, tmp_path: Path) -> None:
+    corrections = Corrections()
+    grid = ImageGrid(pictures, corrections)
+    grid.show([0], "one")
+    grid.mark_item(0, "remove")
+    file = corrections.apply(tmp_path / "c.csv")
+    assert (grid.marks, grid.n_marks) == ([""], 0)
+    grid._handle_custom_msg({"event": "undo"}, [])
+    assert file.exists()
+
+
+def test_an_empty_cell_opens_an_empty_drawer(interp) -> None:
+    matrix = ConfusionMatrix(interp, Corrections())
+    before = matrix.grid.version
+    matrix.selected = (3, 0)
+    assert matrix.grid.heading == "actual dog, predicted ant: 0 pictures"
+    assert matrix.grid.version > before
+
+
+def test_names_written_from_right_to_left_leave_the_numbers_in_place() -> None:
+    hebrew = "\u05e2\u05d1\u05e8"
+    interp = from_predictions([0, 1], [1, 1], [hebrew, "plain"])
+    matrix = ConfusionMatrix(interp, Corrections())
+    matrix.selected = (0, 1)
+    assert matrix.grid.heading == f"actual \u2068{hebrew}\u2069, predicted plain: 1 picture"
+
+
+def test_a_large_matrix_becomes_a_small_picture() -> None:
+    c = 3_000
+    targets = torch.arange(c)
+    interp = from_predictions(targets, targets.roll(1), [str(k) for k in range(c)])
+    assert len(MatrixReport(interp, matrix_view(interp, [0]))._repr_html_()) < 200_000
+    with pytest.raises(ValueError, match="order cluster is for up to 2,000 classes"):
+        ordered_classes(interp, "cluster")

@@ -132,7 +132,7 @@ def test_a_comparison_names_the_items_and_has_mcnemars_p() -> None:
     assert change.p_value == pytest.approx(0.0390625)  # 2 (1 + 9) / 2^9
     assert "8 fixed, 1 broken, 2 still wrong of 12 items: accuracy +0.5833" in repr(change)
     other = from_predictions([1] * 12, [1] * 12, "ab")
-    with pytest.raises(ValueError, match="compare predictions on the same items"):
+    with pytest.raises(ValueError, match="compare predictions on the same items in the same order"):
         before.compare(other)
 
 
@@ -172,7 +172,9 @@ def test_one_pass_serves_all_and_is_remembered_until_weights_or_data_change(lear
     assert len(interpret()) == 8
 
 
-def test_the_pass_agrees_with_get_preds(learn: Learner) -> None:
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_the_pass_agrees_with_get_preds(learn: Learner, amp: str) -> None:
+    learn.amp = amp
     preds, targets, losses = learn.get_preds(with_loss=True)
     interp = ClassificationInterpretation.from_learner(learn)
     assert torch.equal(interp.targets, targets)
@@ -212,10 +214,7 @@ def test_a_stopped_pass_has_the_items_so_far_and_is_not_remembered(dls, tiny_net
         def after_batch(self, learn: Learner) -> None:
             learn.control.stop()
 
-    class Once(Stop):
-        pass
-
-    part = ClassificationInterpretation.from_learner(learn, "train", cbs=[Once()])
+    part = ClassificationInterpretation.from_learner(learn, "train", cbs=[Stop()])
     assert 0 < len(part) < part.n_planned == len(dls.train.dataset)
     whole = ClassificationInterpretation.from_learner(learn, "train")
     assert len(whole) == whole.n_planned == len(dls.train.dataset)
@@ -252,3 +251,43 @@ def test_the_memory_does_not_grow_with_the_classes() -> None:
                               names(900))  # fmt: skip
     kept = [v for v in vars(interp).values() if isinstance(v, torch.Tensor)]
     assert sum(t.untyped_storage().nbytes() for t in kept) < 100 * 200
+
+
+def test_a_stopped_pass_over_plain_batches_is_not_remembered(learn: Learner) -> None:
+    class Stop(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            learn.control.stop()
+
+    assert len(ClassificationInterpretation.from_learner(learn, cbs=[Stop()])) < 10
+    assert len(ClassificationInterpretation.from_learner(learn)) == 10
+
+
+def test_files_of_a_loader_in_unknown_order_are_not_guessed(dls, tiny_net) -> None:
+    from nbfinetune import vision_learner
+
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    data = dls.valid.dataset
+    order = torch.utils.data.SubsetRandomSampler(range(len(data)))
+    loader = torch.utils.data.DataLoader(data, 2, sampler=order)
+    interp = ClassificationInterpretation.from_learner(learn, loader)
+    assert interp.path(0) is None
+    with pytest.raises(ValueError, match="no picture is known"):
+        interp.image(0)
+    in_order = torch.utils.data.DataLoader(data, 2)
+    assert ClassificationInterpretation.from_learner(learn, in_order).path(3) == data.path(3)
+
+
+def test_a_model_of_other_classes_than_the_vocab_is_refused(loaders, mlp) -> None:
+    loaders.vocab = ["a", "b", "c"]
+    learn = Learner(loaders, mlp, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"the model gives \[4, 2\] for a batch, but the vocab has 3"
+    ):
+        ClassificationInterpretation.from_learner(learn)
+
+
+def test_the_same_targets_of_other_files_are_not_compared() -> None:
+    first = from_predictions([0, 1], [0, 1], "ab", ["1.png", "2.png"])
+    second = from_predictions([0, 1], [0, 1], "ab", ["1.png", "3.png"])
+    with pytest.raises(ValueError, match="not the same ones"):
+        first.compare(second)

@@ -21,6 +21,7 @@ def ip(shell, dls, tiny_net) -> Iterator[InteractiveShell]:
     shell.reset()
     shell.run_line_magic("load_ext", "nbfinetune")
     shell.push({"learn": vision_learner(dls, tiny_net, device="cpu")})
+    shell.magics_manager.registry["InterpretationMagics"].corrections.__init__()  # no marks yet
     yield shell
     shell.run_line_magic("unload_ext", "nbfinetune")
 
@@ -82,6 +83,7 @@ def test_an_earlier_matrix_is_compared(ip, learn: Learner, capsys) -> None:
         ("clean", "--apply --undo", "--apply and --undo; give one of them"),
         ("clean", "--apply", "no picture is marked"),
         ("clean", "--undo", "there is nothing to undo"),
+        ("label_issues", "--ds other", "invalid choice: 'other'"),
     ],
 )
 def test_bad_options_get_one_line(ip, magic: str, line: str, message: str) -> None:
@@ -136,3 +138,19 @@ def test_an_interrupt_while_predicting_is_one_line(ip, learn: Learner) -> None:
         ip.run_line_magic("confusion_matrix", "")
     del learn.prepare
     assert ip.run_line_magic("confusion_matrix", "").interp.n_planned == 6
+
+
+def test_marks_outlive_the_learner_and_the_extension(ip, learn: Learner) -> None:
+    ip.run_line_magic("top_losses", "--ds train").grid.mark_item(0, "remove")
+    del ip.user_ns["learn"]
+    ip.run_line_magic("unload_ext", "nbfinetune")
+    ip.run_line_magic("load_ext", "nbfinetune")
+    assert "1 pictures are marked" in repr(ip.run_line_magic("clean", ""))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(ip, tmp_path: Path) -> None:
+    ip.run_line_magic("top_losses", "--ds train").grid.mark_item(0, "remove")
+    with pytest.raises(UsageError, match="No such file or directory"):
+        ip.run_line_magic("clean", f"--apply {tmp_path}/nowhere/c.csv")
+    ip.run_line_magic("clean", f'--apply "{tmp_path}/two words.csv"')
+    assert (tmp_path / "two words.csv").exists()

@@ -50,6 +50,8 @@ def test_a_learner_without_a_body_and_other_parts_are_refused(learn, loaders, ml
         label_issues(learn, "test")
     with pytest.raises(ValueError, match="label issues need a network with a body and a head"):
         label_issues(Learner(loaders, mlp, device="cpu"))
+    with pytest.raises(RuntimeError, match="the training loader has no data set to go through"):
+        label_issues(learn, "all")
 
 
 def test_finding_issues_changes_nothing(learn) -> None:

@@ -6,9 +6,11 @@ import ipywidgets
 
 from nbfinetune.corrections import Corrections
 from nbfinetune.interpretation import ClassificationInterpretation
+from nbfinetune.reports import apart
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.status import Status
 
+_LISTED = 1000  # entries at most
 _SHOWN = 10  # entries that are seen at once
 
 
@@ -35,7 +37,9 @@ class ConfusedPairs(ipywidgets.VBox):
     ) -> None:
         self.interp = interp
         self.pairs = [(interp.vocab[i], interp.vocab[j], n) for i, j, n in pairs]
-        names = [f"actual {a}, predicted {b}: {n}" for a, b, n in self.pairs]
+        names = [
+            f"actual {apart(a)}, predicted {apart(b)}: {n}" for a, b, n in self.pairs[:_LISTED]
+        ]
         self._list = ipywidgets.Select(
             options=[(name, k) for k, name in enumerate(names)], value=None,
             rows=min(max(len(names), 2), _SHOWN), layout={"width": "min(100%, 560px)"},

@@ -8,13 +8,13 @@ import traitlets
 from nbfinetune.comparison import Comparison
 from nbfinetune.corrections import Corrections
 from nbfinetune.interpretation import ClassificationInterpretation
-from nbfinetune.matrix_view import WHOLE, items_of, matrix_view, ordered_classes
+from nbfinetune.matrix_view import LARGEST, WHOLE, items_of, matrix_view, ordered_classes
+from nbfinetune.reports import apart
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
 from nbfinetune.widgets.status import Status
 
 _PAGE = 30  # classes of a page, above 60
-_LARGEST = 2000  # classes that are drawn at once: the picture has a pixel for each cell
 
 
 class ConfusionMatrix(ipywidgets.VBox):
@@ -53,7 +53,7 @@ class ConfusionMatrix(ipywidgets.VBox):
         c = len(interp.vocab)
         self.interp = interp
         self._options = {"normalize": normalize, "min_val": min_val}
-        self._top = min(top or (c if c <= WHOLE else _PAGE), c)
+        self._top = min(top or (c if c <= WHOLE else _PAGE), c, LARGEST)
         paged = self._top < c
         self._classes = ordered_classes(interp, order or ("error" if paged else "vocab"))
         self._found, self._page, self._all = self._classes, 0, False
@@ -70,7 +70,7 @@ class ConfusionMatrix(ipywidgets.VBox):
         self._whole = _button("Show all", self._toggle_all)
         self._where = ipywidgets.Label()
         bar = [self._search, self._previous, self._where, self._next, self._whole]
-        if c > _LARGEST:
+        if c > LARGEST:
             bar.pop()
         parts = [self.canvas, self.status, self.grid]
         if paged:
@@ -155,7 +155,7 @@ class ConfusionMatrix(ipywidgets.VBox):
     def open_items(self, items: Sequence[int], actual: str, predicted: str) -> None:
         """Show the pictures of a cell."""
         pictures = "1 picture" if len(items) == 1 else f"{len(items):,} pictures"
-        self.grid.show(items, f"actual {actual}, predicted {predicted}: {pictures}")
+        self.grid.show(items, f"actual {apart(actual)}, predicted {apart(predicted)}: {pictures}")
 
     def _changes(self, change: Comparison) -> ipywidgets.Widget:
         parts: list[ipywidgets.Widget] = [ipywidgets.Label(repr(change))]

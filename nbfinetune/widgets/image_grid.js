@@ -7,6 +7,12 @@ function add(parent, tag, properties = {}, text = "") {
   return node;
 }
 
+// A name written from right to left must not turn the numbers around it.
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+const apart = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
+// Keys that JupyterLab keeps: running the cell, and leaving the drawer.
+const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
+
 function render({ model, el }) {
   const drawer = add(el, "section", { className: "nbft-drawer", hidden: true });
   drawer.setAttribute("aria-label", "pictures of the selected cell");
@@ -24,6 +30,7 @@ function render({ model, el }) {
   const grid = add(drawer, "div", { className: "nbft-thumbs" });
   const dialog = add(drawer, "dialog", { className: "nbft-large" });
   const large = add(dialog, "img");
+  const missing = add(dialog, "p", { className: "nbft-problem" });
   const caption = add(dialog, "p");
   const close = add(dialog, "button", {}, "Close");
   const urls = [];
@@ -34,13 +41,15 @@ function render({ model, el }) {
     return made;
   };
   const words = (t) =>
-    `${t.file}: actual ${t.actual} (${t.p_actual}), predicted ${t.predicted} (${t.p_predicted}), loss ${t.loss}`;
+    `${apart(t.file)}: actual ${apart(t.actual)} (${t.p_actual}), predicted ${apart(t.predicted)} ` +
+    `(${t.p_predicted}), loss ${t.loss}`;
 
   // All classes of 36 pictures would be thousands of options: they come when a list is opened.
-  const offer = (select, t, classes) => {
+  const offer = (select, classes) => {
     const chosen = select.value;
+    const first = select.options[0]?.textContent ?? "mark \u2026";
     select.replaceChildren();
-    add(select, "option", { value: "" }, t.mark || "mark \u2026");
+    add(select, "option", { value: "" }, first);
     add(select, "option", { value: "fine" }, "fine");
     add(select, "option", { value: "remove" }, "remove");
     const group = add(select, "optgroup", { label: "relabel as" });
@@ -50,84 +59,108 @@ function render({ model, el }) {
   const fill = (select, t) => {
     if (select.dataset.full) return;
     const others = model.get("vocab").filter((name) => name !== t.actual && !t.top.includes(name));
-    offer(select, t, [...t.top, ...others]);
+    offer(select, [...t.top, ...others]);
     select.dataset.full = "yes";
   };
 
   const figure = (t) => {
     const node = add(grid, "figure", { className: "nbft-thumb" });
     node.dataset.item = t.item;
-    node.dataset.mark = t.mark;
     node.title = words(t);
     const open = add(node, "button", { className: "nbft-open" });
     open.setAttribute("aria-label", `enlarge ${words(t)}`);
     if (t.jpeg) add(open, "img", { src: url(t.jpeg), alt: words(t) });
     else add(open, "span", { className: "nbft-missing" }, t.problem);
-    add(node, "div", {}, `predicted ${t.predicted} ${t.p_predicted}`);
-    add(node, "div", {}, `actual ${t.actual} ${t.p_actual}`);
+    add(node, "div", {}, `predicted ${apart(t.predicted)} ${t.p_predicted}`);
+    add(node, "div", {}, `actual ${apart(t.actual)} ${t.p_actual}`);
     add(node, "div", {}, `loss ${t.loss}`);
     add(node, "div", { className: "nbft-file" }, t.file);
     const select = add(node, "select");
     select.setAttribute("aria-label", `mark ${t.file}`);
-    offer(select, t, t.top);
+    offer(select, t.top);
     for (const event of ["pointerdown", "focus"]) select.addEventListener(event, () => fill(select, t));
-    select.addEventListener("change", () => {
+    const mark = () => {
       const [action, label = ""] = select.value.split(/:(.*)/s);
       if (action) model.send({ event: "mark", item: t.item, action, label });
       select.value = "";
+    };
+    // On a closed list each key changes the value: only Enter makes it a mark.
+    let byKey = false;
+    select.addEventListener("pointerdown", () => { byKey = false; });
+    select.addEventListener("keydown", (event) => {
+      byKey = true;
+      if (event.key === "Enter" && select.value) { event.preventDefault(); mark(); }
     });
+    select.addEventListener("change", () => {
+      if (!byKey) mark();
+      else if (select.value) line.textContent = `Enter marks it: ${select.selectedOptions[0].textContent}`;
+    });
+    select.addEventListener("blur", () => { select.value = ""; });
     open.addEventListener("click", () => {
       caption.textContent = words(t);
       large.alt = words(t);
       large.removeAttribute("src");
+      missing.textContent = "";
+      dialog.dataset.item = t.item;
       dialog.showModal();
       model.send({ event: "enlarge", item: t.item });
     });
   };
 
-  let shown = "";
   const draw = () => {
-    const thumbs = model.get("thumbs");
-    const now = JSON.stringify([model.get("heading"), thumbs.map((t) => t.item)]);
-    if (now === shown) { // only marks have changed: what has the focus keeps it
-      [...grid.children].forEach((node, k) => {
-        node.dataset.mark = thumbs[k].mark;
-        node.querySelector("select").options[0].textContent = thumbs[k].mark || "mark \u2026";
-      });
-      return;
-    }
-    shown = now;
     while (urls.length) URL.revokeObjectURL(urls.pop());
     grid.replaceChildren();
-    thumbs.forEach(figure);
+    model.get("thumbs").forEach(figure);
+    marks();
     drawer.hidden = !model.get("heading");
     drawer.dataset.drawn = String(Number(drawer.dataset.drawn ?? 0) + 1);
   };
+  const marks = () => {
+    const texts = model.get("marks");
+    [...grid.children].forEach((node, k) => {
+      node.dataset.mark = texts[k] ?? "";
+      node.querySelector("select").options[0].textContent = texts[k] || "mark \u2026";
+    });
+    enable(undo, model.get("n_marks") > 0);
+  };
+  // Not `disabled` nor hidden: that would take the focus away.
+  const enable = (button, yes) => button.setAttribute("aria-disabled", String(!yes));
   const headline = () => {
     const [page, pages] = [model.get("page"), model.get("n_pages")];
     title.textContent = model.get("heading");
     where.textContent = pages > 1 ? `page ${page + 1} of ${pages}` : "";
     previous.hidden = next.hidden = pages < 2;
-    previous.disabled = page <= 0;
-    next.disabled = page >= pages - 1;
-    undo.hidden = !model.get("n_marks");
+    enable(previous, page > 0);
+    enable(next, page < pages - 1);
   };
+  const on = (button, message) => button.addEventListener("click", () => {
+    if (button.getAttribute("aria-disabled") !== "true") model.send(message());
+  });
 
-  previous.addEventListener("click", () => model.send({ event: "page", page: model.get("page") - 1 }));
-  next.addEventListener("click", () => model.send({ event: "page", page: model.get("page") + 1 }));
-  undo.addEventListener("click", () => model.send({ event: "undo" }));
+  on(previous, () => ({ event: "page", page: model.get("page") - 1 }));
+  on(next, () => ({ event: "page", page: model.get("page") + 1 }));
+  on(undo, () => ({ event: "undo" }));
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => model.send({ event: "enlarge", item: -1 }));
-  dialog.addEventListener("keydown", (event) => event.stopPropagation());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  drawer.addEventListener("keydown", (event) => {
+    if (dialog.open || !passes(event)) event.stopPropagation(); // else "r" would make the cell raw
+  });
 
-  model.on("change:large", () => { large.src = url(model.get("large").jpeg); });
-  model.on("change:thumbs", draw);
-  for (const name of ["heading", "page", "n_pages", "n_marks"]) model.on(`change:${name}`, headline);
+  model.on("change:large", () => {
+    const { item, jpeg, problem: why } = model.get("large");
+    if (!dialog.open || dialog.dataset.item !== String(item)) return; // another was opened meanwhile
+    if (jpeg) large.src = url(jpeg);
+    missing.textContent = why;
+  });
+  model.on("change:version", () => { headline(); draw(); });
+  model.on("change:marks", marks);
+  model.on("change:n_marks", marks);
+  for (const name of ["heading", "page", "n_pages"]) model.on(`change:${name}`, headline);
   model.on("change:said", () => { line.textContent = model.get("said"); });
   model.on("change:problem", () => { problem.textContent = model.get("problem"); });
-  draw();
   headline();
+  draw();
   return () => { while (urls.length) URL.revokeObjectURL(urls.pop()); };
 }
 

@@ -1,6 +1,7 @@
 """ImageGrid: the pictures of some items, in pages, to enlarge and to mark."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anywidget
@@ -34,8 +35,10 @@ class ImageGrid(anywidget.AnyWidget):
     _css = _HERE / "image_grid.css"
     heading = traitlets.Unicode().tag(sync=True)
     thumbs = traitlets.List().tag(sync=True)
+    marks = traitlets.List(traitlets.Unicode()).tag(sync=True)
     n_pages = traitlets.Int(0).tag(sync=True)
     page = traitlets.Int(0).tag(sync=True)
+    version = traitlets.Int(0).tag(sync=True)
     vocab = traitlets.List(traitlets.Unicode()).tag(sync=True)
     large = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
@@ -48,6 +51,7 @@ class ImageGrid(anywidget.AnyWidget):
         super().__init__(vocab=interp.vocab, n_marks=len(corrections.marks))
         self.interp, self.corrections = interp, corrections
         self.items: list[int] = []
+        corrections.watch(self._show_marks)
         self.on_msg(self._on_msg)
         self.observe(lambda change: self._draw(), "page")
         self.observe(lambda change: self._enlarge(change["new"]), "enlarged")
@@ -55,7 +59,7 @@ class ImageGrid(anywidget.AnyWidget):
 
     def show(self, items: Sequence[int], heading: str) -> None:
         """Open the drawer at the first page of these items."""
-        self.items, self.heading = list(items), heading
+        self.items, self.heading, self.problem = list(items), heading, ""
         self.n_pages = -(-len(self.items) // PAGE)
         self.enlarged = -1
         if self.page:
@@ -77,9 +81,13 @@ class ImageGrid(anywidget.AnyWidget):
 
     def _draw(self) -> None:
         shown = self.items[self.page * PAGE : (self.page + 1) * PAGE]
+        # Files are read and decoded side by side; both let other threads run.
+        with ThreadPoolExecutor() as pool:
+            thumbs = list(pool.map(self._thumb, shown))
         with self.hold_sync():
-            self.thumbs = [self._thumb(i) for i in shown]
-            self.n_marks = len(self.corrections.marks)
+            self.thumbs = thumbs
+            self._show_marks()
+            self.version += 1
 
     def _thumb(self, i: int) -> dict:
         interp = self.interp
@@ -101,15 +109,19 @@ class ImageGrid(anywidget.AnyWidget):
             "loss": f"{interp.losses[i]:.2f}",
             "file": path.name if path else f"item {i}",
             "top": [interp.vocab[k] for k in interp.top[i].tolist() if k != interp.targets[i]],
-            "mark": str(self.corrections.marks.get(path, "")),
         }
 
     def _enlarge(self, i: int) -> None:
         if i >= 0:
-            self._do(lambda: self._show_large(i))
+            self._show_large(i)
 
     def _show_large(self, i: int) -> None:
-        self.large = {"item": i, "jpeg": as_jpeg(self.interp.image(i), _LARGE)}
+        shown = {"item": i, "opened": self.large.get("opened", 0) + 1, "jpeg": None, "problem": ""}
+        try:
+            shown["jpeg"] = as_jpeg(self.interp.image(i), _LARGE)
+        except (ValueError, OSError) as error:
+            shown["problem"] = f"cannot be shown: {error}"
+        self.large = shown
 
     def _mark(self, mark: list) -> None:
         if mark:
@@ -135,21 +147,22 @@ class ImageGrid(anywidget.AnyWidget):
         was = self.interp.vocab[self.interp.targets[i]]
         if action == "relabel" and label not in self.interp.vocab:
             raise ValueError(f"no class {label!r}")
-        self.corrections.mark([path], action, [was], label)
-        self._show_marks(f"{path.name}: {self.corrections.marks[path]}")
+        self.corrections.mark(path, action, was, label)
+        self._say(f"{path.name}: {self.corrections.marks[path.absolute()]}")
 
     def _undo(self) -> None:
-        self._show_marks(self.corrections.undo())
+        self._say(self.corrections.undo_mark())
 
-    def _show_marks(self, said: str) -> None:
+    def _say(self, text: str) -> None:
+        self.said = f"{text} ({len(self.corrections.marks)} marked; %clean lists them)"
+
+    def _show_marks(self) -> None:
         """Only the marks anew: the pictures stay, and with them the focus."""
         marks = self.corrections.marks
+        paths = [self.interp.path(t["item"]) for t in self.thumbs]
         with self.hold_sync():
-            self.thumbs = [
-                t | {"mark": str(marks.get(self.interp.path(t["item"]), ""))} for t in self.thumbs
-            ]
+            self.marks = [str(marks.get(path and path.absolute(), "")) for path in paths]
             self.n_marks = len(marks)
-            self.said = f"{said} ({len(marks)} marked; %clean lists them)"
 
     def _do(self, work) -> None:
         """Errors would be swallowed: they are shown."""

@@ -6,6 +6,10 @@ const NUMBERED = 22; // px of a cell that holds its number
 const NEAR = 4; // px: a click beside a tiny cell that is not empty means that cell
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 
+// A name written from right to left must not turn the numbers around it.
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+const apart = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
+
 function render({ model, el }) {
   const box = document.createElement("div");
   box.className = "nbft-matrix-box";
@@ -38,13 +42,14 @@ function render({ model, el }) {
     const margin = n <= LABELLED ? Math.min(130, 16 + 7 * Math.max(...names.map((t) => t.length), 1)) : 18;
     view = {
       names, n, numbers, place, cell, margin, extent: Math.round(cell * n), others: model.get("others"),
+      version: model.get("version"),
       counts: read("counts", Uint32Array), shares: read("shares", Float32Array),
       shades: read("shades", Float32Array),
     };
   };
   const text = (i, j) => {
     const k = view.place.get(i * view.n + j);
-    const what = `actual ${view.names[i]}, predicted ${view.names[j]}: `;
+    const what = `actual ${apart(view.names[i])}, predicted ${apart(view.names[j])}: `;
     if (k === undefined) return `${what}0`;
     return `${what}${view.counts[k]} (${(100 * view.shares[k]).toFixed(1)} % ${model.get("of")})`;
   };
@@ -160,7 +165,8 @@ function render({ model, el }) {
   const open = (i, j) => {
     at = [i, j];
     say(i, j);
-    model.send({ event: "cell", cell: [i, j] }); // a trait would keep back the same cell again
+    // A trait would keep back the same cell again.
+    model.send({ event: "cell", cell: [i, j], version: view.version });
   };
 
   canvas.addEventListener("mousemove", (event) => {

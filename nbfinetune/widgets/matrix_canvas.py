@@ -65,6 +65,7 @@ class MatrixCanvas(anywidget.AnyWidget):
     def _on_msg(self, widget: object, content: dict, buffers: list) -> None:
         if content.get("event") == "painted":
             self.painted += 1
-        if content.get("event") == "cell":
+        # A click made while another view was on its way meant a cell of the old one.
+        if content.get("event") == "cell" and content["version"] == self.version:
             row, column = content["cell"]
             self._on_cell(int(row), int(column))
