@@ -139,7 +139,7 @@ def _large(view: MatrixView) -> str:
     m = len(view.names)
     cell = min(36.0, _SIDE / m)
     side = cell * m
-    margin = min(130, 24 + 7 * max(map(len, view.names)))
+    margin = min(140, 28 + 7 * max(map(len, view.names)))
     size = margin + side + 2
     font = max(9, min(12, cell - 1))
     parts = [f'<rect width="{size:.0f}" height="{size:.0f}" fill="white"/>']
@@ -162,7 +162,7 @@ def _large(view: MatrixView) -> str:
         for k in range(m + 1)
     )
     parts.append(f'<path d="{lines}" stroke="#ddd" fill="none"/>')
-    most = int((margin - 18) / 6)
+    most = int((margin - 28) / 6)
     for k, name in enumerate(view.names):
         short = name if len(name) <= most else name[: most - 1] + "\u2026"
         at = (k + 0.5) * cell

@@ -71,10 +71,15 @@ function render({ model, el }) {
     open.setAttribute("aria-label", `enlarge ${words(t)}`);
     if (t.jpeg) add(open, "img", { src: url(t.jpeg), alt: words(t) });
     else add(open, "span", { className: "nbft-missing" }, t.problem);
-    add(node, "div", {}, `predicted ${apart(t.predicted)} ${t.p_predicted}`);
-    add(node, "div", {}, `actual ${apart(t.actual)} ${t.p_actual}`);
-    add(node, "div", {}, `loss ${t.loss}`);
-    add(node, "div", { className: "nbft-file" }, t.file);
+    const row = (text, number) => {
+      const part = add(node, "div");
+      add(part, "span", {}, text);
+      add(part, "span", { className: "nbft-number" }, number);
+    };
+    row(`predicted ${t.predicted}`, t.p_predicted);
+    row(`actual ${t.actual}`, t.p_actual);
+    row("loss", t.loss);
+    add(add(node, "div"), "span", { className: "nbft-file" }, t.file);
     const select = add(node, "select");
     select.setAttribute("aria-label", `mark ${t.file}`);
     offer(select, t.top);

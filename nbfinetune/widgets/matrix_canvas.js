@@ -39,7 +39,7 @@ function render({ model, el }) {
     const place = new Map();
     numbers.forEach((number, k) => place.set(number, k));
     const cell = Math.max(1, Math.min(36, model.get("size") / n));
-    const margin = n <= LABELLED ? Math.min(130, 16 + 7 * Math.max(...names.map((t) => t.length), 1)) : 18;
+    const margin = n <= LABELLED ? Math.min(140, 28 + 7 * Math.max(...names.map((t) => t.length), 1)) : 18;
     view = {
       names, n, numbers, place, cell, margin, extent: Math.round(cell * n), others: model.get("others"),
       version: model.get("version"),
@@ -106,11 +106,11 @@ function render({ model, el }) {
     if (n <= LABELLED) {
       for (let i = 0; i < n; i++) {
         pen.textAlign = "right";
-        pen.fillText(cut(names[i], margin - 18), margin - 4, (i + 0.5) * cell);
+        pen.fillText(cut(names[i], margin - 28), margin - 4, (i + 0.5) * cell);
         pen.save();
         pen.translate(margin + (i + 0.5) * cell, extent + 4);
         pen.rotate(-Math.PI / 2);
-        pen.fillText(cut(names[i], margin - 18), 0, 0);
+        pen.fillText(cut(names[i], margin - 28), 0, 0);
         pen.restore();
       }
     }

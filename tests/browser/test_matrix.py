@@ -1,8 +1,11 @@
 """The confusion matrix and its pictures under a real mouse and keyboard."""
 
 import ast
+import statistics
 
 from playwright.sync_api import expect
+
+from .matrix import MATRIX, THUMB, click_cell, expected_files, files, top_cells, wait_for_cell
 
 SETUP = """\
 %load_ext nbfinetune
@@ -11,28 +14,6 @@ path = samples.draw_shapes(n=12, size=64)
 dls = ImageDataLoaders.from_folder(path, size=64, valid_pct=0.5)
 learn = vision_learner(dls, "efficientnet_lite0", device="cpu")
 learn.fit_one_cycle(2, 3e-3);"""
-
-MATRIX, THUMB = ".nbft-matrix", ".nbft-thumb"
-
-
-def click_cell(page, row: int, column: int) -> None:
-    canvas = page.locator(MATRIX)
-    canvas.scroll_into_view_if_needed()
-    cell, margin = (float(canvas.get_attribute(f"data-{name}")) for name in ("cell", "margin"))
-    canvas.click(position={"x": margin + (column + 0.5) * cell, "y": (row + 0.5) * cell})
-
-
-def files(page) -> list[str]:
-    return page.locator(f"{THUMB} .nbft-file").all_inner_texts()
-
-
-def expected_files(nb, actual: int, predicted: int) -> list[str]:
-    code = f"print([cm.interp.path(i).name for i in cm.interp.cell({actual}, {predicted})])"
-    return ast.literal_eval(nb.kernel(code))
-
-
-def top_cells(nb) -> list[tuple[int, int, int]]:
-    return ast.literal_eval(nb.kernel("print(cm.interp.confused_cells()[:2])"))
 
 
 def test_a_click_opens_the_pictures_which_are_marked_undone_and_enlarged(notebook, lab) -> None:
@@ -46,7 +27,7 @@ def test_a_click_opens_the_pictures_which_are_marked_undone_and_enlarged(noteboo
     (i, j, n), (a, b, m) = top_cells(nb)
 
     click_cell(page, i, j)
-    expect(page.locator(THUMB)).to_have_count(n)
+    wait_for_cell(nb, i, j, n)
     assert files(page) == expected_files(nb, i, j)
     shown = page.evaluate(f"[...document.querySelectorAll('{THUMB} img')].map(i => i.naturalWidth)")
     assert shown == [73] * n  # as the data set keeps them: 64 px and the margin
@@ -59,9 +40,10 @@ def test_a_click_opens_the_pictures_which_are_marked_undone_and_enlarged(noteboo
     expect(page.get_by_role("status").filter(has_text=f"{name}: remove (1 marked")).to_be_visible()
     expect(first).to_have_attribute("data-mark", "remove")
     click_cell(page, a, b)
-    expect(page.locator(THUMB)).to_have_count(m)
+    wait_for_cell(nb, a, b, m)
     assert files(page) == expected_files(nb, a, b)
     click_cell(page, i, j)  # the mark is still there
+    wait_for_cell(nb, i, j, n)
     expect(page.locator(THUMB).first).to_have_attribute("data-mark", "remove")
     page.get_by_role("button", name="Undo mark").click()
     expect(page.locator(THUMB).first).to_have_attribute("data-mark", "")
@@ -70,13 +52,13 @@ def test_a_click_opens_the_pictures_which_are_marked_undone_and_enlarged(noteboo
     page.locator(THUMB).first.get_by_role("combobox").select_option(f"relabel:{label}")
     expect(page.locator(THUMB).first).to_have_attribute("data-mark", f"relabel as {label}")
 
-    page.locator(THUMB).first.get_by_role("button").click()
-    large = page.locator("dialog.nbft-large img")
-    large.wait_for()
-    page.wait_for_function("document.querySelector('dialog.nbft-large img').naturalWidth > 0")
-    nb.screenshot("matrix_enlarged")
-    page.keyboard.press("Escape")
-    expect(page.locator("dialog.nbft-large")).to_be_hidden()
+    for _ in range(2):  # the same picture twice
+        page.locator(THUMB).first.get_by_role("button").click()
+        page.locator("dialog.nbft-large img").wait_for()
+        page.wait_for_function("document.querySelector('dialog.nbft-large img').naturalWidth > 0")
+        nb.screenshot("matrix_enlarged")
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog.nbft-large")).to_be_hidden()
 
     nb.run_cell(2)
     assert f"relabel as {label}" in nb.output(2)[0]["data"]["text/plain"]
@@ -102,15 +84,21 @@ def test_the_keyboard_alone_finds_a_cell_and_its_pictures(notebook) -> None:
     line = f"actual {names[0]}, predicted {names[1]}: {n} ("
     expect(page.locator(".nbft-matrix-line")).to_contain_text(line)
     page.keyboard.press("Enter")
-    expect(page.locator(THUMB)).to_have_count(n)
+    wait_for_cell(nb, i, j, n)
     assert files(page) == expected_files(nb, i, j)
-    page.keyboard.press("Tab")  # the first picture
+    for _ in range(9):  # past the buttons to the first picture
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "nbft-open":
+            break
     page.keyboard.press("Enter")
     page.locator("dialog.nbft-large img").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")  # its mark
-    page.keyboard.press("f")  # the entry that begins so
-    expect(page.locator(THUMB).first).to_have_attribute("data-mark", "fine")
+    page.keyboard.press("r")  # an entry that begins so; JupyterLab would make the cell raw
+    expect(page.get_by_text("Enter marks it: remove")).to_be_visible()
+    expect(page.locator(THUMB).first).to_have_attribute("data-mark", "")
+    page.keyboard.press("Enter")
+    expect(page.locator(THUMB).first).to_have_attribute("data-mark", "remove")
     nb.screenshot("matrix_keyboard")
 
 
@@ -146,17 +134,24 @@ def test_pairs_and_losses_open_the_same_drawer(notebook) -> None:
 
 UNTRUSTED = """\
 %load_ext nbfinetune
-from types import SimpleNamespace
-import torch
+from pathlib import Path
+from tempfile import mkdtemp
+import numpy as np
+from PIL import Image
 from torch import nn
-from nbfinetune import Learner
+from nbfinetune import ImageDataLoaders, vision_learner
+
 names = ["<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked=1'>",
          "n" * 200, '"quoted" & \\u0027single\\u0027',
          "\\u05e2\\u05d1\\u05e8\\u05d9\\u05ea \\u202e abc"]
-x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-batch = x, torch.arange(50) % 5
-loaders = SimpleNamespace(train=[batch], valid=[batch], vocab=names)
-learn = Learner(loaders, nn.Linear(8, 5), device="cpu")"""
+folder, noise = Path(mkdtemp()), np.random.default_rng(0)
+files = [folder / f"<b onclick=hack()>{k}.png" for k in range(20)]
+for file in files:
+    Image.fromarray(noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(file)
+dls = ImageDataLoaders.from_lists(folder, files, [names[k % 5] for k in range(20)], size=32,
+                                  valid_pct=0.5)
+learn = vision_learner(dls, nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, 5)),
+                       device="cpu", normalize=([0.5] * 3, [0.5] * 3))"""
 
 
 def test_names_are_text_whatever_is_in_them(notebook) -> None:
@@ -164,12 +159,15 @@ def test_names_are_text_whatever_is_in_them(notebook) -> None:
     nb.run_all()
     page = nb.page
     page.locator(MATRIX).wait_for()
-    click_cell(page, 0, 0)
-    expect(page.locator(".nbft-drawer-head").first).to_contain_text("<script>window.hacked")
+    (i, j, _), _ = top_cells(nb)
+    click_cell(page, i, j)
+    expect(nb.cell(1).locator(f"{THUMB} .nbft-file").first).to_contain_text("<b onclick=hack()>")
+    nb.cell(1).locator(THUMB).first.get_by_role("combobox").select_option("remove")
+    expect(nb.cell(1).get_by_role("status").filter(has_text="remove (1 marked")).to_be_visible()
     expect(nb.cell(3).locator(THUMB)).to_have_count(3)
-    expect(nb.cell(3).locator(".nbft-missing").first).to_contain_text("no picture is known")
     assert page.evaluate("window.hacked") is None
-    assert page.locator(".jp-OutputArea script, .jp-OutputArea img[src=x]").count() == 0
+    for bad in ("script", "img[src=x]", "b[onclick]"):
+        assert page.locator(f".jp-OutputArea {bad}").count() == 0
     nb.screenshot("matrix_untrusted")
 
 
@@ -207,7 +205,7 @@ interp = ClassificationInterpretation.from_predictions(
     started = page.evaluate("performance.now()")
     page.get_by_role("button", name="Show all").click()
     page.wait_for_function(f"document.querySelector('{MATRIX}').dataset.painted > {before}")
-    print("ms to paint 1,000 classes:", round(page.evaluate("performance.now()") - started))
+    print("ms from Show all to 1,000 classes:", round(page.evaluate("performance.now()") - started))
     nb.screenshot("matrix_1000")
     i = int(nb.kernel("print(cm.view.classes[300])"))
     page.locator(MATRIX).focus()
@@ -229,3 +227,73 @@ def test_axe_finds_nothing_serious_in_the_matrix(notebook) -> None:
         found = Axe().run(nb.page, context=screen).response["violations"]
         bad = [(v["id"], v["impact"], [n["html"][:200] for n in v["nodes"]]) for v in found]
         assert [v for v in bad if v[1] in ("serious", "critical")] == [], screen
+
+
+MANY = """\
+%load_ext nbfinetune
+from pathlib import Path
+import torch
+from nbfinetune import ClassificationInterpretation, Corrections
+from nbfinetune.datasets import ImageDataset
+from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
+from dataclasses import replace
+g = torch.Generator().manual_seed(0)
+def interpretation(c, n):
+    targets = torch.randint(c, (n,), generator=g)
+    wrong = torch.where(torch.rand(n, generator=g) < 0.5, targets, (targets + 1) % c)
+    names = [f"class {k:04}" for k in range(c)]
+    squares = list(torch.randint(0, 255, (n, 3, 18, 18), dtype=torch.uint8, generator=g)
+                   .repeat_interleave(8, 2).repeat_interleave(8, 3))
+    data = ImageDataset([Path(f"{k}.png") for k in range(n)], targets.tolist(), 144, squares)
+    found = ClassificationInterpretation.from_predictions(targets, wrong, names)
+    return replace(found, dataset=data)
+few, many = interpretation(37, 3_000), interpretation(1_000, 3_000)"""
+
+
+def test_matrices_and_drawers_open(notebook) -> None:
+    """The times are printed: benchmarks/interpretation.py shows them."""
+    cells = [
+        MANY,
+        "cm = ConfusionMatrix(few, Corrections())\ncm",
+        "ConfusionMatrix(many, Corrections())",
+    ]
+    nb = notebook(cells)
+    nb.run_cell(0)
+    page = nb.page
+    for i, classes in ((1, "37"), (2, "1,000, first page")):
+        started = page.evaluate("performance.now()")
+        nb.start_cell(i)
+        nb.cell(i).locator(MATRIX).wait_for()
+        page.wait_for_function(
+            f"document.querySelectorAll('{MATRIX}')[{i - 1}].dataset.painted > 0"
+        )
+        print(f"ms from Run to the matrix of {classes} classes:", _since(page, started))
+    nb.wait_idle()
+    waits = []
+    note = "document.addEventListener('click', () => { clicked = performance.now() }, true)"
+    page.evaluate(f"() => {{ {note} }}")
+    for k in range(7):
+        drawn = nb.cell(1).locator(".nbft-drawer").get_attribute("data-drawn")
+        click_cell(page, k, k + 1)
+        page.wait_for_function(
+            """([drawn]) => {
+                const drawer = document.querySelector(".nbft-drawer");
+                const pictures = [...drawer.querySelectorAll("img:not(dialog img)")];
+                const all = drawer.dataset.drawn > drawn && pictures.every(p => p.naturalWidth > 0);
+                window.shown = all ? performance.now() : undefined;
+                return all;
+            }""",
+            arg=[drawn],
+            polling=5,
+        )
+        waits.append(round(page.evaluate("shown - clicked")))
+    expect(nb.cell(1).locator(THUMB)).to_have_count(36)
+    payload = int(nb.kernel("print(sum(len(t['jpeg']) for t in cm.grid.thumbs))"))
+    print(
+        f"ms from click to 36 pictures: {statistics.median(waits)} ({min(waits)} to {max(waits)})"
+    )
+    print(f"{payload / 1000:.0f} kB of pictures")
+
+
+def _since(page, started: float) -> int:
+    return round(page.evaluate("performance.now()") - started)

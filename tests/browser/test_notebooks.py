@@ -5,6 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from .matrix import MATRIX, THUMB, click_cell, expected_files, top_cells
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
@@ -26,6 +28,8 @@ def test_a_notebook_runs_and_its_saved_file_shows_the_epochs_without_a_kernel(
     assert rows[0].split() == ["epoch", "train_loss", "valid_loss", "error_rate", "time"]
     assert rows[1].startswith("head, body frozen")
     nb.screenshot(name)
+    _look_at_the_top_cell(nb, sources.index("cm = %confusion_matrix"))
+    nb.screenshot(f"{name}_matrix")
 
     nb.save()
     nb.reopen_without_kernel()
@@ -33,3 +37,25 @@ def test_a_notebook_runs_and_its_saved_file_shows_the_epochs_without_a_kernel(
     nb.cell(training).locator("table").wait_for()
     assert nb.cell(training).locator("tr").all_inner_texts() == rows
     nb.screenshot(f"{name}_without_kernel")
+    nb.cell(sources.index("cm = %confusion_matrix")).locator(".nbft-twin img").wait_for()
+    nb.screenshot(f"{name}_matrix_without_kernel")
+
+
+def _look_at_the_top_cell(nb, matrix: int) -> None:
+    """Open its pictures, enlarge one, mark it and take that back."""
+    from playwright.sync_api import expect
+
+    nb.cell(matrix).locator(MATRIX).wait_for()
+    (i, j, n), _ = top_cells(nb)
+    click_cell(nb.page, i, j)
+    drawer = nb.cell(matrix).locator(".nbft-drawer")
+    expect(drawer.locator(THUMB)).to_have_count(n)
+    assert drawer.locator(".nbft-file").all_inner_texts() == expected_files(nb, i, j)
+    first = drawer.locator(THUMB).first
+    first.get_by_role("button").click()
+    nb.page.wait_for_function("document.querySelector('dialog[open] img').naturalWidth > 0")
+    nb.page.keyboard.press("Escape")
+    first.get_by_role("combobox").select_option("remove")
+    expect(first).to_have_attribute("data-mark", "remove")
+    drawer.get_by_role("button", name="Undo mark").click()
+    expect(first).to_have_attribute("data-mark", "")
