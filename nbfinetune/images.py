@@ -170,4 +170,6 @@ def decode_all(
 
 def read_progress(items: Iterable[T], total: int) -> Iterable[T]:
     """`items`, with a progress bar with time left from the second second on."""
-    return tqdm(items, total=total, desc="reading pictures", unit="", delay=2, leave=False)
+    quiet = bool(os.environ.get("NBFINETUNE_STATIC"))  # for notebooks whose outputs are compared
+    options = {"unit": "", "delay": 2, "leave": False, "disable": quiet}
+    return tqdm(items, total=total, desc="reading pictures", **options)

@@ -4,9 +4,7 @@ Kept are target, prediction, loss, two probabilities and the first few classes o
 never the pictures, never all probabilities.
 """
 
-import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -17,25 +15,28 @@ from weakref import WeakKeyDictionary
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
-from nbfinetune import loop
-from nbfinetune.callbacks import Callback, CancelFit
+from nbfinetune.callbacks import Callback
 from nbfinetune.comparison import Comparison
-from nbfinetune.control import steered
-from nbfinetune.datasets import EvenBatches, PictureItems
+from nbfinetune.datasets import PictureItems
 from nbfinetune.images import open_image
-from nbfinetune.prediction import item_losses, loader_of
+from nbfinetune.item_predictions import (
+    TINY,
+    ItemPredictions,
+    depends_on,
+    pictures_of,
+    predict_items,
+    shuffles,
+)
+from nbfinetune.prediction import loader_of
 from nbfinetune.reports import Table
-from nbfinetune.rng import seeded_rng
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
-TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
 _ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
-_TINY = 1e-12  # a probability of 0 has a finite loss
 NORMALIZE = ("none", "true", "pred", "all")
 
 
@@ -93,13 +94,17 @@ class ClassificationInterpretation:
         loader = loader_of(learn, ds)
         if not learn.vocab:
             raise ValueError("this learner has no vocab; its loaders need the class names")
-        if _shuffles(loader):
+        if shuffles(loader):
             raise ValueError('this loader shuffles; pass "train" for the training data')
-        key = _key(learn, loader) if isinstance(ds, str) else None
+        key = depends_on(learn, loader) if isinstance(ds, str) else None
         remembered = _REMEMBERED.setdefault(learn, {})
         if key and ds in remembered and remembered[ds][0] == key:
             return remembered[ds][1]
-        interp, complete = _one_pass(learn, loader, cbs)
+        items, complete = predict_items(learn, loader, cbs)
+        dataset = getattr(loader, "dataset", None)
+        n = len(items.targets) if dataset is None else len(dataset)
+        pictures = pictures_of(loader)
+        interp = cls(learn.vocab, *items.tensors(), dataset=pictures, n_planned=n)
         if key and complete:
             remembered[ds] = key, interp
         return interp
@@ -139,13 +144,15 @@ class ClassificationInterpretation:
         if preds.ndim == 1:  # sure of what was predicted
             sure = torch.ones(len(preds))
             right = (preds == targets).float()
-            parts = _Parts(
-                targets, preds.long(), -right.clamp_min(_TINY).log(), right, sure,
+            parts = ItemPredictions(
+                targets, preds.long(), -right.clamp_min(TINY).log(), right, sure,
                 preds.long()[:, None], sure[:, None],
             )  # fmt: skip
         else:
             chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
-            parts = _Parts.cat([_Parts.of(_probs(p), t) for p, t in chunks], len(vocab))
+            parts = ItemPredictions.cat(
+                [ItemPredictions.of(_probs(p), t) for p, t in chunks], len(vocab)
+            )
         return cls(vocab, *parts.tensors(), paths=paths, n_planned=len(targets))
 
     def __len__(self) -> int:
@@ -328,105 +335,8 @@ class ClassificationInterpretation:
         return open_image(self.paths[i])
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What is kept of some items, in the order of the class's fields."""
-
-    targets: Tensor
-    predicted: Tensor
-    losses: Tensor
-    target_probs: Tensor
-    predicted_probs: Tensor
-    top: Tensor
-    top_probs: Tensor
-
-    @classmethod
-    def of(cls, probs: Tensor, targets: Tensor, losses: Tensor | None = None) -> "_Parts":
-        """Of probabilities [n, c]; without losses those of cross entropy."""
-        # float32: half precision ties, and its logarithm is coarse.
-        probs = probs.float()
-        top_probs, top = probs.topk(min(TOP_K, probs.shape[1]), dim=1)
-        of_target = probs.gather(1, targets[:, None])[:, 0]
-        losses = -of_target.clamp_min(_TINY).log() if losses is None else losses.float()
-        parts = (targets, top[:, 0], losses, of_target, top_probs[:, 0], top, top_probs)
-        return cls(*(part.cpu() for part in parts))
-
-    @classmethod
-    def cat(cls, parts: Sequence["_Parts"], c: int) -> "_Parts":
-        """All of them, in their order."""
-        none = cls.of(torch.zeros(0, max(c, 1)), torch.zeros(0, dtype=torch.int64))
-        return cls(*map(torch.cat, zip(*(p.tensors() for p in (parts or [none])), strict=True)))
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(vars(self).values())
-
-
 # Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.
 _REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary()
-
-
-def _shuffles(loader: object) -> bool:
-    """Whether item i of the loader is another than item i of its data set."""
-    samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
-    random = isinstance(samplers[0], RandomSampler)
-    return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
-
-
-def _in_order(loader: object) -> bool:
-    """Whether item i of the loader is surely item i of its data set."""
-    if not isinstance(loader, DataLoader):
-        return False
-    if isinstance(loader.batch_sampler, EvenBatches):
-        return not loader.batch_sampler.shuffle
-    own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler
-    return isinstance(own, SequentialSampler)
-
-
-def _key(learn: "Learner", loader: DataLoader) -> tuple:
-    """All that the predictions depend on; weights by their bytes, as any code may write them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in learn.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    data = getattr(loader, "dataset", loader)
-    targets = tuple(getattr(data, "targets", ()))
-    how = (learn.transforms, learn.amp, learn.loss_func)
-    # The data set itself is kept, as another may come to have its id.
-    return digest.digest(), _Same(data), len(data), targets, tuple(learn.vocab), *how
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """Equal to one that holds the very same thing."""
-
-    thing: object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.thing is other.thing
-
-
-@steered(steers=False)
-def _one_pass(
-    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback]
-) -> tuple[ClassificationInterpretation, bool]:
-    """Each batch is reduced to what is kept of it; and whether all of them were predicted."""
-    parts, each, complete = [], item_losses(learn), False
-    with seeded_rng(learn.seed), suppress(CancelFit):
-        for out, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
-            logits = out.float()
-            if logits.shape[1:] != (len(learn.vocab),):
-                raise ValueError(
-                    f"the model gives {list(logits.shape)} for a batch, but the vocab has "
-                    f"{len(learn.vocab)} classes"
-                )
-            parts.append(_Parts.of(logits.softmax(1), targets, each(logits, targets)))
-        complete = True
-    dataset = getattr(loader, "dataset", None)
-    everything = _Parts.cat(parts, len(learn.vocab)).tensors()
-    n = len(dataset) if dataset is not None else len(everything[0])
-    shown = dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None
-    interp = ClassificationInterpretation(learn.vocab, *everything, dataset=shown, n_planned=n)
-    return interp, complete
 
 
 def _probs(preds: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from IPython.display import display
 from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.event_pump import EventPump
-from nbfinetune.lr_results import LRFindResult
-from nbfinetune.progress import Line, Pace, PassProgress, SearchTwin, say, search_text
+from nbfinetune.lr_results import LRFindResult, SearchTwin
+from nbfinetune.progress import Line, Pace, PassProgress, say, search_text
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
@@ -72,9 +72,15 @@ class _Clock:
 
 
 class LiveTraining(Callback):
-    """Feeds a `TrainingPlot` with the stages of one call; its requests go to `learn.control`."""
+    """Feeds a `TrainingPlot` with the stages of one call; its requests go to `learn.control`.
+
+    Attributes
+    ----------
+    hint : said until the first epoch is done
+    """
 
     def __init__(self) -> None:
+        self.hint = ""
         self.plot: TrainingPlot | None = None
         self.runs: list[Run] = []
         self._clock, self._pace, self._new_rows = _Clock(), Pace(), False
@@ -126,7 +132,7 @@ class LiveTraining(Callback):
     def _draw_rows(self, learn: "Learner") -> None:
         self._new_rows = False
         table = epoch_table(self.runs)
-        text = f"epoch {learn.epoch + 1} of {learn.n_epoch}"
+        text = ". ".join(filter(None, [f"epoch {learn.epoch + 1} of {learn.n_epoch}", self.hint]))
         if self.runs[-1].rows:
             row = self.runs[-1].rows[-1]
             values = [f"{name} {row[name]:.4f}" for name in table.columns[1:-1]]

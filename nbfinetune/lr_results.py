@@ -173,6 +173,27 @@ class LRFindComparison:
         return {"text/plain": repr(self), "text/html": html}
 
 
+@dataclass(frozen=True)
+class SearchTwin:
+    """What a search leaves in a notebook without a kernel.
+
+    Parameters
+    ----------
+    found : its result
+    line : what the next run uses
+    """
+
+    found: LRFindResult | LRFindComparison
+    line: str
+
+    def __repr__(self) -> str:
+        return f"{self.found!r}\n{self.line}"
+
+    def _repr_html_(self) -> str:
+        html = self.found._repr_mimebundle_()["text/html"]
+        return f"{html}<div>{escape(self.line)}</div>"
+
+
 def _rates(suggestions: dict[str, float]) -> str:
     return ", ".join(f"{name} {lr:.1e}" for name, lr in suggestions.items())
 

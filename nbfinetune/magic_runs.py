@@ -72,7 +72,9 @@ class MagicRuns:
         screen = LiveTraining() if shows_widgets(no_widgets) else EpochTable()
         if bg:
             return _in_background(learn, fit, screen)
-        with pumped(learn):
+        with pumped(learn) as pump:
+            if isinstance(screen, LiveTraining) and not pump.works:
+                screen.hint = "buttons act after the cell here; interrupt it to stop the run"
             try:
                 result = call(screen, fit)
             except KeyboardInterrupt:

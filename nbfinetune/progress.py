@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from IPython.display import display
 
 from nbfinetune.callbacks import Callback
-from nbfinetune.lr_results import LRFindComparison, LRFindResult
+from nbfinetune.lr_results import LRFindComparison, LRFindResult, SearchTwin
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Table
 from nbfinetune.training_report import (
@@ -177,27 +177,6 @@ class Line:
 
     def __repr__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True)
-class SearchTwin:
-    """What a search leaves in a notebook without a kernel.
-
-    Parameters
-    ----------
-    found : its result
-    line : what the next run uses
-    """
-
-    found: LRFindResult | LRFindComparison
-    line: str
-
-    def __repr__(self) -> str:
-        return f"{self.found!r}\n{self.line}"
-
-    def _repr_html_(self) -> str:
-        html = self.found._repr_mimebundle_()["text/html"]
-        return f"{html}<div>{escape(self.line)}</div>"
 
 
 class SearchProgress(Callback):

@@ -29,6 +29,7 @@ CORE = [
     "comparison",
     "corrections",
     "interpretation",
+    "item_predictions",
     "label_issues",
     "matrix_report",
     "matrix_view",
@@ -61,6 +62,7 @@ def test_screens_know_no_training() -> None:
     allowed = {"reports", "svg", "thinning", "training_report", "widgets"}
     allowed |= {
         "interpretation",
+        "item_predictions",
         "comparison",
         "corrections",
         "thumbnails",

@@ -7,7 +7,7 @@ import pytest
 
 from nbfinetune import Callback, EarlyStopping, Learner, accuracy
 from nbfinetune.live import LiveSearch, LiveTraining, enable_widgets_in_colab, pumped
-from nbfinetune.progress import SearchTwin
+from nbfinetune.lr_results import SearchTwin
 from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport
 from nbfinetune.widgets.training_plot import TrainingPlot
@@ -199,6 +199,18 @@ def test_many_short_epochs_are_drawn_no_faster_than_batches(learn: Learner, show
     learn.fit(200, 1e-3, cbs=[screen])
     assert 2 <= len(drawn) < 100
     assert len(drawn[-1].valid[0]) == 200  # the last one has all
+
+
+def test_where_clicks_do_not_arrive_that_is_said(learn: Learner, shown) -> None:
+    screen, said = LiveTraining(), []
+    screen.hint = "buttons act after the cell here"
+
+    class Listen(Callback):
+        def before_epoch(self, learn: Learner) -> None:
+            said.append(screen.plot.status.text)
+
+    learn.fit(1, 1e-2, cbs=[screen, Listen()])
+    assert said == ["epoch 1 of 1. buttons act after the cell here"]
 
 
 def test_a_run_that_is_refused_shows_its_own_error(learn: Learner, shown) -> None:
