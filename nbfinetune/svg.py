@@ -197,7 +197,8 @@ def loss_range(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
     top = max(max(losses) for losses in curves)
     high = min(top, low + 3 * max(typical - low, abs(typical) / 3))
     margin = (high - low) * 0.05 or 0.5
-    return low - margin, high + margin
+    # No axis of losses that are positive goes below 0.
+    return low - margin if low < 0 else max(low - margin, 0.0), high + margin
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "black") -> str:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nbfinetune.recorder import Run
+from nbfinetune.svg import loss_range
 from nbfinetune.training_report import (
     TrainingReport,
     curves_of,
@@ -102,3 +103,10 @@ def test_the_picture_has_every_point_and_says_the_last_values(runs) -> None:
 
 def test_nothing_yet_is_an_empty_picture() -> None:
     assert training_picture(curves_of([Run("fit", 1, 2, NAMES)])) == ""
+
+
+@pytest.mark.parametrize(
+    ("losses", "bottom"), [([0.1, 5.0, 9.0], 0.0), ([2.0, 3.0, 4.0], 1.9), ([-2.0, 1.0], -2.15)]
+)
+def test_the_axis_of_positive_losses_does_not_go_below_zero(losses, bottom: float) -> None:
+    assert loss_range([losses])[0] == pytest.approx(bottom)
