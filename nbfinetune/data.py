@@ -24,7 +24,8 @@ from nbfinetune.datasets import (
     read_dataset,
     read_files,
     some,
-    stratified,
+    sorted_labels,
+    split_labels,
 )
 from nbfinetune.images import get_image_files
 from nbfinetune.reports import PictureSheet, Table
@@ -220,14 +221,14 @@ class ImageDataLoaders:
         side = presize(size)
         read, squares = read_files([files[i] for i in kept], side, on_bad)
         good = [kept[k] for k in read]
-        names = _sorted({corrected[i] for i in good})
+        names = sorted_labels({corrected[i] for i in good})
         index = {name: t for t, name in enumerate(names)}
         targets = [index[corrected[i]] for i in good]
         if is_valid is None:
             # By the labels as they were: a correction moves no other picture to the other side.
             bad = set(kept).difference(good)
             usable = [i for i in range(len(files)) if i not in bad]
-            held_out = _split(usable, labels, valid_pct, seed)
+            held_out = split_labels(usable, labels, valid_pct, seed)
         else:
             held_out = {i for i in good if is_valid[i]}
         everything = ImageDataset([files[i] for i in good], targets, side, squares)
@@ -298,21 +299,6 @@ class ImageDataLoaders:
             [*rows, ("all", *totals)],
             ratio,
         )
-
-
-def _sorted(labels: set[str | int]) -> list[str | int]:
-    """Numbers before names."""
-    return sorted(labels, key=lambda v: (isinstance(v, str), v))
-
-
-def _split(
-    items: Sequence[int], labels: Sequence[str | int], valid_pct: float, seed: int
-) -> set[int]:
-    """Those of `items`, which are numbers of files, that are held out."""
-    names = _sorted({labels[i] for i in items})
-    index = {name: t for t, name in enumerate(names)}
-    targets = [index[labels[i]] for i in items]
-    return {items[k] for k in stratified(targets, [str(n) for n in names], valid_pct, seed)}
 
 
 def _locate(root: Path, name: Path) -> Path:

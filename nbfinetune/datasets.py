@@ -218,6 +218,21 @@ def stratified(
     return held_out
 
 
+def sorted_labels(labels: set[str | int]) -> list[str | int]:
+    """Numbers before names."""
+    return sorted(labels, key=lambda v: (isinstance(v, str), v))
+
+
+def split_labels(
+    items: Sequence[int], labels: Sequence[str | int], valid_pct: float, seed: int
+) -> set[int]:
+    """Those of `items`, which are numbers of files, that are held out."""
+    names = sorted_labels({labels[i] for i in items})
+    index = {name: t for t, name in enumerate(names)}
+    targets = [index[labels[i]] for i in items]
+    return {items[k] for k in stratified(targets, [str(n) for n in names], valid_pct, seed)}
+
+
 def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) -> None:
     """Every class needs a picture to learn from, and both sides need pictures."""
     if not len(train) or not len(valid):

@@ -22,7 +22,6 @@ from nbfinetune.comparison import Comparison
 from nbfinetune.datasets import PictureItems
 from nbfinetune.images import open_image
 from nbfinetune.item_predictions import (
-    TINY,
     ItemPredictions,
     depends_on,
     pictures_of,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
-_ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
 NORMALIZE = ("none", "true", "pred", "all")
 
 
@@ -137,23 +135,12 @@ class ClassificationInterpretation:
         >>> interp.most_confused()
         [('b', 'a', 1)]
         """
-        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
-        preds = torch.as_tensor(preds).cpu()
         vocab = [str(name) for name in vocab]
-        _check(targets, preds, len(vocab), paths)
-        if preds.ndim == 1:  # sure of what was predicted
-            sure = torch.ones(len(preds))
-            right = (preds == targets).float()
-            parts = ItemPredictions(
-                targets, preds.long(), -right.clamp_min(TINY).log(), right, sure,
-                preds.long()[:, None], sure[:, None],
-            )  # fmt: skip
-        else:
-            chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
-            parts = ItemPredictions.cat(
-                [ItemPredictions.of(_probs(p), t) for p, t in chunks], len(vocab)
-            )
-        return cls(vocab, *parts.tensors(), paths=paths, n_planned=len(targets))
+        items = ItemPredictions.given(targets, preds, len(vocab))
+        n = len(items.targets)
+        if paths is not None and len(paths) != n:
+            raise ValueError(f"{len(paths)} paths for {n} items; give one for each")
+        return cls(vocab, *items.tensors(), paths=paths, n_planned=n)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -318,7 +305,7 @@ class ClassificationInterpretation:
         """The file of item i, None if it is not known."""
         if self.paths is not None:
             return Path(self.paths[i])
-        return self.dataset.path(i) if isinstance(self.dataset, PictureItems) else None
+        return None if self.dataset is None else self.dataset.path(i)
 
     def image(self, i: int) -> Image.Image:
         """The whole picture of item i.
@@ -328,7 +315,7 @@ class ClassificationInterpretation:
         ValueError
             If it cannot be read, or is not known.
         """
-        if isinstance(self.dataset, PictureItems):
+        if self.dataset is not None:
             return self.dataset.image(i)
         if self.paths is None:
             raise ValueError("no picture is known of these items")
@@ -337,26 +324,3 @@ class ClassificationInterpretation:
 
 # Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.
 _REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary()
-
-
-def _probs(preds: Tensor) -> Tensor:
-    low, high = preds.aminmax() if len(preds) else (0, 0)
-    if not 0 <= low <= high <= 1:
-        raise ValueError("preds are not probabilities: values outside [0, 1], or NaN; take softmax")
-    return preds
-
-
-def _check(targets: Tensor, preds: Tensor, c: int, paths: Sequence | None) -> None:
-    n = len(targets)
-    if targets.ndim != 1 or preds.ndim not in (1, 2) or len(preds) != n:
-        raise ValueError(
-            f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
-            "class indices [n], and class indices [n] or probabilities [n, c]"
-        )
-    if paths is not None and len(paths) != n:
-        raise ValueError(f"{len(paths)} paths for {n} items; give one for each")
-    if preds.ndim == 2 and preds.shape[1] != c:
-        raise ValueError(f"probabilities of {preds.shape[1]} classes, but the vocab has {c}")
-    for what, indices in (("target", targets), *((("prediction", preds),) * (preds.ndim == 1))):
-        if n and not 0 <= indices.min() <= indices.max() < c:
-            raise ValueError(f"a {what} is no class index of a vocab of {c} classes")

@@ -1,7 +1,7 @@
 """Interpretation magics: what is confused, the pictures of it, and corrections of labels."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from nbfinetune.corrections import CORRECTIONS, Corrections
 from nbfinetune.interpretation import NORMALIZE, ClassificationInterpretation
 from nbfinetune.label_issues import label_issues
 from nbfinetune.learner import Learner
-from nbfinetune.live import LivePass, close_widgets, pumped, show_with_twin
+from nbfinetune.live import LivePass, pumped, show_with_twin
 from nbfinetune.magic_lines import learner_arg, option, parse_line, parse_options, static_arg
 from nbfinetune.magic_runs import Interrupted, call, shows_widgets, wait_for
 from nbfinetune.matrix_report import ItemsReport, MatrixReport, confused_table
@@ -28,6 +28,7 @@ from nbfinetune.prediction import loader_of
 from nbfinetune.progress import PassProgress, kernel_runs, static
 from nbfinetune.reports import Table
 from nbfinetune.shown import Shown
+from nbfinetune.widgets.closing import close_widgets
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.item_gallery import ItemGallery
@@ -37,7 +38,6 @@ _SIZE, _DPI = 640, 60  # px of a matrix; fastai's usual dpi
 _CORRECTIONS: WeakKeyDictionary[InteractiveShell, Corrections] = WeakKeyDictionary()
 
 ds_arg = option("ds", choices=("valid", "train"), default="valid", help="part; default: valid")
-min_val_arg = option("min-val", type=int, default=1, help="least count of a pair; default: 1")
 
 
 @magics_class
@@ -49,7 +49,7 @@ class InterpretationMagics(Magics):
         self.shown = Shown(shell, (ConfusionMatrix, ConfusedPairs, ItemGallery))
         # Of the shell: reloading the extension or making a new learner loses no mark.
         self.corrections = _CORRECTIONS.setdefault(shell, Corrections())
-        self._screens: dict[str, ipywidgets.Widget] = {}
+        self._screens: dict[str, tuple[int, list[ipywidgets.Widget]]] = {}
 
     @line_magic
     @magic_arguments()
@@ -57,7 +57,7 @@ class InterpretationMagics(Magics):
     @option("normalize", choices=NORMALIZE, default="none", help="shares of what; default: none")
     @option("top", type=int, help="classes shown at once; default: all up to 60, else 30")
     @option("order", choices=ORDERS, help="of the classes; default: vocab, above 60 error")
-    @min_val_arg
+    @option("min-val", type=int, default=1, help="least count of an error; default: 1")
     @option("vs", metavar="RUN", help="earlier: variable of a confusion matrix or interpretation")
     @option("figsize", metavar="W,H", help="in inches, as in fastai")
     @option("dpi", type=int, default=_DPI, help=f"px of an inch; default: {_DPI}")
@@ -233,20 +233,28 @@ class InterpretationMagics(Magics):
     ) -> ipywidgets.Widget | None:
         """Show the screen and what stays of it; the latter alone where there are no widgets."""
         if shows_widgets(no_widgets):
-            # The cell ran before: its screen is gone from the page, and would keep the data.
-            cell = self.shell.get_parent().get("metadata", {}).get("cellId", "")
-            if cell and (earlier := self._screens.pop(cell, None)):
-                close_widgets(earlier)
-            self._screens[cell] = screen
+            self._close_earlier(screen)
             show_with_twin(screen, report, screen.status)
         else:
             display(report)
         self.shown.note(screen)
         return None if quiet else screen
 
+    def _close_earlier(self, screen: ipywidgets.Widget) -> None:
+        """Close what the cell showed when it ran before: it is gone, and would keep the data."""
+        cell = self.shell.get_parent().get("metadata", {}).get("cellId")
+        if cell is None:
+            return
+        run, screens = self._screens.get(cell, (0, []))
+        if run != self.shell.execution_count:  # else they are those of this run
+            for earlier in screens:
+                close_widgets(earlier)
+            screens = []
+        self._screens[cell] = self.shell.execution_count, [*screens, screen]
+
 
 @contextmanager
-def _one_line():
+def _one_line() -> Iterator[None]:
     """Bad arguments and files end the cell with one line."""
     try:
         yield

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
-TINY = 1e-12  # a probability of 0 has a finite loss
+_ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
+_TINY = 1e-12  # a probability of 0 has a finite loss
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,31 @@ class ItemPredictions:
         probs = probs.float()
         top_probs, top = probs.topk(min(TOP_K, probs.shape[1]), dim=1)
         of_target = probs.gather(1, targets[:, None])[:, 0]
-        losses = -of_target.clamp_min(TINY).log() if losses is None else losses.float()
+        losses = -of_target.clamp_min(_TINY).log() if losses is None else losses.float()
         parts = (targets, top[:, 0], losses, of_target, top_probs[:, 0], top, top_probs)
         return cls(*(part.cpu() for part in parts))
+
+    @classmethod
+    def given(
+        cls, targets: Sequence[int] | Tensor, preds: Sequence[int] | Tensor, c: int
+    ) -> "ItemPredictions":
+        """Of class indices [n] or probabilities [n, c] that any model predicted.
+
+        Raises
+        ------
+        ValueError
+            If shapes, indices or probabilities do not fit.
+        """
+        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
+        preds = torch.as_tensor(preds).cpu()
+        _check(targets, preds, c)
+        if preds.ndim == 2:
+            chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
+            return cls.cat([cls.of(_probs(p), t) for p, t in chunks], c)
+        preds, sure = preds.long(), torch.ones(len(preds))  # sure of what was predicted
+        right = (preds == targets).float()
+        losses = -right.clamp_min(_TINY).log()
+        return cls(targets, preds, losses, right, sure, preds[:, None], sure[:, None])
 
     @classmethod
     def cat(cls, parts: Sequence["ItemPredictions"], c: int) -> "ItemPredictions":
@@ -120,3 +143,24 @@ def pictures_of(loader: DataLoader) -> PictureItems | None:
     """The data set of a loader, if its item i is surely item i of the loader."""
     dataset = getattr(loader, "dataset", None)
     return dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None
+
+
+def _probs(preds: Tensor) -> Tensor:
+    low, high = preds.aminmax() if len(preds) else (0, 0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError("preds are not probabilities: values outside [0, 1], or NaN; take softmax")
+    return preds
+
+
+def _check(targets: Tensor, preds: Tensor, c: int) -> None:
+    n = len(targets)
+    if targets.ndim != 1 or preds.ndim not in (1, 2) or len(preds) != n:
+        raise ValueError(
+            f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
+            "class indices [n], and class indices [n] or probabilities [n, c]"
+        )
+    if preds.ndim == 2 and preds.shape[1] != c:
+        raise ValueError(f"probabilities of {preds.shape[1]} classes, but the vocab has {c}")
+    for what, indices in (("target", targets), *((("prediction", preds),) * (preds.ndim == 1))):
+        if n and not 0 <= indices.min() <= indices.max() < c:
+            raise ValueError(f"a {what} is no class index of a vocab of {c} classes")

@@ -17,6 +17,7 @@ from nbfinetune.progress import Line, Pace, PassProgress, say, search_text
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
+from nbfinetune.widgets.closing import close_widgets
 from nbfinetune.widgets.lr_plot import LRPlot
 from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.training_plot import TrainingPlot
@@ -154,22 +155,6 @@ class LiveTraining(Callback):
 def _obey(control: RunControl, request: str) -> None:
     if request:
         getattr(control, request)()
-
-
-def close_widgets(widget: ipywidgets.Widget) -> None:
-    """Close a widget and those it holds, so that neither side keeps them."""
-    if widget.comm is None:
-        return
-    held = [*(getattr(widget, name) for name in widget.keys), *vars(widget).values()]
-    widget.close()
-    while held:
-        value = held.pop()
-        if isinstance(value, ipywidgets.Widget):
-            close_widgets(value)
-        elif isinstance(value, (list, tuple)):
-            held += value
-        elif isinstance(value, dict):
-            held += value.values()
 
 
 class LivePass(PassProgress):

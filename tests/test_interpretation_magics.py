@@ -154,3 +154,17 @@ def test_a_file_that_cannot_be_written_is_one_line(ip, tmp_path: Path) -> None:
         ip.run_line_magic("clean", f"--apply {tmp_path}/nowhere/c.csv")
     ip.run_line_magic("clean", f'--apply "{tmp_path}/two words.csv"')
     assert (tmp_path / "two words.csv").exists()
+
+
+def test_a_cell_that_runs_again_closes_its_old_screens_but_not_its_own(ip, monkeypatch) -> None:
+    """Two magics in one cell are two screens; those of its last run are gone from the page."""
+    monkeypatch.setattr("nbfinetune.magic_runs.kernel_runs", lambda: True)
+    monkeypatch.setattr("nbfinetune.live.answered", lambda status, pump: True)
+    monkeypatch.setattr(ip, "get_parent", lambda: {"metadata": {"cellId": "a"}}, raising=False)
+    runs = []
+    for count in (1, 2):
+        ip.execution_count = count
+        runs.append([ip.run_line_magic(m, "") for m in ("confusion_matrix", "top_losses")])
+    first, second = runs
+    assert [screen.comm for screen in first] == [None, None]
+    assert None not in [screen.comm for screen in second]

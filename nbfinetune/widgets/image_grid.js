@@ -7,9 +7,6 @@ function add(parent, tag, properties = {}, text = "") {
   return node;
 }
 
-// A name written from right to left must not turn the numbers around it.
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
-const apart = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
 // Keys that JupyterLab keeps: running the cell, and leaving the drawer.
 const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
 
@@ -40,10 +37,6 @@ function render({ model, el }) {
     urls.push(made);
     return made;
   };
-  const words = (t) =>
-    `${apart(t.file)}: actual ${apart(t.actual)} (${t.p_actual}), predicted ${apart(t.predicted)} ` +
-    `(${t.p_predicted}), loss ${t.loss}`;
-
   // All classes of 36 pictures would be thousands of options: they come when a list is opened.
   const offer = (select, classes) => {
     const chosen = select.value;
@@ -66,10 +59,10 @@ function render({ model, el }) {
   const figure = (t) => {
     const node = add(grid, "figure", { className: "nbft-thumb" });
     node.dataset.item = t.item;
-    node.title = words(t);
+    node.title = t.words;
     const open = add(node, "button", { className: "nbft-open" });
-    open.setAttribute("aria-label", `enlarge ${words(t)}`);
-    if (t.jpeg) add(open, "img", { src: url(t.jpeg), alt: words(t) });
+    open.setAttribute("aria-label", `enlarge ${t.words}`);
+    if (t.jpeg) add(open, "img", { src: url(t.jpeg), alt: t.words });
     else add(open, "span", { className: "nbft-missing" }, t.problem);
     const row = (text, number) => {
       const part = add(node, "div");
@@ -102,8 +95,8 @@ function render({ model, el }) {
     });
     select.addEventListener("blur", () => { select.value = ""; });
     open.addEventListener("click", () => {
-      caption.textContent = words(t);
-      large.alt = words(t);
+      caption.textContent = t.words;
+      large.alt = t.words;
       large.removeAttribute("src");
       missing.textContent = "";
       dialog.dataset.item = t.item;

@@ -9,6 +9,7 @@ import traitlets
 
 from nbfinetune.corrections import Corrections
 from nbfinetune.interpretation import ClassificationInterpretation
+from nbfinetune.reports import apart
 from nbfinetune.thumbnails import as_jpeg, thumbnail
 
 _HERE = Path(__file__).parent
@@ -98,16 +99,24 @@ class ImageGrid(anywidget.AnyWidget):
             problem = f"cannot be shown: {error}"
         actual, predicted = interp.vocab[interp.targets[i]], interp.vocab[interp.predicted[i]]
         path = interp.path(i)
+        file = path.name if path else f"item {i}"
+        p_actual, p_predicted = f"{interp.target_probs[i]:.2f}", f"{interp.predicted_probs[i]:.2f}"
+        loss = f"{interp.losses[i]:.2f}"
+        words = (
+            f"{apart(file)}: actual {apart(actual)} ({p_actual}), predicted {apart(predicted)} "
+            f"({p_predicted}), loss {loss}"
+        )
         return {
             "item": i,
+            "words": words,
             "jpeg": picture,
             "problem": problem,
             "actual": actual,
             "predicted": predicted,
-            "p_actual": f"{interp.target_probs[i]:.2f}",
-            "p_predicted": f"{interp.predicted_probs[i]:.2f}",
-            "loss": f"{interp.losses[i]:.2f}",
-            "file": path.name if path else f"item {i}",
+            "p_actual": p_actual,
+            "p_predicted": p_predicted,
+            "loss": loss,
+            "file": file,
             "top": [interp.vocab[k] for k in interp.top[i].tolist() if k != interp.targets[i]],
         }
 

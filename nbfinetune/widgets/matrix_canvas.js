@@ -6,10 +6,6 @@ const NUMBERED = 22; // px of a cell that holds its number
 const NEAR = 4; // px: a click beside a tiny cell that is not empty means that cell
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 
-// A name written from right to left must not turn the numbers around it.
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
-const apart = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
-
 function render({ model, el }) {
   const box = document.createElement("div");
   box.className = "nbft-matrix-box";
@@ -49,7 +45,7 @@ function render({ model, el }) {
   };
   const text = (i, j) => {
     const k = view.place.get(i * view.n + j);
-    const what = `actual ${apart(view.names[i])}, predicted ${apart(view.names[j])}: `;
+    const what = `actual ${view.names[i]}, predicted ${view.names[j]}: `;
     if (k === undefined) return `${what}0`;
     return `${what}${view.counts[k]} (${(100 * view.shares[k]).toFixed(1)} % ${model.get("of")})`;
   };
@@ -204,7 +200,6 @@ function render({ model, el }) {
     draw();
     Object.assign(canvas.dataset, { cell: view.cell, margin: view.margin });
     canvas.dataset.painted = String(Number(canvas.dataset.painted ?? 0) + 1);
-    model.send({ event: "painted" });
   };
   model.on("change:version", all); // one event for all that changes together
   model.on("change:selected", draw);

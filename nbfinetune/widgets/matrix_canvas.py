@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 
 from nbfinetune.matrix_view import MatrixView
+from nbfinetune.reports import apart
 
 _HERE = Path(__file__).parent
 
@@ -45,14 +46,13 @@ class MatrixCanvas(anywidget.AnyWidget):
     def __init__(self, view: MatrixView, on_cell: Callable[[int, int], None], size: int) -> None:
         super().__init__(size=size)
         self._on_cell = on_cell
-        self.painted = 0
         self.on_msg(self._on_msg)
         self.show(view, (-1, -1))
 
     def show(self, view: MatrixView, selected: Sequence[int]) -> None:
         """Draw another view."""
         with self.hold_sync():
-            self.names, self.title, self.of = view.names, view.title, view.of
+            self.names, self.title, self.of = [*map(apart, view.names)], view.title, view.of
             self.normalize = view.normalize
             self.numbers = view.numbers.astype("<u4").tobytes()
             self.counts = view.counts.astype("<u4").tobytes()
@@ -63,8 +63,6 @@ class MatrixCanvas(anywidget.AnyWidget):
             self.version += 1
 
     def _on_msg(self, widget: object, content: dict, buffers: list) -> None:
-        if content.get("event") == "painted":
-            self.painted += 1
         # A click made while another view was on its way meant a cell of the old one.
         if content.get("event") == "cell" and content["version"] == self.version:
             row, column = content["cell"]
