@@ -1,6 +1,5 @@
 """Item predictions: what is kept of each item of a pass over labelled data, O(n k) in all."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from nbfinetune.control import steered
 from nbfinetune.datasets import EvenBatches, PictureItems
 from nbfinetune.prediction import item_losses
 from nbfinetune.rng import seeded_rng
+from nbfinetune.weights import Same, weights_digest
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
@@ -99,25 +99,11 @@ def _in_order(loader: object) -> bool:
 
 def depends_on(learn: "Learner", loader: DataLoader) -> tuple:
     """All that the predictions depend on; weights by their bytes, as any code may write them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in learn.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     data = getattr(loader, "dataset", loader)
     targets = tuple(getattr(data, "targets", ()))
-    how = (learn.transforms, learn.amp, learn.loss_func)
-    # The data set itself is kept, as another may come to have its id.
-    return digest.digest(), _Same(data), len(data), targets, tuple(learn.vocab), *how
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """Equal to one that holds the very same thing."""
-
-    thing: object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.thing is other.thing
+    how = (learn.transforms, learn.amp, learn.amp_inference, learn.loss_func)
+    digest = weights_digest(learn.model)
+    return digest, Same(data), len(data), targets, tuple(learn.vocab), *how
 
 
 @steered(steers=False)

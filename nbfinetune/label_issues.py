@@ -136,7 +136,9 @@ def _features(
         x = inputs[0].detach().float()
         features.append((x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu())
 
-    hook = learn.groups[-1][0].register_forward_pre_hook(keep)
+    layers = (m for part in learn.groups[-1] for m in part.modules())
+    first = next(m for m in layers if any(True for _ in m.parameters(recurse=False)))
+    hook = first.register_forward_pre_hook(keep)
     try:
         with seeded_rng(learn.seed):
             for loader in loaders:

@@ -12,15 +12,16 @@ from nbfinetune import checkpoint, fitting, layer_groups, lr_finder, prediction
 from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.data import ImageDataLoaders
+from nbfinetune.features import Features, body_and_head
 from nbfinetune.layer_groups import LayerGroup
 from nbfinetune.metrics import Metric, metric_name
+from nbfinetune.precision import AMP, autocast, inference_amp, training_amp
 from nbfinetune.recorder import Recorder
 from nbfinetune.reports import Table
 from nbfinetune.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.transforms import ImageTransforms
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
-_AMP = ("auto", "bf16", "fp16", "off")
 
 
 class Learner:
@@ -41,7 +42,12 @@ class Learner:
         move. False: frozen groups are fixed altogether, and the BatchNorm statistics of all groups
         but the head stay as they are, also unfrozen
     transforms : from uint8 batches to the model's inputs; None: batches are inputs already
-    amp : mixed precision: "bf16", "fp16", "off", or "auto" = the best a CUDA device has, else off
+    amp : mixed precision: "bf16", "fp16", "off", or "auto" = what is fastest on the device without
+        loss; on a CPU with bfloat16 that is bf16 for pictures where no gradients are needed, and
+        for training too unless the network has depthwise convolutions
+    cache_features : "auto" or True = while the body is frozen its features are computed once and
+        kept for all runs; False = never; a number = that many views of each training picture, the
+        first of which is not augmented. For a model whose last layer group is what it ends with
     accumulate : batches whose gradients are averaged for one optimizer step
     clip_grad : largest norm of the gradient, None = any
     device : "cuda", "mps" or "cpu"; default: the first of these that there is
@@ -54,6 +60,9 @@ class Learner:
     recorder : the history
     control : pauses, stops, finishes and scales the run that is on
     frozen : number of groups that are frozen
+    body_and_head : the model in two, None if its last layer group is not what it ends with
+    features : what the frozen body gave of the pictures
+    amp, amp_inference : mixed precision of training, and of passes without gradients
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class Learner:
         train_bn: bool = True,
         transforms: ImageTransforms | None = None,
         amp: str = "auto",
+        cache_features: bool | int | str = "auto",
         accumulate: int = 1,
         clip_grad: float | None = None,
         device: str | torch.device | None = None,
@@ -77,14 +87,15 @@ class Learner:
         seed: int = 42,
         config: dict | None = None,
     ) -> None:
-        if amp not in _AMP:
-            raise ValueError(f"amp is {amp!r}; it must be one of {', '.join(_AMP)}")
+        if amp not in AMP:
+            raise ValueError(f"amp is {amp!r}; it must be one of {', '.join(AMP)}")
         if accumulate < 1:
             raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
         self.device = torch.device(device or _best_device())
         self.dls, self.model = dls, model.to(self.device).eval()
         self.groups = [list(group) for group in groups or [[model]]]
         layer_groups.check_groups(model, self.groups)
+        self.body_and_head = body_and_head(self.model, self.groups)
         loss_func = loss_func or nn.CrossEntropyLoss()
         is_module = isinstance(loss_func, nn.Module)
         self.loss_func = loss_func.to(self.device) if is_module else loss_func
@@ -93,7 +104,12 @@ class Learner:
             raise ValueError(f"two metrics have the same name: {', '.join(self.metric_names)}")
         self.lr, self.moms, self.train_bn = lr, moms, train_bn
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
-        self.amp = _best_amp(self.device) if amp == "auto" else amp
+        self.amp = self.amp_inference = amp
+        if amp == "auto":
+            pictures = transforms is not None
+            self.amp = training_amp(self.device, self.model, pictures=pictures)
+            self.amp_inference = inference_amp(self.device, self.amp, pictures=pictures)
+        self.features = Features(cache_features)
         self.scaler = self.new_scaler()
         self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
@@ -124,8 +140,31 @@ class Learner:
 
     def autocast(self) -> torch.autocast:
         """The context of mixed precision for a forward pass."""
-        dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp != "off")
+        return autocast(self.device, self.amp)
+
+    @property
+    def body_is_fixed(self) -> bool:
+        """Whether the body's output depends on the picture alone: nothing of it trains or moves."""
+        if self.train_bn or self.frozen != len(self.groups) - 1 or not self.body_and_head:
+            return False
+        return not any(p.requires_grad for p in self.body_and_head[0].parameters())
+
+    def logits(self, x: Tensor, *, training: bool) -> Tensor:
+        """Inputs, as `prepare` gives them, to logits [n, c]; no graph where none is needed."""
+        if self.body_and_head and (self.body_is_fixed or not training):
+            return self.head_logits(self.features_of(x))
+        with self.autocast():
+            return self.model(x)
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """Inputs to what the body gives, without a graph."""
+        with torch.no_grad(), autocast(self.device, self.amp_inference):
+            return self.body_and_head[0](x)
+
+    def head_logits(self, features: Tensor) -> Tensor:
+        """What the body gives to logits [n, c]."""
+        with self.autocast():
+            return self.body_and_head[1](features.float())
 
     def freeze_to(self, n: int, *, quiet: bool = False) -> None:
         """Train layer groups n and above only, and forget the optimizer's momentum (as fastai).
@@ -240,9 +279,3 @@ def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _best_amp(device: torch.device) -> str:
-    if device.type != "cuda":
-        return "off"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 from nbfinetune.callbacks import Callback, CancelFit, CancelTrain
+from nbfinetune.features import FeatureBatches
 from nbfinetune.layer_groups import train_mode
 from nbfinetune.recorder import Run
 
@@ -45,13 +46,15 @@ def run(
         try:
             _event(cbs, "before_fit", learn)
             learn.status = "running"
+            batches = _batches(learn, learn.dls.train, training=True)
+            held_out = _batches(learn, learn.dls.valid, training=False)
             for epoch in range(start, n_epoch):
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
                 with suppress(CancelTrain):
-                    _train(learn, cbs)
+                    _train(learn, batches, cbs)
                 if validates:
-                    learn.values, _, _ = validate(learn, learn.dls.valid, cbs)
+                    learn.values, _, _ = _validate(learn, held_out, cbs)
                     _event(cbs, "after_epoch", learn)
             learn.status = "finished"
         except CancelFit:
@@ -91,24 +94,46 @@ def _tidy(learn: "Learner") -> None:
     learn.model.eval()
 
 
-def _train(learn: "Learner", cbs: Sequence[Callback]) -> None:
+class _PictureBatches:
+    """Batches of a loader, which go to logits through the whole network."""
+
+    def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
+        self._learn, self._loader, self._training = learn, loader, training
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._loader)
+
+    def logits(self, x: Tensor) -> Tensor:
+        x = self._learn.prepare(x, training=self._training)
+        return self._learn.logits(x, training=self._training)
+
+
+def _batches(
+    learn: "Learner", loader: DataLoader, *, training: bool
+) -> _PictureBatches | FeatureBatches:
+    kept = learn.features.batches(learn, loader, training=training)
+    return kept or _PictureBatches(learn, loader, training=training)
+
+
+def _train(
+    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
+) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
-    for i, (x, y) in enumerate(learn.dls.train):
+    for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        _step(learn, x, y)
+        _step(learn, batches.logits(x), y.to(learn.device))
         _event(cbs, "after_batch", learn)
 
 
-def _step(learn: "Learner", x: Tensor, y: Tensor) -> None:
-    """Forward and backward, and after each `accumulate` batches an optimizer step."""
+def _step(learn: "Learner", logits: Tensor, y: Tensor) -> None:
+    """Loss and gradients, and after each `accumulate` batches an optimizer step."""
     first = learn.iter - learn.iter % learn.accumulate
     last = min(first + learn.accumulate, learn.n_iter) - 1
-    x, y = learn.prepare(x, training=True), y.to(learn.device)
     with learn.autocast():
-        loss = learn.loss_func(learn.model(x), y)
+        loss = learn.loss_func(logits, y)
     learn.loss = loss.detach()
     learn.scaler.scale(loss / (last - first + 1)).backward()
     if learn.iter < last:
@@ -132,8 +157,15 @@ def validate(
     logits : shape [n, c], on the CPU
     targets : shape [n], on the CPU
     """
+    learn.check_idle()
+    return _validate(learn, _batches(learn, loader, training=False), cbs)
+
+
+def _validate(
+    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
+) -> tuple[list[float], Tensor, Tensor]:
     losses, logits, targets = [], [], []
-    for out, y in predictions(learn, loader, cbs):
+    for out, y in _predictions(learn, batches, cbs):
         with torch.no_grad(), learn.autocast():
             losses.append(learn.loss_func(out, y).float() * len(y))
         logits.append(out.float())
@@ -156,13 +188,18 @@ def predictions(
     targets : shape [n], on the device
     """
     learn.check_idle()
+    return _predictions(learn, _batches(learn, loader, training=False), cbs)
+
+
+def _predictions(
+    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
+) -> Iterator[tuple[Tensor, Tensor]]:
     learn.model.eval()
     learn.training = False
-    for i, (x, y) in enumerate(loader):
+    for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        x, y = learn.prepare(x, training=False), y.to(learn.device)
-        with torch.no_grad(), learn.autocast():
-            logits = learn.model(x)
-        yield logits, y
+        with torch.no_grad():
+            logits = batches.logits(x)
+        yield logits, y.to(learn.device)
         _event(cbs, "after_batch", learn)

@@ -87,8 +87,8 @@ def predict(
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
     x = to_square(as_image(item), presize(learn.transforms.size))[None]
-    with torch.no_grad(), learn.autocast():
-        logits = learn.model(learn.prepare(x, training=False))
+    with torch.no_grad():
+        logits = learn.logits(learn.prepare(x, training=False), training=False)
     probs = logits[0].float().cpu().softmax(0)
     index = probs.argmax()
     return learn.vocab[index], index, probs

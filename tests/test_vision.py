@@ -9,7 +9,8 @@ from torch import nn
 
 from nbfinetune import ImageDataLoaders, vision_learner
 from nbfinetune.backbones import load_backbone, without_classifier
-from nbfinetune.vision import ConcatPool, _assemble, fastai_head, linear_head
+from nbfinetune.heads import ConcatPool, fastai_head, linear_head
+from nbfinetune.vision import _assemble
 
 
 def test_fastais_head_has_its_outputs(golden: dict, fill) -> None:

