@@ -88,7 +88,7 @@ class Features:
 
         Features of other weights or transforms are dropped.
         """
-        if not self._usable(learn, loader):
+        if not self.usable(learn, loader):
             return None
         depend_on = self._dependence(learn)
         if depend_on != self._depend_on:
@@ -100,7 +100,8 @@ class Features:
         self._kept.append(_Kept(loader.dataset, views))
         return FeatureBatches(learn, loader, self._kept[-1], training=training)
 
-    def _usable(self, learn: "Learner", loader: DataLoader) -> bool:
+    def usable(self, learn: "Learner", loader: DataLoader) -> bool:
+        """Whether the features of a loader's pictures can be kept now."""
         if not self.wanted or not learn.body_is_fixed or learn.transforms is None:
             return False
         own = [getattr(part, "dataset", None) for part in (learn.dls.train, learn.dls.valid)]
@@ -125,11 +126,22 @@ class FeatureBatches:
     def __init__(
         self, learn: "Learner", loader: DataLoader, kept: _Kept, *, training: bool
     ) -> None:
-        self._learn, self._loader, self._kept, self._training = learn, loader, kept, training
+        self._learn, self._kept, self._training = learn, kept, training
+        # The loader itself, but of numbers: the same order, and the same random numbers drawn.
+        self._numbers = DataLoader(
+            range(len(kept.dataset)),
+            batch_sampler=loader.batch_sampler,
+            collate_fn=torch.tensor,
+            generator=loader.generator,
+        )
+
+    @property
+    def body_epochs(self) -> int:
+        """Epochs that will run the body, each for the features of one view."""
+        return int((~self._kept.known).any(1).sum())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for numbers in self._loader.batch_sampler:
-            numbers = torch.tensor(numbers)
+        for numbers in self._numbers:
             yield numbers, self._kept.targets[numbers]
 
     def logits(self, numbers: Tensor) -> Tensor:
@@ -146,7 +158,9 @@ class FeatureBatches:
         x = torch.stack([self._kept.dataset[i][0] for i in numbers.tolist()])
         if not view:
             return learn.features_of(learn.prepare(x, training=False))
-        # A number of its own for each batch of each view: what other runs drew does not matter.
-        own = learn.seed + view * len(self._kept.dataset) + int(numbers[0])
-        with seeded_rng(own):
-            return learn.features_of(learn.prepare(x, training=True))
+        views = []
+        for i, one in zip(numbers.tolist(), x.split(1), strict=True):
+            # Random numbers of its own: neither the batch nor earlier runs matter.
+            with seeded_rng(learn.seed + view * len(self._kept.dataset) + i):
+                views.append(learn.prepare(one, training=True))
+        return learn.features_of(torch.cat(views))

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 BASE_LR = 2e-3  # of fine_tune (fastai's)
 _HEAD_STEPS = 50  # optimizer steps that a new head needs (measured on pets with base_lr 2e-3:
 # 15 steps give 0.19 error, 25 steps 0.15, 50 steps 0.13)
+_CHEAP_HEAD_STEPS = (
+    100  # the same where each is the head's alone (error of the best epoch, 5 seeds:
+)
+# 0.123 after 50 steps, 0.112 after 100, 0.115 after 150 and 200)
 
 
 @steered(steers=True)
@@ -164,7 +168,8 @@ def fine_tune(
     epochs : epochs with all layers
     base_lr : learning rate of the head; slice(lo, hi) gives those of the first group and the
         head in the second stage, halved too, in place of `lr_mult`
-    freeze_epochs : epochs of the first stage; None = as many as 50 steps take, 0 = no such stage
+    freeze_epochs : epochs of the first stage; None = as many as 50 steps take, or 100 where the
+        body's features are kept; 0 = no such stage
     lr_mult : rate of the head over that of the first group
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
     keep_best : end with the weights of the best epoch of both stages, by the first metric if its
@@ -173,9 +178,8 @@ def fine_tune(
     """
     _check_epochs("epochs", epochs, 1)
     _check_data(learn)
-    if freeze_epochs is None:
-        freeze_epochs = ceil(_HEAD_STEPS / ceil(len(learn.dls.train) / learn.accumulate))
-    _check_epochs("freeze_epochs", freeze_epochs, 0)
+    if freeze_epochs is not None:
+        _check_epochs("freeze_epochs", freeze_epochs, 0)
     low, high = _ends(base_lr, lr_mult)
     _rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     _check_cycle(div, 1e5, pct_start)
@@ -186,8 +190,9 @@ def fine_tune(
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
     runs = []
-    if freeze_epochs:
+    if freeze_epochs != 0:
         learn.freeze_to(-1, quiet=True)
+        freeze_epochs = freeze_epochs or _head_epochs(learn)
         name = "fine_tune: head, body frozen"
         runs += [_one_cycle(learn, name, freeze_epochs, slice(high), **head, wd=wd, cbs=cbs)]
         if learn.control.ended:
@@ -196,6 +201,13 @@ def fine_tune(
     rates = slice(low / 2, high / 2)
     runs += [_one_cycle(learn, "fine_tune: all layers", epochs, rates, **both, wd=wd, cbs=cbs)]
     return _result(learn, runs, cbs)
+
+
+def _head_epochs(learn: "Learner") -> int:
+    """Epochs that a new head needs, the body being frozen."""
+    kept = learn.features.usable(learn, learn.dls.train)
+    steps = _CHEAP_HEAD_STEPS if kept else _HEAD_STEPS
+    return ceil(steps / ceil(len(learn.dls.train) / learn.accumulate))
 
 
 def _one_cycle(

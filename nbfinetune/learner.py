@@ -114,6 +114,7 @@ class Learner:
         self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
         self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
+        self.body_epochs: int | None = None
         self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
 

@@ -39,6 +39,9 @@ def run(
     """
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
+    batches = _batches(learn, learn.dls.train, training=True)
+    held_out = _batches(learn, learn.dls.valid, training=False)
+    learn.body_epochs = batches.body_epochs
     with ExitStack() as stack:
         stack.callback(_tidy, learn)
         for cb in reversed(cbs):  # the stack calls the last one first
@@ -46,8 +49,6 @@ def run(
         try:
             _event(cbs, "before_fit", learn)
             learn.status = "running"
-            batches = _batches(learn, learn.dls.train, training=True)
-            held_out = _batches(learn, learn.dls.valid, training=False)
             for epoch in range(start, n_epoch):
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
@@ -96,6 +97,8 @@ def _tidy(learn: "Learner") -> None:
 
 class _PictureBatches:
     """Batches of a loader, which go to logits through the whole network."""
+
+    body_epochs = None
 
     def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
         self._learn, self._loader, self._training = learn, loader, training

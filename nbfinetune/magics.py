@@ -47,7 +47,11 @@ class FineTuneMagics(Magics):
     @argument("epochs", type=int, help="epochs with all layers")
     @lr_arg
     @option("base-lr", dest="named_lr", metavar="BASE_LR", help="the same, by name")
-    @option("freeze-epochs", type=int, help="epochs of the head before them; default: 50 steps")
+    @option(
+        "freeze-epochs",
+        type=int,
+        help="epochs of the head before; default: 50 or 100 steps",
+    )
     @option("lr-mult", type=float, help="rate of the head over the first group's; default: 100")
     @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.3")
     @option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")

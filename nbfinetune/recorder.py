@@ -32,6 +32,7 @@ class Run:
     moms : momentum at each step
     events : what was done by hand, as (steps done, what)
     status : "running", "finished", "stopped", "interrupted" or "failed"
+    body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
     """
 
     name: str
@@ -47,6 +48,15 @@ class Run:
     events: list[tuple[int, str]] = field(default_factory=list)
     first_epoch: int = 0
     status: str = "running"
+    body_epochs: int | None = None
+
+    @property
+    def kept_text(self) -> str:
+        """Whether and when features of the frozen body were kept, in a few words, or ""."""
+        if self.body_epochs is None:
+            return ""
+        k = self.body_epochs
+        return "features of the frozen body kept " + (f"in epoch {k}" if k else "from before")
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class Recorder(Callback):
     def before_fit(self, learn: "Learner") -> None:
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
+        run.body_epochs = learn.body_epochs
         self.runs.append(run)
         self._pending: list[Tensor] = []
         self._average = 0.0

@@ -121,17 +121,18 @@ class TrainingReport:
     text: str = ""
 
     def __repr__(self) -> str:
-        lines = [repr(epoch_table(self.runs)), *self._by_hand(), self.text]
+        lines = [repr(epoch_table(self.runs)), *self._notes(), self.text]
         return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
-        below = "".join(f"<div>{escape(line)}</div>" for line in (*self._by_hand(), self.text))
+        below = "".join(f"<div>{escape(line)}</div>" for line in (*self._notes(), self.text))
         drawn = training_picture(curves_of(self.runs)) if self.runs else ""
         return drawn + epoch_table(self.runs)._repr_html_() + below
 
-    def _by_hand(self) -> list[str]:
+    def _notes(self) -> list[str]:
+        kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
         done = [f"after step {step}: {what}" for step, what in curves_of(self.runs).events]
-        return [f"by hand: {'; '.join(done)}"] if done else []
+        return [*kept, *([f"by hand: {'; '.join(done)}"] if done else [])]
 
 
 def training_picture(curves: TrainingCurves) -> str:
