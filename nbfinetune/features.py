@@ -65,8 +65,9 @@ class Features:
 
     Parameters
     ----------
-    wanted : "auto" or True = keep them; False = do not. A number = that many views of each training
-        picture, the first as validation sees it, the others augmented; epochs take turns. "auto"
+    wanted : "auto" = keep them where that is possible; True = always; False = never. A number =
+        that many views of each training picture, the first as validation sees it, the others
+        augmented; epochs take turns. "auto"
         and True are 1, or 4 if `aug` is the user's function: a linear head on pets photos gains
         little by more (error over 5 seeds with 1 and 4 views: 0.21 and 0.21 at 128 px, 0.13 and
         0.12 at 224 px), and each costs a pass of the body
@@ -80,6 +81,20 @@ class Features:
         self.wanted = wanted
         self._depend_on: tuple | None = None
         self._kept: list[_Kept] = []
+
+    def check(self, learn: "Learner") -> None:
+        """Raise ValueError if features are asked for that this learner's body cannot keep."""
+        if self.wanted in ("auto", False):
+            return
+        needs = f"cache_features={self.wanted!r} needs"
+        if not learn.body_and_head:
+            raise ValueError(
+                f"{needs} a model in a row whose last layer group is what it ends with"
+            )
+        if learn.train_bn:
+            raise ValueError(f"{needs} train_bn=False: statistics of the frozen body would move")
+        if learn.transforms is None:
+            raise ValueError(f"{needs} pictures, from ImageDataLoaders")
 
     def batches(
         self, learn: "Learner", loader: DataLoader, *, training: bool

@@ -45,9 +45,9 @@ class Learner:
     amp : mixed precision: "bf16", "fp16", "off", or "auto" = what is fastest on the device without
         loss; on a CPU with bfloat16 that is bf16 for pictures where no gradients are needed, and
         for training too unless the network has depthwise convolutions
-    cache_features : "auto" or True = while the body is frozen its features are computed once and
-        kept for all runs; False = never; a number = that many views of each training picture, the
-        first of which is not augmented. For a model whose last layer group is what it ends with
+    cache_features : while the body is frozen its features are computed once and kept for all runs:
+        "auto" = where that is possible, True = refuse a model where it is not, False = never, a
+        number = that many views of each training picture, the first of which is not augmented
     accumulate : batches whose gradients are averaged for one optimizer step
     clip_grad : largest norm of the gradient, None = any
     device : "cuda", "mps" or "cpu"; default: the first of these that there is
@@ -115,6 +115,7 @@ class Learner:
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
         self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
         self.body_epochs: int | None = None
+        self.features.check(self)
         self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
 
@@ -247,7 +248,10 @@ class Learner:
             lrs = [f"{g['lr']:.1e}" for g in self.opt.param_groups if g["layer_group"] == i]
             rows.append((self.group_names[i], *(f"{n:,}" for n in sizes), *(lrs[:1] or [""])))
         title = f"{self.config.get('arch') or type(self.model).__name__}: {self.frozen_text()}"
-        footer = f"device {self.device}, mixed precision {self.amp}, next lr "
+        footer = f"device {self.device}, mixed precision {self.amp}"
+        if self.amp_inference != self.amp:
+            footer += f" ({self.amp_inference} without gradients)"
+        footer += ", next lr "
         footer += layer_groups.lr_text(self.lr)
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
 

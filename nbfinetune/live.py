@@ -16,6 +16,7 @@ from nbfinetune.lr_results import LRFindResult, SearchTwin
 from nbfinetune.progress import Line, Pace, PassProgress, say, search_text
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Twin
+from nbfinetune.threads import contention_text
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
 from nbfinetune.widgets.closing import close_widgets
 from nbfinetune.widgets.lr_plot import LRPlot
@@ -93,6 +94,7 @@ class LiveTraining(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         if self.plot is None:
+            self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
             self._open(learn.control, learn.metric_names)
         self.plot.scale = 1.0  # a new stage has a new schedule
         learn.control.on_pause = self.plot.show_paused

@@ -210,3 +210,12 @@ def test_a_model_that_is_no_sequence_is_not_taken_apart() -> None:
 def test_a_wrong_choice_is_refused(make, wanted: object) -> None:
     with pytest.raises(ValueError, match=r"cache_features is .*; it must be"):
         make(cache_features=wanted)
+
+
+def test_features_that_cannot_be_kept_are_refused(make, loaders, mlp) -> None:
+    with pytest.raises(ValueError, match="True needs train_bn=False: statistics of the frozen"):
+        make(cache_features=True, train_bn=True)
+    with pytest.raises(ValueError, match="3 needs a model in a row that ends with its last"):
+        Learner(loaders, Net(), cache_features=3)
+    with pytest.raises(ValueError, match="True needs pictures, from ImageDataLoaders"):
+        Learner(loaders, mlp, groups=[[m] for m in mlp], train_bn=False, cache_features=True)

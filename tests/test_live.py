@@ -201,7 +201,8 @@ def test_many_short_epochs_are_drawn_no_faster_than_batches(learn: Learner, show
     assert len(drawn[-1].valid[0]) == 200  # the last one has all
 
 
-def test_where_clicks_do_not_arrive_that_is_said(learn: Learner, shown) -> None:
+def test_where_clicks_do_not_arrive_that_is_said(learn: Learner, shown, monkeypatch) -> None:
+    monkeypatch.setattr("nbfinetune.live.contention_text", lambda device: "two threads are slow")
     screen, said = LiveTraining(), []
     screen.hint = "buttons act after the cell here"
 
@@ -210,7 +211,7 @@ def test_where_clicks_do_not_arrive_that_is_said(learn: Learner, shown) -> None:
             said.append(screen.plot.status.text)
 
     learn.fit(1, 1e-2, cbs=[screen, Listen()])
-    assert said == ["epoch 1 of 1. buttons act after the cell here"]
+    assert said == ["epoch 1 of 1. buttons act after the cell here. two threads are slow"]
 
 
 def test_a_run_that_is_refused_shows_its_own_error(learn: Learner, shown) -> None:
