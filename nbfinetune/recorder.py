@@ -52,11 +52,13 @@ class Run:
 
     @property
     def kept_text(self) -> str:
-        """Whether and when features of the frozen body were kept, in a few words, or ""."""
+        """Whether features of the frozen body are kept, in one line, or ""."""
         if self.body_epochs is None:
             return ""
-        k = self.body_epochs
-        return "features of the frozen body kept " + (f"in epoch {k}" if k else "from before")
+        if not self.body_epochs:
+            return "the features of the frozen body are known from before"
+        first = "first epoch" if self.body_epochs == 1 else f"first {self.body_epochs} epochs"
+        return f"the frozen body runs in the {first} only, its features are kept"
 
 
 @dataclass(frozen=True)

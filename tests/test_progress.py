@@ -3,7 +3,7 @@ import re
 import pytest
 
 from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, accuracy
-from nbfinetune.progress import EpochTable
+from nbfinetune.progress import EpochTable, Pace
 from nbfinetune.training_report import minutes
 
 
@@ -126,3 +126,29 @@ def test_asked_to_be_static_a_notebook_gets_one_output_at_the_end(
     assert shown == []
     table.close()
     assert [len(report.runs) for report in shown] == [2]
+
+
+@pytest.mark.parametrize(
+    ("body_epochs", "share"),
+    [(None, 1 / 10), (0, 1 / 10), (1, 1 / (1 + 9 / 50)), (2, 1 / (2 + 8 / 50))],
+)
+def test_epochs_that_run_the_body_weigh_more_in_the_time_left(
+    learn: Learner, body_epochs: int | None, share: float
+) -> None:
+    """A step of the head alone is a fiftieth of one of the whole network."""
+    pace, shares = Pace(), []
+
+    class Look(Callback):
+        def before_fit(self, learn: Learner) -> None:
+            learn.recorder.run.body_epochs = body_epochs
+            pace.start(learn)
+
+        def after_batch(self, learn: Learner) -> None:
+            pace.tick(learn)
+
+        def after_epoch(self, learn: Learner) -> None:
+            shares.append(pace.how_far(learn)[0])
+
+    learn.fit(10, 1e-3, cbs=[Look()])
+    assert shares[0] == pytest.approx(share)
+    assert shares[-1] == pytest.approx(1)

@@ -88,6 +88,15 @@ def test_the_report_says_what_was_done_by_hand_and_how_it_ended(runs) -> None:
     ]
 
 
+def test_the_report_says_that_features_were_kept(runs) -> None:
+    runs[0].body_epochs = 1
+    text = "the frozen body runs in the first epoch only, its features are kept"
+    assert text in repr(TrainingReport(runs)).splitlines()
+    runs[0].body_epochs = 0
+    text = "<div>the features of the frozen body are known from before</div>"
+    assert text in TrainingReport(runs)._repr_html_()
+
+
 def test_the_picture_has_every_point_and_says_the_last_values(runs) -> None:
     html = TrainingReport(runs)._repr_html_()
     assert "<all>" not in html
