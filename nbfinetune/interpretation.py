@@ -28,6 +28,7 @@ from nbfinetune.item_predictions import (
     predict_items,
     shuffles,
 )
+from nbfinetune.matrix_options import NORMALIZE
 from nbfinetune.prediction import loader_of
 from nbfinetune.reports import Table
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
-NORMALIZE = ("none", "true", "pred", "all")
 
 
 @dataclass(frozen=True, eq=False)

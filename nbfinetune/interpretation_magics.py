@@ -1,37 +1,33 @@
 """Interpretation magics: what is confused, the pictures of it, and corrections of labels."""
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import ipywidgets
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
-from IPython.display import display
 
 from nbfinetune.corrections import CORRECTIONS, Corrections
-from nbfinetune.interpretation import NORMALIZE, ClassificationInterpretation
-from nbfinetune.label_issues import label_issues
-from nbfinetune.learner import Learner
-from nbfinetune.live import LivePass, pumped, show_with_twin
-from nbfinetune.magic_lines import learner_arg, option, parse_line, parse_options, static_arg
-from nbfinetune.magic_runs import Interrupted, call, shows_widgets, wait_for
-from nbfinetune.matrix_report import ItemsReport, MatrixReport, confused_table
-from nbfinetune.matrix_view import ORDERS
-from nbfinetune.prediction import loader_of
-from nbfinetune.progress import PassProgress, kernel_runs, static
-from nbfinetune.reports import Table
+from nbfinetune.magic_lines import (
+    learner_arg,
+    one_line,
+    option,
+    parse_line,
+    parse_options,
+    static_arg,
+)
+from nbfinetune.matrix_options import NORMALIZE, ORDERS
 from nbfinetune.shown import Shown
-from nbfinetune.widgets.closing import close_widgets
-from nbfinetune.widgets.confused_pairs import ConfusedPairs
-from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
-from nbfinetune.widgets.item_gallery import ItemGallery
+
+if TYPE_CHECKING:
+    from nbfinetune.magic_passes import MagicPasses
+    from nbfinetune.reports import Table
+    from nbfinetune.widgets.confused_pairs import ConfusedPairs
+    from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
+    from nbfinetune.widgets.item_gallery import ItemGallery
 
 _SIZE, _DPI = 640, 60  # px of a matrix; fastai's usual dpi
 
@@ -46,10 +42,16 @@ class InterpretationMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.shown = Shown(shell, (ConfusionMatrix, ConfusedPairs, ItemGallery))
+        self.shown = Shown(shell)
         # Of the shell: reloading the extension or making a new learner loses no mark.
         self.corrections = _CORRECTIONS.setdefault(shell, Corrections())
-        self._screens: dict[str, tuple[int, list[ipywidgets.Widget]]] = {}
+
+    @cached_property
+    def passes(self) -> "MagicPasses":
+        """The passes; with them come torch and widgets, which loading does not import."""
+        from nbfinetune.magic_passes import MagicPasses
+
+        return MagicPasses(self.shell, self.corrections, self.shown)
 
     @line_magic
     @magic_arguments()
@@ -63,7 +65,7 @@ class InterpretationMagics(Magics):
     @option("dpi", type=int, default=_DPI, help=f"px of an inch; default: {_DPI}")
     @static_arg
     @learner_arg
-    def confusion_matrix(self, line: str) -> ConfusionMatrix | None:
+    def confusion_matrix(self, line: str) -> "ConfusionMatrix | None":
         """Show what is confused with what; a cell opens its pictures.
 
         Examples
@@ -72,19 +74,11 @@ class InterpretationMagics(Magics):
         %confusion_matrix --ds train --order cluster --vs cm
         """
         learn, args, quiet = parse_line(self.confusion_matrix, line, self.shell.user_ns)
-        earlier = args.pop("vs", None)
-        before = None if earlier is None else self._interpretation(earlier)
         if args.get("top", 1) < 1:
             raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
-        size = _size(args.pop("figsize", None), args.pop("dpi"))
-        no_widgets = args.pop("no_widgets")
-        interp = self._interpret(learn, args.pop("ds"))
-        with _one_line():
-            change = before and before.compare(interp)
-            matrix = ConfusionMatrix(interp, self.corrections, size=size, change=change, **args)
-        note = f"since {earlier}: {change!r}" if change else ""
-        report = MatrixReport(interp, matrix.view, args["min_val"], note)
-        return self._show(matrix, report, quiet=quiet, no_widgets=no_widgets)
+        args["size"] = _size(args.pop("figsize", None), args.pop("dpi"))
+        matrix = self.passes.confusion_matrix(learn, **args)
+        return None if quiet else matrix
 
     @line_magic
     @magic_arguments()
@@ -92,7 +86,7 @@ class InterpretationMagics(Magics):
     @ds_arg
     @static_arg
     @learner_arg
-    def most_confused(self, line: str) -> ConfusedPairs | None:
+    def most_confused(self, line: str) -> "ConfusedPairs | None":
         """List the pairs that are confused most; each opens its pictures.
 
         Examples
@@ -101,12 +95,8 @@ class InterpretationMagics(Magics):
         %most_confused 3 --ds train
         """
         learn, args, quiet = parse_line(self.most_confused, line, self.shell.user_ns)
-        interp = self._interpret(learn, args["ds"])
-        with _one_line():
-            pairs = interp.confused_cells(args["min_val"])
-        widget = ConfusedPairs(interp, pairs, self.corrections)
-        table = confused_table(interp, args["min_val"])
-        return self._show(widget, table, quiet=quiet, no_widgets=args["no_widgets"])
+        pairs = self.passes.most_confused(learn, **args)
+        return None if quiet else pairs
 
     @line_magic
     @magic_arguments()
@@ -115,7 +105,7 @@ class InterpretationMagics(Magics):
     @ds_arg
     @static_arg
     @learner_arg
-    def top_losses(self, line: str) -> ItemGallery | None:
+    def top_losses(self, line: str) -> "ItemGallery | None":
         """Show the pictures with the largest losses.
 
         Examples
@@ -126,11 +116,8 @@ class InterpretationMagics(Magics):
         learn, args, quiet = parse_line(self.top_losses, line, self.shell.user_ns)
         if args["k"] < 1:
             raise UsageError(f"{args['k']} pictures; give a number from 1 up")
-        interp = self._interpret(learn, args["ds"])
-        _, items = interp.top_losses(args["k"], largest=not args["smallest"])
-        which = "smallest" if args["smallest"] else "largest"
-        heading = f"the {len(items)} {which} losses of {len(interp):,} items"
-        return self._gallery(interp, items.tolist(), heading, args, quiet=quiet)
+        gallery = self.passes.top_losses(learn, **args)
+        return None if quiet else gallery
 
     @line_magic
     @magic_arguments()
@@ -138,7 +125,7 @@ class InterpretationMagics(Magics):
     @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
     @static_arg
     @learner_arg
-    def label_issues(self, line: str) -> ItemGallery | None:
+    def label_issues(self, line: str) -> "ItemGallery | None":
         """Show the pictures whose labels are probably wrong, the most probable first.
 
         Examples
@@ -147,19 +134,14 @@ class InterpretationMagics(Magics):
         issues = %label_issues 36 --ds train
         """
         learn, args, quiet = parse_line(self.label_issues, line, self.shell.user_ns)
-        parts = ("train", "valid") if args["ds"] == "all" else (args["ds"],)
-        interp, items = self._pass(learn, partial(label_issues, learn, args["ds"]), parts)
-        shown = items[: args.get("k", len(items))]
-        heading = f"{len(items)} of {len(interp):,} labels are probably wrong"
-        if len(shown) < len(items):
-            heading += f", these {len(shown)} first of all"
-        return self._gallery(interp, shown, heading, args, quiet=quiet)
+        gallery = self.passes.label_issues(learn, **args)
+        return None if quiet else gallery
 
     @line_magic
     @magic_arguments()
     @option("apply", nargs="?", const=CORRECTIONS, metavar="FILE", help="write the marks to FILE")
     @option("undo", action="store_true", help="take back the last mark, or else the last --apply")
-    def clean(self, line: str) -> Table | None:
+    def clean(self, line: str) -> "Table | None":
         """List the marks on pictures, or write them to a CSV file that ImageDataLoaders reads.
 
         Examples
@@ -171,7 +153,7 @@ class InterpretationMagics(Magics):
         corrections = self.corrections
         if args["undo"] and "apply" in args:
             raise UsageError("--apply and --undo; give one of them")
-        with _one_line():
+        with one_line():
             if args["undo"]:
                 print(corrections.undo())
                 return None
@@ -183,83 +165,6 @@ class InterpretationMagics(Magics):
                 print("uses them, %clean --undo takes them back")
                 return None
         return None if quiet else corrections.table()
-
-    def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
-        predict = partial(ClassificationInterpretation.from_learner, learn, ds)
-        return self._pass(learn, predict, (ds,))
-
-    def _pass(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:
-        """What `predict(cbs=...)` gives of these parts of the data, with progress and Stop."""
-        wait_for(learn)
-        try:
-            n = sum(len(loader_of(learn, part)) for part in parts)
-        except (ValueError, RuntimeError) as error:
-            raise UsageError(str(error)) from None
-        screen = LivePass(n) if kernel_runs() and not static() else PassProgress(n)
-        try:
-            with pumped(learn):
-                return call(screen, predict)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was changed") from None
-        finally:
-            screen.close()
-
-    def _interpretation(self, name: str) -> ClassificationInterpretation:
-        """What a variable holds, or a widget in it shows."""
-        value = self.shell.user_ns.get(name)
-        interp = getattr(value, "interp", value)
-        if not isinstance(interp, ClassificationInterpretation):
-            raise UsageError(
-                f"--vs {name}: give a variable that holds an earlier matrix, as in "
-                "cm = %confusion_matrix, or a ClassificationInterpretation"
-            )
-        return interp
-
-    def _gallery(
-        self,
-        interp: ClassificationInterpretation,
-        items: Sequence[int],
-        heading: str,
-        args: dict[str, Any],
-        *,
-        quiet: bool,
-    ) -> ItemGallery | None:
-        gallery = ItemGallery(interp, items, heading, self.corrections)
-        report = ItemsReport(interp, items, heading)
-        return self._show(gallery, report, quiet=quiet, no_widgets=args["no_widgets"])
-
-    def _show(
-        self, screen: ipywidgets.Widget, report: object, *, quiet: bool, no_widgets: bool
-    ) -> ipywidgets.Widget | None:
-        """Show the screen and what stays of it; the latter alone where there are no widgets."""
-        if shows_widgets(no_widgets):
-            self._close_earlier(screen)
-            show_with_twin(screen, report, screen.status)
-        else:
-            display(report)
-        self.shown.note(screen)
-        return None if quiet else screen
-
-    def _close_earlier(self, screen: ipywidgets.Widget) -> None:
-        """Close what the cell showed when it ran before: it is gone, and would keep the data."""
-        cell = self.shell.get_parent().get("metadata", {}).get("cellId")
-        if cell is None:
-            return
-        run, screens = self._screens.get(cell, (0, []))
-        if run != self.shell.execution_count:  # else they are those of this run
-            for earlier in screens:
-                close_widgets(earlier)
-            screens = []
-        self._screens[cell] = self.shell.execution_count, [*screens, screen]
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Bad arguments and files end the cell with one line."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, csv.Error) as error:
-        raise UsageError(str(error)) from None
 
 
 def _size(figsize: str | None, dpi: int) -> int:

@@ -1,6 +1,5 @@
 """Live screens: callbacks that feed the plots from a run, and their buttons to its control."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +18,12 @@ from nbfinetune.reports import Twin
 from nbfinetune.threads import contention_text
 from nbfinetune.training_report import TrainingReport, curves_of, epoch_table
 from nbfinetune.widgets.closing import close_widgets
-from nbfinetune.widgets.lr_plot import LRPlot
 from nbfinetune.widgets.status import Status
-from nbfinetune.widgets.training_plot import TrainingPlot
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
+    from nbfinetune.widgets.lr_plot import LRPlot
+    from nbfinetune.widgets.training_plot import TrainingPlot
 
 _INTERVAL = 0.3  # seconds between two draws, at least
 _PLANNED = 60  # points of the schedule to come
@@ -33,14 +32,6 @@ _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
 _SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
 _PATIENCE = 1.0  # seconds in which a pass needs no progress
 _ANSWER = 2.0  # seconds in which a front end that shows widgets has answered
-
-
-def enable_widgets_in_colab() -> None:
-    """Colab shows widgets that are not its own, such as the marker, only when it is asked to."""
-    if "google.colab" in sys.modules:
-        from google.colab import output
-
-        output.enable_custom_widget_manager()
 
 
 @contextmanager
@@ -104,6 +95,8 @@ class LiveTraining(Callback):
         self._draw(learn)
 
     def _open(self, control: RunControl, metrics: list[str]) -> None:
+        from nbfinetune.widgets.training_plot import TrainingPlot  # brings bqplot, that pandas
+
         self.plot = TrainingPlot(metrics)
         self.plot.observe(lambda change: _obey(control, change["new"]), "request")
         self.plot.observe(lambda change: setattr(control, "scale", change["new"]), "scale")
@@ -230,6 +223,8 @@ class LiveSearch(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         if self.plot is None:
+            from nbfinetune.widgets.lr_plot import LRPlot  # brings bqplot, that pandas
+
             say(self.cost)
             self._started = time.monotonic()
             self.plot = LRPlot(self.start_lr, self.end_lr)

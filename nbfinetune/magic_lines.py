@@ -1,8 +1,11 @@
-"""Magic lines: what their words mean (a learner, a learning rate), and how they are completed."""
+"""Magic lines: the learner and the options that they name, and how they are completed."""
 
-import math
+import csv
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from IPython.core.completer import (
     CompletionContext,
@@ -14,17 +17,13 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument, parse_argstring
 
-from nbfinetune.learner import Learner
-from nbfinetune.lr_results import LRFindComparison, LRFindResult
-from nbfinetune.suggestions import NAMES
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
 
 LR_HELP = (
     "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
     "(what %lr_find found last)"
 )
-
-
-_ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
 
 
 def option(name: str, **kwargs) -> Callable:
@@ -37,7 +36,7 @@ static_arg = option("no-widgets", action="store_true", help="tables and pictures
 learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
 
 
-def parse_line(magic: Callable, line: str, user_ns: dict) -> tuple[Learner, dict, bool]:
+def parse_line(magic: Callable, line: str, user_ns: dict) -> "tuple[Learner, dict, bool]":
     """The learner, the options that were given, and whether a semicolon asks for silence."""
     args, quiet = parse_options(magic, line)
     return find_learner(user_ns, args.pop("learner", None)), args, quiet
@@ -52,7 +51,7 @@ def parse_options(magic: Callable, line: str) -> tuple[dict, bool]:
     return {k: v for k, v in args.items() if v is not None}, quiet
 
 
-def find_learner(user_ns: dict, name: str | None) -> Learner:
+def find_learner(user_ns: dict, name: str | None) -> "Learner":
     """The learner called `name`; without one `learn`, else the only one there is.
 
     Raises
@@ -65,11 +64,11 @@ def find_learner(user_ns: dict, name: str | None) -> Learner:
     if name is not None:
         if name not in user_ns:
             raise UsageError(f"no variable {name!r}; {there}")
-        if not isinstance(user_ns[name], Learner):
+        if not _is_learner(user_ns[name]):
             kind = type(user_ns[name]).__name__
             raise UsageError(f"{name!r} is a {kind}, not a Learner; {there}")
         return user_ns[name]
-    if isinstance(user_ns.get("learn"), Learner):
+    if _is_learner(user_ns.get("learn")):
         return user_ns["learn"]
     distinct = {id(user_ns[n]): user_ns[n] for n in learners}
     if len(distinct) == 1:
@@ -81,81 +80,17 @@ def find_learner(user_ns: dict, name: str | None) -> Learner:
 
 def learner_names(user_ns: dict) -> list[str]:
     """The variables that hold a learner; IPython's `_` and `_1` are left out."""
-    return [k for k, v in user_ns.items() if isinstance(v, Learner) and not k.startswith("_")]
+    return [k for k, v in user_ns.items() if _is_learner(v) and not k.startswith("_")]
 
 
-def parse_lr(
-    text: str, user_ns: dict, found: LRFindResult | LRFindComparison | None = None
-) -> float | slice | list | tuple:
-    """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
-
-    In place of a number `@` is the rate that was found, `@valley` one suggestion, `@/10` a tenth.
-
-    Raises
-    ------
-    UsageError
-        If it is none of these.
-    """
-    if text.startswith("@") and isinstance(found, LRFindComparison):
-        return _group_rates(text, found)
-    usage = f"learning rate {text!r}: give {LR_HELP}"
-    if text.isidentifier():
-        if text not in user_ns:
-            raise UsageError(f"no variable {text!r}; {usage}")
-        return user_ns[text]
-    ends = text.split(":") if ":" in text else None
-    if match := re.fullmatch(r"slice\((.*)\)", text):
-        ends = match[1].split(",")
-    if ends is None:
-        ends = [text]
-    try:
-        values = [_one_rate(end, user_ns, found) for end in ends]
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(usage) from None
-    if ends == [text]:
-        return values[0]
-    if len(values) > 2:
-        raise UsageError(usage)
-    return slice(*values)
-
-
-def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | None:
-    if text == "None":
-        return None
-    if text in user_ns:
-        return user_ns[text]
-    if not text.startswith("@"):
-        return float(text)
-    name, _, divisor = text[1:].partition("/")
-    if found is None:
-        raise UsageError(f"{text!r} is what %lr_find found, but it was not run for this learner")
-    if isinstance(found, LRFindComparison):
-        raise UsageError(f"{text!r}: {_ONE_EACH}")
-    if found.lr is None:
-        raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
-    known = [*(["verified"] if found.verified else []), *NAMES]
-    if name and name not in known:
-        raise UsageError(f"{text!r}: %lr_find suggests {', '.join(known)}")
-    rate = found.rate(name) if name else found.lr
-    if math.isnan(rate):
-        raise UsageError(f"{text!r}: the curve of %lr_find is too short for that")
-    return rate / float(divisor or 1)
-
-
-def _group_rates(text: str, found: LRFindComparison) -> list[float]:
-    """The rates of all layer groups that `@` or `@/10` stands for."""
-    name, _, divisor = text[1:].partition("/")
-    if name:
-        raise UsageError(f"{text!r}: {_ONE_EACH}")
-    if found.lr is None:
-        raise UsageError(f"{text!r}: %lr_find found no rate for some layer groups")
-    try:
-        return [lr / float(divisor or 1) for lr in found.lr]
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{text!r}: cannot divide by {divisor!r}") from None
+def _is_learner(value: object) -> bool:
+    # Where nothing imported the class there is none of it: no line imports torch to look for one.
+    learner = sys.modules.get("nbfinetune.learner")
+    return isinstance(value, getattr(learner, "Learner", ()))
 
 
 def three_numbers(text: str) -> tuple[float, ...]:
+    """Momentum at start, middle and end, as written after --moms."""
     try:
         values = tuple(float(part) for part in text.strip("()").split(","))
     except ValueError:
@@ -186,3 +121,12 @@ def option_matcher(shell: InteractiveShell, magics: dict[str, Callable]) -> Call
         return {"completions": found, "suppress": bool(found)}
 
     return nbfinetune_matcher
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Bad arguments and files end the cell with one line."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, csv.Error) as error:
+        raise UsageError(str(error)) from None

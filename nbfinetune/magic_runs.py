@@ -2,39 +2,30 @@
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from time import sleep
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from IPython.core.error import UsageError
 
 from nbfinetune.callbacks import Callback
-from nbfinetune.event_pump import EventPump
 from nbfinetune.fitting import BASE_LR
 from nbfinetune.layer_groups import LearningRate, lr_per_group, lr_text
 from nbfinetune.learner import Learner
 from nbfinetune.live import LiveSearch, LiveTraining, pumped
 from nbfinetune.lr_finder import search_cost
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
+from nbfinetune.magic_rates import parse_lr
 from nbfinetune.progress import EpochTable, SearchProgress, ended_text, kernel_runs, static
 from nbfinetune.recorder import FitResult
 from nbfinetune.shown import Shown
+from nbfinetune.waiting import BackgroundRun, Interrupted, interrupted_as, wait_for
 
-_LOOK = 0.05  # seconds between two looks at a run in the background
 _START_LR, _END_LR = 1e-7, 10.0  # the axis of a search that is not told another (lr_find's)
 
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ends an interrupted cell with one line; cells queued behind it do not run."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 class MagicRuns:
@@ -56,8 +47,16 @@ class MagicRuns:
         self.chosen: WeakKeyDictionary[Learner, tuple[LearningRate, str]] = WeakKeyDictionary()
         self.plots: WeakKeyDictionary[Learner, LiveSearch] = WeakKeyDictionary()
 
+    def rate_written(self, learn: Learner, text: str, user_ns: dict) -> LearningRate:
+        """The learning rate that a line of a magic gives."""
+        return parse_lr(text, user_ns, self.found.get(learn))
+
     def rate_found(self, learn: Learner) -> str | None:
-        """Where `learn.lr` comes from if it was found or picked, else None."""
+        """`learn.lr` and where it comes from if it was found or picked, else None."""
+        where = self._where(learn)
+        return where and f"{lr_text(learn.lr)}, {where}"
+
+    def _where(self, learn: Learner) -> str | None:
         lr, where = self.chosen.get(learn, (None, ""))
         return where if lr is not None and lr == learn.lr else None
 
@@ -118,7 +117,7 @@ class MagicRuns:
             observed = ref(learn)
             self.plots[learn] = screen
             self.shown.note(found)
-            with _one_line("interrupted; the learning rate was found before"):
+            with interrupted_as("interrupted; the learning rate was found before"):
                 lr = lr_per_group(learn.lr, len(learn.groups))[-1]
                 screen.show(found, lr, how, pump, lambda lr: self._pick(observed(), lr))
         return found
@@ -127,7 +126,7 @@ class MagicRuns:
         """Where the rate of the next run comes from."""
         if found.lr is not None:
             return found.chosen
-        if where := self.rate_found(learn):
+        if where := self._where(learn):
             return f"no suggestion; {where} before"
         return f"no suggestion; the default, of %fine_tune {lr_text(BASE_LR)}"
 
@@ -155,15 +154,6 @@ class MagicRuns:
             self.chosen[learn] = lr, "as picked in its plot"
 
 
-@contextmanager
-def _one_line(text: str) -> Iterator[None]:
-    """An interrupt in the body ends the cell with one line."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(text) from None
-
-
 def shows_widgets(no_widgets: bool) -> bool:
     """Whether screens are widgets: in a kernel, unless an option or the environment says no."""
     return kernel_runs() and not no_widgets and not static()
@@ -180,25 +170,6 @@ def call(screen: Screen, method: Callable) -> Any:
         if screen.began:
             raise
         raise UsageError(str(error)) from None
-
-
-class _Background(threading.Thread):
-    """A run in the background, until its screen is closed too."""
-
-
-def wait_for(learn: Learner) -> None:
-    """Wait for the run of the learner that is on in another thread, if there is one."""
-    thread = learn.control.thread
-    if thread is None or thread is threading.current_thread():
-        return
-    print("waiting for the run that is on", flush=True)
-    # A cell's thread goes on after its run.
-    on = thread.is_alive if isinstance(thread, _Background) else lambda: learn.control.running
-    text = "interrupted; the run goes on, %stop ends it"
-    with EventPump() as pump, _one_line(text):  # for clicks; the run itself must not poll it
-        while on():
-            sleep(_LOOK)
-            pump.poll()
 
 
 class _Begun(Callback):
@@ -231,7 +202,7 @@ def _in_background(
             begun.set()
 
     # The context knows the cell in which the thread's output belongs.
-    thread = _Background(target=copy_context().run, args=(work,), daemon=True)
+    thread = BackgroundRun(target=copy_context().run, args=(work,), daemon=True)
     thread.start()
     begun.wait()
     if errors and not screen.began:

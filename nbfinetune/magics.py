@@ -1,6 +1,8 @@
 """Magics: parse a line, find the learner, call it, show what it did. No formula, no plotting."""
 
-from functools import partial
+import sys
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -8,23 +10,22 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from nbfinetune.interpretation_magics import InterpretationMagics
-from nbfinetune.layer_groups import lr_text
-from nbfinetune.live import enable_widgets_in_colab
-from nbfinetune.lr_results import LRFindComparison, LRFindResult
 from nbfinetune.magic_lines import (
     LR_HELP,
     learner_arg,
     option,
     option_matcher,
     parse_line,
-    parse_lr,
     static_arg,
     three_numbers,
 )
-from nbfinetune.magic_runs import MagicRuns
 from nbfinetune.model_magics import ModelMagics
-from nbfinetune.recorder import FitResult
 from nbfinetune.shown import Shown
+
+if TYPE_CHECKING:
+    from nbfinetune.lr_results import LRFindComparison, LRFindResult
+    from nbfinetune.magic_runs import MagicRuns
+    from nbfinetune.recorder import FitResult
 
 epochs_arg = argument("n_epoch", type=int, help="epochs")
 lr_arg = argument("lr", nargs="?", help=f"learning rate: {LR_HELP}")
@@ -39,8 +40,14 @@ class FineTuneMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.shown = Shown(shell, (LRFindResult, LRFindComparison))
-        self.runs = MagicRuns(self.shown)
+        self.shown = Shown(shell)
+
+    @cached_property
+    def runs(self) -> "MagicRuns":
+        """The runs; with them come torch and widgets, which loading does not import."""
+        from nbfinetune.magic_runs import MagicRuns
+
+        return MagicRuns(self.shown)
 
     @line_magic
     @magic_arguments()
@@ -60,7 +67,7 @@ class FineTuneMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fine_tune(self, line: str) -> FitResult | None:
+    def fine_tune(self, line: str) -> "FitResult | None":
         """Train the head with the body frozen, then all layers.
 
         Examples
@@ -84,7 +91,7 @@ class FineTuneMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fit_one_cycle(self, line: str) -> FitResult | None:
+    def fit_one_cycle(self, line: str) -> "FitResult | None":
         """Train with the 1cycle policy.
 
         Examples
@@ -106,7 +113,7 @@ class FineTuneMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fit_flat_cos(self, line: str) -> FitResult | None:
+    def fit_flat_cos(self, line: str) -> "FitResult | None":
         """Train at a flat learning rate, then along a cosine to almost zero.
 
         Examples
@@ -137,7 +144,7 @@ class FineTuneMagics(Magics):
     )
     @static_arg
     @learner_arg
-    def lr_find(self, line: str) -> LRFindResult | LRFindComparison | None:
+    def lr_find(self, line: str) -> "LRFindResult | LRFindComparison | None":
         """Try rising learning rates for a few steps and suggest one; nothing else changes.
 
         The suggestion is what the next run uses that is given no rate.
@@ -199,16 +206,16 @@ class FineTuneMagics(Magics):
             raise UsageError(f"%{what}: this learner is not training")
         getattr(learn.control, what)()
 
-    def _fit(self, magic: str, line: str, lr_name: str) -> FitResult | None:
+    def _fit(self, magic: str, line: str, lr_name: str) -> "FitResult | None":
         learn, args, quiet = parse_line(getattr(self, magic), line, self.shell.user_ns)
         given = [args.pop(key) for key in ("lr", "named_lr") if key in args]
         if len(given) > 1:
             raise UsageError(f"two learning rates, {given[0]} and {given[1]}; give one")
         if given:
-            args[lr_name] = parse_lr(given[0], self.shell.user_ns, self.runs.found.get(learn))
-        elif where := self.runs.rate_found(learn):
+            args[lr_name] = self.runs.rate_written(learn, given[0], self.shell.user_ns)
+        elif found := self.runs.rate_found(learn):
             args[lr_name] = learn.lr
-            print(f"{lr_name} {lr_text(learn.lr)}, {where}")
+            print(f"{lr_name} {found}")
         if magic == "fine_tune" and isinstance(args.get(lr_name), list):
             args[lr_name] = slice(args[lr_name][0], args[lr_name][-1])
         if "moms" in args:
@@ -228,17 +235,23 @@ def _magic_names() -> list[str]:
     return [name for cls in _CLASSES for name in cls.magics["line"]]
 
 
+def enable_widgets_in_colab() -> None:
+    """Colab shows widgets that are not its own, such as the marker, only when it is asked to."""
+    if "google.colab" in sys.modules:
+        from google.colab import output
+
+        output.enable_custom_widget_manager()
+
+
 def load(shell: InteractiveShell) -> None:
     """Add the magics and the completion of their options to the shell."""
     enable_widgets_in_colab()
-    magics, looks = FineTuneMagics(shell), InterpretationMagics(shell)
+    magics = FineTuneMagics(shell)
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
-    shell.register_magics(magics, looks, ModelMagics)
+    shell.register_magics(magics, InterpretationMagics, ModelMagics)
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
     shell.Completer.custom_matchers.append(magics.matcher)
-    magics.shown.load()
-    looks.shown.load()
 
 
 def unload(shell: InteractiveShell) -> None:

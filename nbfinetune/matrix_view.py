@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 WHOLE = 60  # classes up to which a matrix is shown whole: more names cannot be read
 LARGEST = 2000  # classes that are drawn at once, a pixel for each cell
-ORDERS = ("vocab", "error", "cluster", "freq")
 _OF = {
     "none": "of the actual class",
     "true": "of the actual class",

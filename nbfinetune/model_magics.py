@@ -1,15 +1,18 @@
 """Model magics: which layer groups train, and what the learner is made of."""
 
 import warnings
+from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from nbfinetune.learner import Learner
 from nbfinetune.magic_lines import learner_arg, parse_line
-from nbfinetune.magic_runs import wait_for
-from nbfinetune.reports import Table
+from nbfinetune.waiting import wait_for
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+    from nbfinetune.reports import Table
 
 
 @magics_class
@@ -62,7 +65,7 @@ class ModelMagics(Magics):
     @line_magic
     @magic_arguments()
     @learner_arg
-    def learner_summary(self, line: str) -> Table | None:
+    def learner_summary(self, line: str) -> "Table | None":
         """Show the layer groups, their parameters and learning rates, and the device.
 
         Examples
@@ -74,7 +77,7 @@ class ModelMagics(Magics):
         return None if quiet else learn.summary()
 
 
-def _freeze(learn: Learner, n: int) -> None:
+def _freeze(learn: "Learner", n: int) -> None:
     """Freeze to group n, and say in one line what trains now, or that nothing changed."""
     wait_for(learn)
     with warnings.catch_warnings(record=True) as caught:

@@ -4,29 +4,23 @@ from IPython.core.interactiveshell import InteractiveShell
 
 
 class Shown:
-    """Knows the newest result that was displayed, and in which cell.
+    """Knows the newest result that was displayed, and in which cell."""
 
-    Parameters
-    ----------
-    shell : the shell of the cells
-    kinds : classes of such results
-    """
-
-    def __init__(self, shell: InteractiveShell, kinds: tuple[type, ...]) -> None:
-        self._shell, self._kinds = shell, kinds
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._kinds: set[type] = set()
         self._value: object = None
         self._cell = 0
 
     def note(self, value: object) -> None:
         """`value` was displayed by the cell that is running."""
         self._value, self._cell = value, self._shell.execution_count
-
-    def load(self) -> None:
-        for kind in self._kinds:
-            # This formatter is asked first, and may show a value in its own way.
-            self._formatter().for_type(kind, self._show)
+        self._kinds.add(type(value))
+        # This formatter is asked first, and may show a value in its own way.
+        self._formatter().for_type(type(value), self._show)
 
     def unload(self) -> None:
+        """Show all values as before."""
         for kind in self._kinds:
             self._formatter().pop(kind)
 

@@ -31,6 +31,7 @@ CORE = [
     "interpretation",
     "item_predictions",
     "label_issues",
+    "matrix_options",
     "matrix_report",
     "matrix_view",
     "multi_label",

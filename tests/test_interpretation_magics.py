@@ -9,7 +9,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
-from nbfinetune.magic_runs import Interrupted
+from nbfinetune.waiting import Interrupted
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.item_gallery import ItemGallery

@@ -1,12 +1,9 @@
 """The callbacks between a run and its screen."""
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 
 from nbfinetune import Callback, EarlyStopping, Learner, accuracy
-from nbfinetune.live import LiveSearch, LiveTraining, enable_widgets_in_colab, pumped
+from nbfinetune.live import LiveSearch, LiveTraining, pumped
 from nbfinetune.lr_results import SearchTwin
 from nbfinetune.reports import Twin
 from nbfinetune.training_report import TrainingReport
@@ -115,16 +112,6 @@ def test_the_pump_is_taken_off_after_the_run(learn: Learner) -> None:
         assert learn.control.poll == pump.poll
     assert learn.control.poll() is None
     assert learn.control.poll != pump.poll
-
-
-def test_colab_is_asked_to_show_widgets(monkeypatch) -> None:
-    asked = []
-    output = SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(True))
-    enable_widgets_in_colab()
-    assert asked == []
-    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(output=output))
-    enable_widgets_in_colab()
-    assert asked == [True]
 
 
 def test_a_closed_screen_leaves_no_widget_behind(learn: Learner, shown) -> None:

@@ -1,4 +1,5 @@
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -14,10 +15,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbfinetune import Callback, FitResult, Learner
 from nbfinetune.interpretation_magics import InterpretationMagics
 from nbfinetune.lr_results import LRFindComparison, LRFindResult
-from nbfinetune.magic_lines import parse_lr
-from nbfinetune.magic_runs import Interrupted
-from nbfinetune.magics import FineTuneMagics
+from nbfinetune.magic_rates import parse_lr
+from nbfinetune.magics import FineTuneMagics, enable_widgets_in_colab
 from nbfinetune.model_magics import ModelMagics
+from nbfinetune.waiting import Interrupted
 
 NAMES = [
     "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
@@ -587,3 +588,13 @@ def test_a_plot_does_not_keep_its_learner_in_memory(ip, loaders, mlp, monkeypatc
     gone = weakref.ref(ip.user_ns.pop("other"))
     gc.collect()
     assert gone() is None
+
+
+def test_colab_is_asked_to_show_widgets(monkeypatch) -> None:
+    asked = []
+    output = SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(True))
+    enable_widgets_in_colab()
+    assert asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(output=output))
+    enable_widgets_in_colab()
+    assert asked == [True]
