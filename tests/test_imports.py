@@ -13,6 +13,7 @@ CORE = [
     "metrics",
     "layer_groups",
     "images",
+    "augmentation",
     "transforms",
     "reports",
     "datasets",
