@@ -1,8 +1,8 @@
 """Data: folders, file names, CSV files, lists and data sets to training and validation loaders.
 
-Pictures are decoded once, when the loaders are made: what cannot be read is known then, and what
-fits into memory is kept as uint8 squares. The learner does all that is random or of the network
-(augmentation, normalisation) on the batch, on its device.
+Pictures are decoded once, when the loaders are made: what cannot be read is known then, and they
+are kept as uint8 squares, in memory or in a file, while there is room. The learner does all that is
+random or of the network (augmentation, normalisation) on the batch, on its device.
 """
 
 import csv
@@ -19,17 +19,15 @@ from torchvision.transforms.v2 import functional as F
 from nbfinetune.corrections import correct, read_corrections
 from nbfinetune.datasets import (
     ImageDataset,
-    check_split,
     even_loader,
     read_dataset,
     read_files,
     some,
-    sorted_labels,
-    split_labels,
 )
 from nbfinetune.images import get_image_files
 from nbfinetune.reports import PictureSheet, Table
 from nbfinetune.rng import seeded_rng
+from nbfinetune.splits import check_split, sorted_labels, split_labels
 from nbfinetune.transforms import Augment, ImageTransforms, presize
 
 
@@ -45,7 +43,8 @@ class ImageDataLoaders:
     seed : of that split
     size : side in pixels at which the network sees the pictures
     bs : pictures in a batch at most; batches of an epoch are of even size and none is dropped
-    num_workers : processes that load; 0 is best while the decoded pictures fit into memory
+    num_workers : processes that load; None = none, as pictures are kept decoded, or decoded by
+        threads where there is no room to keep them
     aug : random crop, mirror image and lighting in training; False for none, or a function of one
         uint8 picture, such as a torchvision.transforms.v2 transform, that gives [3, size, size]
     on_bad : "error" refuses pictures that cannot be decoded, naming them; "skip" leaves them out
@@ -65,7 +64,7 @@ class ImageDataLoaders:
         *,
         size: int,
         bs: int,
-        num_workers: int,
+        num_workers: int | None,
         aug: Augment,
     ) -> None:
         check_split(train, valid, vocab)
@@ -191,7 +190,7 @@ class ImageDataLoaders:
         seed: int = 42,
         size: int = 224,
         bs: int = 64,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         aug: Augment = True,
         on_bad: str = "error",
         corrections: str | PathLike | None = None,
@@ -231,7 +230,7 @@ class ImageDataLoaders:
             held_out = split_labels(usable, labels, valid_pct, seed)
         else:
             held_out = {i for i in good if is_valid[i]}
-        everything = ImageDataset([files[i] for i in good], targets, side, squares)
+        everything = ImageDataset([files[i] for i in good], targets, side, squares, read)
         places = [[k for k, i in enumerate(good) if (i in held_out) == v] for v in (False, True)]
         parts = [everything.subset(part) for part in places]
         vocab = [str(name) for name in names]
@@ -246,7 +245,7 @@ class ImageDataLoaders:
         *,
         size: int = 224,
         bs: int = 64,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         aug: Augment = True,
         on_bad: str = "error",
     ) -> "ImageDataLoaders":
@@ -280,7 +279,7 @@ class ImageDataLoaders:
         dataset = self.train.dataset
         with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
             chosen = torch.randperm(len(dataset))[:max_n].tolist()
-            squares = torch.stack([dataset[i][0] for i in chosen])
+            squares, _ = dataset.batch(chosen)
             shown = ImageTransforms(self.size, aug=self.aug).augment(squares)
         captions = [self.vocab[dataset.targets[i]] for i in chosen]
         return PictureSheet([F.to_pil_image(picture) for picture in shown], captions)
@@ -319,11 +318,12 @@ def _folder_labels(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def _check_options(
-    valid_pct: float, size: int, bs: int, num_workers: int, aug: Augment, on_bad: str
+    valid_pct: float, size: int, bs: int, num_workers: int | None, aug: Augment, on_bad: str
 ) -> None:
     if not 0 < valid_pct < 1:
         raise ValueError(f"valid_pct is {valid_pct}; it must lie between 0 and 1, such as 0.2")
-    for name, value, least in (("size", size, 1), ("bs", bs, 1), ("num_workers", num_workers, 0)):
+    workers = 0 if num_workers is None else num_workers
+    for name, value, least in (("size", size, 1), ("bs", bs, 1), ("num_workers", workers, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} up")
     if on_bad not in ("error", "skip"):

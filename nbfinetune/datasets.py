@@ -1,20 +1,22 @@
-"""Data sets: labelled pictures as uint8 squares, their split, and loaders of even batches."""
+"""Data sets: labelled pictures as uint8 squares, and loaders of even batches of them."""
 
-import random
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 from torchvision.transforms.v2 import functional as F
 
-from nbfinetune.images import UnreadableImage, decode_all, open_image, read_progress, to_rgb
+from nbfinetune.images import open_image, read_all, read_pixels, read_progress, to_rgb
+from nbfinetune.squares import room_for_squares
 from nbfinetune.transforms import to_square
 
-_MEMORY = 2 * 2**30  # bytes of decoded pictures that are kept; 10,000 at 224 px
 _NAMED = 5  # files or classes that one message names
 
 
@@ -42,26 +44,57 @@ class ImageDataset(PictureItems, Dataset):
     items : files, or a data set whose items are (picture, class index)
     targets : class index of each item
     side : side of the squares in pixels
-    squares : the decoded squares, or None to decode an item whenever it is asked for
+    squares : the decoded squares, shape [m, 3, side, side], or None to decode an item whenever it
+        is asked for
+    rows : which of the squares is that of each item; default: the first is that of the first item
     """
 
     def __init__(
-        self, items: Sequence, targets: list[int], side: int, squares: list[Tensor] | None
+        self,
+        items: Sequence,
+        targets: list[int],
+        side: int,
+        squares: Tensor | None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         self.items, self.targets, self.side, self.squares = items, targets, side, squares
+        self.rows = range(len(targets)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         square = self.square(i)
-        if square is None:
-            square = to_square(self.image(i), self.side)
-        return square, self.targets[i]
+        return self._decoded(i) if square is None else square, self.targets[i]
+
+    def __getitems__(self, numbers: Sequence[int]) -> "ItemsAtOnce":
+        return ItemsAtOnce(self, numbers)
+
+    def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The squares of these items, uint8 [n, 3, side, side], and their targets, int64 [n]."""
+        y = torch.tensor([self.targets[i] for i in numbers])
+        if self.squares is not None:
+            rows = torch.tensor([self.rows[i] for i in numbers])
+            # Rows of bytes are copied whole from memory, whose order is that of channels_last.
+            return self.squares.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
+        if get_worker_info() is not None or not self._is_file(0):
+            # A process of several decodes alone; a data set need not be safe in threads.
+            return torch.stack([self._decoded(i) for i in numbers]), y
+        with ThreadPoolExecutor(min(cpu_count(), len(numbers))) as pool:
+            return torch.stack(list(pool.map(self._decoded, numbers))), y
+
+    def _decoded(self, i: int) -> Tensor:
+        if self._is_file(i):
+            return to_square(read_pixels(self.items[i], self.side), self.side)
+        return to_square(self.image(i), self.side)
+
+    def _is_file(self, i: int) -> bool:
+        # An item of a data set is not asked for: that would decode its picture.
+        return isinstance(self.items, list) and isinstance(self.items[i], Path)
 
     def square(self, i: int) -> Tensor | None:
         """The square of item i, None if it is decoded whenever it is asked for."""
-        return self.squares[i] if self.squares else None
+        return None if self.squares is None else self.squares[self.rows[i]]
 
     def image(self, i: int) -> Image.Image:
         """The whole picture of item i: RGB, upright."""
@@ -70,20 +103,37 @@ class ImageDataset(PictureItems, Dataset):
 
     def path(self, i: int) -> Path | None:
         """The file of item i; None where the data set it came from has no files."""
-        if isinstance(self.items, list) and isinstance(self.items[i], Path):
+        if self._is_file(i):
             return self.items[i]
-        # An item of a data set is not asked for: that would decode its picture.
         samples = getattr(self.items, "samples", None)
         return Path(samples[i][0]) if samples else None
 
     def subset(self, numbers: Sequence[int]) -> "ImageDataset":
-        """The items of these numbers; for a data set of files."""
+        """The items of these numbers, with the same squares; for a data set of files."""
         return ImageDataset(
             [self.items[i] for i in numbers],
             [self.targets[i] for i in numbers],
             self.side,
-            self.squares and [self.squares[i] for i in numbers],
+            self.squares,
+            [self.rows[i] for i in numbers],
         )
+
+
+class ItemsAtOnce(Sequence):
+    """Items of a data set that are asked for together; any collate function takes them."""
+
+    def __init__(self, dataset: ImageDataset, numbers: Sequence[int]) -> None:
+        self.dataset, self.numbers = dataset, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return self.dataset[self.numbers[k]]
+
+    def collated(self) -> tuple[Tensor, Tensor]:
+        """All of them as a batch."""
+        return self.dataset.batch(self.numbers)
 
 
 class EvenBatches(Sampler[list[int]]):
@@ -103,12 +153,52 @@ class EvenBatches(Sampler[list[int]]):
         yield from (batch.tolist() for batch in order.tensor_split(self.n_batches))
 
 
-def even_loader(dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int = 0) -> DataLoader:
-    """A loader of all of `dataset` in even batches of at most `bs`."""
-    return DataLoader(
+class _EvenLoader(DataLoader):
+    """Decodes a batch ahead in threads; goes on without processes if they do not start."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        ours = isinstance(self.dataset, ImageDataset)
+        if ours and self.dataset.squares is None and self.num_workers == 0:
+            return self._ahead()
+        try:
+            return super().__iter__()
+        except Exception as error:  # no memory, no process, or the data set cannot be sent to one
+            if self.num_workers == 0:
+                raise
+            text = f"the {self.num_workers} processes that load cannot be started ({error})"
+            warnings.warn(f"{text}; going on without, as with num_workers=0", stacklevel=2)
+            self.num_workers = 0
+            return iter(self)
+
+    def _ahead(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, each decoded in threads while the one before is worked on."""
+        torch.empty((), dtype=torch.int64).random_()  # as DataLoader draws: the order is the same
+        with ThreadPoolExecutor(1) as pool:
+            ahead: deque[Future] = deque()
+            for numbers in self.batch_sampler:
+                ahead.append(pool.submit(self.dataset.batch, numbers))
+                if len(ahead) > 1:
+                    yield self._pinned(ahead.popleft().result())
+            yield from (self._pinned(batch.result()) for batch in ahead)
+
+    def _pinned(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return tuple(part.pin_memory() for part in batch) if self.pin_memory else batch
+
+
+def even_loader(
+    dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int | None = None
+) -> DataLoader:
+    """A loader of all of `dataset` in even batches of at most `bs`.
+
+    Without `num_workers` no processes are started: squares that are kept need none, and others are
+    decoded by threads.
+    """
+    return _EvenLoader(
         dataset,
         batch_sampler=EvenBatches(len(dataset), bs, shuffle=shuffle),
-        num_workers=num_workers,
+        num_workers=num_workers or 0,
+        collate_fn=ItemsAtOnce.collated if isinstance(dataset, ImageDataset) else None,
+        pin_memory=torch.cuda.is_available(),  # a copy to the GPU can then overlap with work there
     )
 
 
@@ -118,27 +208,35 @@ def some(names: Sequence[object]) -> str:
     return ", ".join(str(name) for name in names[:_NAMED]) + more
 
 
-def fits_in_memory(n: int, side: int) -> bool:
-    """Whether n squares are few enough to be kept decoded."""
-    return n * 3 * side**2 <= _MEMORY
+def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int], Tensor | None]:
+    """Decode every file once.
 
-
-def read_files(
-    files: Sequence[Path], side: int, on_bad: str
-) -> tuple[list[int], list[Tensor] | None]:
-    """Decode every file: the numbers of the good ones, and their squares if they fit into memory.
+    Returns
+    -------
+    good : the numbers of those that can be decoded
+    squares : the square of every file, shape [n, 3, side, side], undefined for the others; None
+        if there is no room for them
 
     Raises
     ------
     ValueError
         If one cannot be decoded and `on_bad` is "error"; the message names files and reasons.
     """
-    fits = fits_in_memory(len(files), side)
-    results = decode_all(files, lambda image: to_square(image, side) if fits else None)
-    bad = {i: f"{files[i]}: {r}" for i, r in enumerate(results) if isinstance(r, UnreadableImage)}
+    squares = room_for_squares(len(files), side)
+
+    def read(i: int) -> None:
+        square = to_square(read_pixels(files[i], side), side)
+        if squares is not None:
+            squares[i].numpy()[:] = square.permute(1, 2, 0).numpy()
+
+    bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
     check_bad(bad, len(files), on_bad)
     good = [i for i in range(len(files)) if i not in bad]
-    return good, [results[i] for i in good] if fits else None
+    return good, _channels_first(squares)
+
+
+def _channels_first(squares: Tensor | None) -> Tensor | None:
+    return None if squares is None else squares.permute(0, 3, 1, 2)
 
 
 def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
@@ -160,8 +258,8 @@ def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
 
 def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
     """A torchvision-style data set, read once; its items are (picture, class index)."""
-    good, targets, squares, bad = [], [], [], {}
-    fits = fits_in_memory(len(dataset), side)
+    good, targets, bad = [], [], {}
+    squares = room_for_squares(len(dataset), side)
     for i in read_progress(range(len(dataset)), len(dataset)):
         try:
             picture, target = dataset[i]
@@ -171,11 +269,11 @@ def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
             continue
         good.append(i)
         targets.append(int(target))
-        if fits:
-            squares.append(to_square(image, side))
+        if squares is not None:
+            squares[i] = to_square(image, side).permute(1, 2, 0)
     check_bad(bad, len(dataset), on_bad)
     items = dataset if not bad else Subset(dataset, good)
-    return ImageDataset(items, targets, side, squares if fits else None)
+    return ImageDataset(items, targets, side, _channels_first(squares), good)
 
 
 def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:
@@ -189,58 +287,3 @@ def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:
     if isinstance(picture, Image.Image):
         return to_rgb(picture)
     raise TypeError(f"{type(picture).__name__} is neither a picture, a tensor nor a file")
-
-
-def stratified(
-    targets: Sequence[int], vocab: Sequence[str], valid_pct: float, seed: int
-) -> set[int]:
-    """The items held out: of every class the share `valid_pct`, but one at least, and never all.
-
-    Raises
-    ------
-    ValueError
-        If a class has one picture only: it cannot be on both sides.
-    """
-    members: dict[int, list[int]] = {t: [] for t in range(len(vocab))}
-    for i, target in enumerate(targets):
-        members[target].append(i)
-    if lonely := [vocab[t] for t, items in members.items() if len(items) == 1]:
-        raise ValueError(
-            f"{len(lonely)} classes have a single picture ({some(lonely)}); a class needs two, "
-            "one to train on and one held out: add pictures or leave the class out"
-        )
-    shuffled = random.Random(seed)
-    held_out: set[int] = set()
-    for items in members.values():
-        shuffled.shuffle(items)
-        n = int(len(items) * valid_pct + 0.5)
-        held_out.update(items[: min(max(n, 1), len(items) - 1)])
-    return held_out
-
-
-def sorted_labels(labels: set[str | int]) -> list[str | int]:
-    """Numbers before names."""
-    return sorted(labels, key=lambda v: (isinstance(v, str), v))
-
-
-def split_labels(
-    items: Sequence[int], labels: Sequence[str | int], valid_pct: float, seed: int
-) -> set[int]:
-    """Those of `items`, which are numbers of files, that are held out."""
-    names = sorted_labels({labels[i] for i in items})
-    index = {name: t for t, name in enumerate(names)}
-    targets = [index[labels[i]] for i in items]
-    return {items[k] for k in stratified(targets, [str(n) for n in names], valid_pct, seed)}
-
-
-def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) -> None:
-    """Every class needs a picture to learn from, and both sides need pictures."""
-    if not len(train) or not len(valid):
-        raise ValueError(f"{len(train)} train and {len(valid)} valid pictures; both need some")
-    found = {"train": set(train.targets), "valid": set(valid.targets)}
-    if outside := sorted(t for t in found["train"] | found["valid"] if not 0 <= t < len(vocab)):
-        raise ValueError(f"class index {outside[0]} is outside the vocab of {len(vocab)} classes")
-    if unseen := sorted(found["valid"] - found["train"]):
-        raise ValueError(
-            f"no train pictures of {some([vocab[t] for t in unseen])}, which the valid set has"
-        )

@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData, ImageFolder
 
 from nbfinetune import ImageDataLoaders, get_image_files
-from nbfinetune.datasets import ImageDataset, even_loader, stratified
+from nbfinetune.datasets import ImageDataset, even_loader
+from nbfinetune.splits import stratified
 
 
 def _write(folder: Path, counts: dict[str, int]) -> None:
@@ -142,7 +144,7 @@ def test_normalised_data_sets_are_refused() -> None:
 
 @pytest.mark.parametrize(("n", "bs"), [(259, 64), (5, 2), (4, 64), (65, 64), (128, 64)])
 def test_batches_are_even_and_hold_every_item_once(n: int, bs: int) -> None:
-    squares = [torch.full((3, 1, 1), i % 256, dtype=torch.uint8) for i in range(n)]
+    squares = torch.arange(n).fmod(256).to(torch.uint8).view(n, 1, 1, 1).expand(n, 3, 1, 1)
     dataset = ImageDataset([None] * n, list(range(n)), 1, squares)
     seen = [y.tolist() for _, y in even_loader(dataset, bs, shuffle=True)]
     sizes = [len(batch) for batch in seen]
@@ -164,10 +166,86 @@ def test_pictures_are_uint8_squares_decoded_once(dls: ImageDataLoaders) -> None:
 def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
     photos: Path, dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.datasets._MEMORY", 1)
-    lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
+    monkeypatch.setattr("nbfinetune.squares._MEMORY", 1)
+    monkeypatch.setattr("nbfinetune.squares._FREE", 2**80)
+    with pytest.warns(UserWarning, match="each is decoded anew in each epoch"):
+        lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
     assert lazy.train.dataset.squares is None
     assert torch.equal(lazy.train.dataset[3][0], dls.train.dataset[3][0])
+
+
+@pytest.fixture
+def lazy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> ImageDataLoaders:
+    """`dls` without room for squares."""
+    monkeypatch.setattr("nbfinetune.datasets.room_for_squares", lambda n, side: None)
+    return ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
+
+
+def test_batches_decoded_anew_are_those_that_are_kept(dls, lazy) -> None:
+    for part in ("train", "valid"):
+        batches = []
+        for loaders in (dls, lazy):
+            torch.manual_seed(0)
+            batches.append(list(getattr(loaders, part)))
+        assert len(batches[0]) == len(batches[1]) > 1
+        for (x, y), (x_anew, y_anew) in zip(*batches, strict=True):
+            assert torch.equal(x, x_anew)
+            assert torch.equal(y, y_anew)
+
+
+def test_an_epoch_that_is_left_decodes_one_batch_ahead_at_most(lazy, monkeypatch) -> None:
+    asked, batch = [], ImageDataset.batch
+    monkeypatch.setattr(
+        ImageDataset, "batch", lambda self, numbers: asked.append(numbers) or batch(self, numbers)
+    )
+    next(iter(lazy.train))
+    assert len(asked) <= 2
+
+
+def test_a_file_that_is_gone_later_ends_the_epoch_with_its_reason(lazy) -> None:
+    lazy.train.dataset.items[0] = Path("gone")
+    with pytest.raises(ValueError, match="no such file"):
+        list(lazy.train)
+
+
+def test_a_subset_shares_the_squares(dls: ImageDataLoaders) -> None:
+    train, valid = dls.train.dataset, dls.valid.dataset
+    assert train.squares.data_ptr() == valid.squares.data_ptr()
+    assert torch.equal(train.subset([4, 2]).square(1), train.square(2))
+
+
+def test_each_item_keeps_its_square_where_files_are_left_out(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 4, "dog": 4})
+    (tmp_path / "cat" / "cat_1.png").write_bytes(b"broken")
+    for make in (
+        lambda: ImageDataLoaders.from_folder(tmp_path, size=7, on_bad="skip"),
+        lambda: ImageDataLoaders.from_datasets(*[ImageFolder(tmp_path)] * 2, size=7, on_bad="skip"),
+    ):
+        with pytest.warns(UserWarning, match="left out: 1 of 8"):
+            dls = make()
+        for dataset in (dls.train.dataset, dls.valid.dataset):
+            x, _ = dataset.batch(range(len(dataset)))
+            reds = [dataset.image(i).getpixel((0, 0))[0] for i in range(len(dataset))]
+            assert x[:, 0, 0, 0].tolist() == reds
+
+
+def test_any_loader_can_take_the_data_set(dls: ImageDataLoaders) -> None:
+    x, y = next(iter(DataLoader(dls.train.dataset, 3)))
+    expected = dls.train.dataset.batch([0, 1, 2])
+    assert torch.equal(x, expected[0])
+    assert torch.equal(y, expected[1])
+
+
+def test_processes_that_do_not_start_are_done_without(photos: Path, monkeypatch) -> None:
+    def fail(loader: DataLoader) -> None:
+        raise OSError("Resource temporarily unavailable")
+
+    dls = ImageDataLoaders.from_folder(photos, size=32, bs=5, num_workers=2)
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter", fail)
+    with pytest.warns(UserWarning, match=r"the 2 processes that load cannot be started \(Resource"):
+        batches = list(dls.train)
+    assert sum(len(y) for _, y in batches) == len(dls.train.dataset)
+    list(dls.train)  # without another warning
 
 
 def test_workers_give_the_same_batches_as_none(photos: Path) -> None:

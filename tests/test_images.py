@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbfinetune import ImageDataLoaders, check_images, get_image_files
-from nbfinetune.images import UnreadableImage, open_image
+from nbfinetune import ImageDataLoaders, check_images, get_image_files, images
+from nbfinetune.images import UnreadableImage, open_image, read_pixels
+from nbfinetune.transforms import to_square
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SMALL = Image.new("RGB", (12, 10), RED)
@@ -100,12 +101,14 @@ def test_every_kind_of_picture_becomes_8_bit_rgb(write, colour, tmp_path: Path) 
     image = open_image(tmp_path / "picture")
     assert (image.mode, image.size) == ("RGB", (12, 10))
     assert np.abs(np.asarray(image).astype(int) - colour).max() <= 2
+    assert np.array_equal(read_pixels(tmp_path / "picture", 8), np.asarray(image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
-    upright = Image.new("RGB", (16, 8), "black")
-    upright.paste(RED, (0, 0, 8, 4))  # upper left
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = Image.new("RGB", (32, 16), "black")
+    upright.paste(RED, (0, 0, 16, 8))  # upper left
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -118,8 +121,60 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
     stored = upright.transpose(undo[orientation]) if orientation in undo else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(upright))
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=100, subsampling=0)
+    for pixels in (open_image(tmp_path / f"a.{suffix}"), read_pixels(tmp_path / f"a.{suffix}", 16)):
+        assert np.abs(np.asarray(pixels).astype(int) - np.asarray(upright)).max() <= 3
+
+
+def _photo(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+JPEGS = {
+    "colour": ("RGB", {}),
+    "all chroma": ("RGB", {"subsampling": 0}),
+    "progressive": ("RGB", {"progressive": True}),
+    "grey": ("L", {}),
+    "cmyk": ("CMYK", {}),
+}
+
+
+@pytest.mark.parametrize(("mode", "options"), JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("has_torchvision", [True, False])
+def test_pixels_of_a_jpeg_are_those_of_pillow(
+    mode: str, options: dict, has_torchvision: bool, tmp_path: Path, monkeypatch
+) -> None:
+    _photo(75, 50).convert(mode).save(tmp_path / "a.jpg", **options)
+    if not has_torchvision:
+        monkeypatch.setattr(images, "decode_jpeg", None)
+    pixels = read_pixels(tmp_path / "a.jpg", 40)
+    assert (pixels.shape, pixels.dtype) == ((50, 75, 3), np.uint8)
+    difference = pixels.astype(int) - np.asarray(open_image(tmp_path / "a.jpg"))
+    assert np.abs(difference).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_small_and_gives_the_same_square(
+    mode: str, orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    _photo(640, 480).convert(mode).save(tmp_path / "a.jpg", exif=exif)
+    pixels = read_pixels(tmp_path / "a.jpg", 60)
+    assert sorted(pixels.shape[:2]) == [120, 160]  # twice the side
+    whole = to_square(open_image(tmp_path / "a.jpg"), 60).int()
+    assert (to_square(pixels, 60).int() - whole).abs().max() <= 8
+    assert (to_square(pixels, 60).int() - whole).float().abs().mean() <= 1
+    assert sorted(read_pixels(tmp_path / "a.jpg", 121).shape[:2]) == [480, 640]
+
+
+def test_squares_are_scaled_as_pillow_scales_them() -> None:
+    photo = _photo(300, 200)
+    expected = photo.crop((50, 0, 250, 200)).resize((64, 64), Image.Resampling.BILINEAR)
+    square = to_square(photo, 64).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(square - np.asarray(expected)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 3000)])
@@ -179,8 +234,9 @@ IDS = ["zero bytes", "no picture", "truncated jpeg", "truncated png", "bomb", "l
 @pytest.mark.parametrize(("write", "reason"), BAD, ids=IDS)
 def test_a_bad_file_is_named_with_its_reason(write, reason: str, tmp_path: Path) -> None:
     write(tmp_path / "bad.png")
-    with pytest.raises(UnreadableImage, match=f"^{reason}"):
-        open_image(tmp_path / "bad.png")
+    for read in (open_image, lambda file: read_pixels(file, 8), lambda file: read_pixels(file, 60)):
+        with pytest.raises(UnreadableImage, match=f"^{reason}"):
+            read(tmp_path / "bad.png")
     SMALL.save(tmp_path / "good.png")
     found = check_images(tmp_path)
     assert list(found) == [tmp_path / "bad.png"]

@@ -242,8 +242,8 @@ def interpretation(c, n):
     targets = torch.randint(c, (n,), generator=g)
     wrong = torch.where(torch.rand(n, generator=g) < 0.5, targets, (targets + 1) % c)
     names = [f"class {k:04}" for k in range(c)]
-    squares = list(torch.randint(0, 255, (n, 3, 18, 18), dtype=torch.uint8, generator=g)
-                   .repeat_interleave(8, 2).repeat_interleave(8, 3))
+    squares = torch.randint(0, 255, (n, 3, 18, 18), dtype=torch.uint8, generator=g)
+    squares = squares.repeat_interleave(8, 2).repeat_interleave(8, 3)
     data = ImageDataset([Path(f"{k}.png") for k in range(n)], targets.tolist(), 144, squares)
     found = ClassificationInterpretation.from_predictions(targets, wrong, names)
     return replace(found, dataset=data)
