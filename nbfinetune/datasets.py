@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_in
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.images import open_image, read_all, read_pixels, read_progress, to_rgb
-from nbfinetune.squares import room_for_squares
+from nbfinetune.squares import keep_square, room_for_squares
 from nbfinetune.transforms import to_square
 
 _NAMED = 5  # files or classes that one message names
@@ -77,11 +77,19 @@ class ImageDataset(PictureItems, Dataset):
             rows = torch.tensor([self.rows[i] for i in numbers])
             # Rows of bytes are copied whole from memory, whose order is that of channels_last.
             return self.squares.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
+        squares = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
+
+        def decode(k: int) -> None:
+            keep_square(self._decoded(numbers[k]), squares[k])
+
         if get_worker_info() is not None or not self._is_file(0):
             # A process of several decodes alone; a data set need not be safe in threads.
-            return torch.stack([self._decoded(i) for i in numbers]), y
-        with ThreadPoolExecutor(min(cpu_count(), len(numbers))) as pool:
-            return torch.stack(list(pool.map(self._decoded, numbers))), y
+            for k in range(len(numbers)):
+                decode(k)
+        else:
+            with ThreadPoolExecutor(cpu_count()) as pool:
+                list(pool.map(decode, range(len(numbers))))
+        return squares.permute(0, 3, 1, 2), y
 
     def _decoded(self, i: int) -> Tensor:
         if self._is_file(i):
@@ -227,7 +235,7 @@ def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int]
     def read(i: int) -> None:
         square = to_square(read_pixels(files[i], side), side)
         if squares is not None:
-            squares[i].numpy()[:] = square.permute(1, 2, 0).numpy()
+            keep_square(square, squares[i])
 
     bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
     check_bad(bad, len(files), on_bad)
@@ -270,7 +278,7 @@ def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
         good.append(i)
         targets.append(int(target))
         if squares is not None:
-            squares[i] = to_square(image, side).permute(1, 2, 0)
+            keep_square(to_square(image, side), squares[i])
     check_bad(bad, len(dataset), on_bad)
     items = dataset if not bad else Subset(dataset, good)
     return ImageDataset(items, targets, side, _channels_first(squares), good)

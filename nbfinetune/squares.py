@@ -43,6 +43,12 @@ def room_for_squares(n: int, side: int) -> Tensor | None:
         return None
 
 
+def keep_square(square: Tensor, place: Tensor) -> None:
+    """Copy a square [3, side, side] to its place [side, side, 3]."""
+    # In this thread: torch would copy with some of its own, and that in each that decodes.
+    place.numpy()[:] = square.permute(1, 2, 0).numpy()
+
+
 def _in_file(n_bytes: int) -> Tensor:
     """Bytes in a file that is mapped into memory."""
     folder = cache_folder()

@@ -40,7 +40,8 @@ def to_square(picture: Image.Image | np.ndarray, side: int) -> Tensor:
     short = min(pixels.shape[:2])
     top, left = ((length - short) // 2 for length in pixels.shape[:2])
     middle = np.ascontiguousarray(pixels[top : top + short, left : left + short])
-    square = torch.from_numpy(middle).permute(2, 0, 1)[None]
+    # A batch of one before the permutation, not after: only so torch sees channels_last.
+    square = torch.from_numpy(middle)[None].permute(0, 3, 1, 2)
     return interpolate(square, (side, side), mode="bilinear", antialias=True)[0]
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,12 @@ def test_the_middle_square_is_kept(size: tuple[int, int]) -> None:
     assert square.shape == (3, 25, 25)
     assert (square[2] == 255).all()
     assert (square[0] == 0).all()
+
+
+def test_squares_lie_in_memory_as_they_are_kept() -> None:
+    """By pixels: torch scales in this order only if it is told of it, and copies are quick then."""
+    assert to_square(Image.new("RGB", (50, 40)), 25).stride() == (1, 75, 3)
+    assert to_square(np.zeros((40, 40, 3), np.uint8), 25).stride() == (1, 75, 3)
 
 
 def test_validation_takes_the_middle_and_normalises() -> None:
