@@ -88,9 +88,7 @@ class Features:
             return
         needs = f"cache_features={self.wanted!r} needs"
         if not learn.body_and_head:
-            raise ValueError(
-                f"{needs} a model in a row whose last layer group is what it ends with"
-            )
+            raise ValueError(f"{needs} a model in a row that ends with its last layer group")
         if learn.train_bn:
             raise ValueError(f"{needs} train_bn=False: statistics of the frozen body would move")
         if learn.transforms is None:
@@ -170,7 +168,7 @@ class FeatureBatches:
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:
         learn = self._learn
-        x = torch.stack([self._kept.dataset[i][0] for i in numbers.tolist()])
+        x, _ = self._kept.dataset.batch(numbers.tolist())
         if not view:
             return learn.features_of(learn.prepare(x, training=False))
         views = []
