@@ -67,10 +67,9 @@ class Features:
     ----------
     wanted : "auto" = keep them where that is possible; True = always; False = never. A number =
         that many views of each training picture, the first as validation sees it, the others
-        augmented; epochs take turns. "auto"
-        and True are 1, or 4 if `aug` is the user's function: a linear head on pets photos gains
-        little by more (error over 5 seeds with 1 and 4 views: 0.21 and 0.21 at 128 px, 0.13 and
-        0.12 at 224 px), and each costs a pass of the body
+        augmented; epochs take turns. "auto" and True are 1, or 4 if `aug` is the user's function:
+        a linear head on pets photos gains little by more (error over 5 seeds with 1 and 4 views:
+        0.21 and 0.21 at 128 px, 0.13 and 0.12 at 224 px), and each costs a pass of the body
     """
 
     def __init__(self, wanted: bool | int | str) -> None:
@@ -119,7 +118,9 @@ class Features:
             return False
         own = [getattr(part, "dataset", None) for part in (learn.dls.train, learn.dls.valid)]
         dataset = getattr(loader, "dataset", None)
-        return isinstance(dataset, ImageDataset) and any(dataset is part for part in own)
+        if not isinstance(dataset, ImageDataset) or loader.batch_sampler is None:
+            return False
+        return any(dataset is part for part in own)
 
     def _views(self, learn: "Learner") -> int:
         if self.wanted in ("auto", True):
