@@ -91,6 +91,16 @@ def run(side: str, folder: Path, epochs: int) -> tuple[float, float]:
     return json.loads(process.stdout.read().splitlines()[-1]), peak
 
 
+def report(found: dict[str, list[tuple[float, float]]]) -> None:
+    for side, pairs in found.items():
+        rates, peaks = zip(*pairs, strict=True)
+        spread = f"{median(rates):7.0f} ({min(rates):.0f} to {max(rates):.0f}) pictures/s"
+        print(f"{side:<20} {spread}, {median(peaks):.0f} MB at the peak")
+        r = [ours / rate for (ours, _), rate in zip(found["here"], rates, strict=True)]
+        if side != "here":
+            print(f"here over {side}: {median(r):.1f} ({min(r):.1f} to {max(r):.1f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=60_000)
@@ -115,15 +125,7 @@ def main() -> None:
             for side in sides:
                 found[side].append(run(side, Path(folder), args.epochs))
     print(f"{args.files:,} {args.suffix} files of {SIZE} px, {args.epochs} epochs")
-    for side, pairs in found.items():
-        rates, peaks = zip(*pairs, strict=True)
-        spread = f"{median(rates):7.0f} ({min(rates):.0f} to {max(rates):.0f}) pictures/s"
-        print(f"{side:<20} {spread}, {median(peaks):.0f} MB at the peak")
-        ratios = [ours / rate for (ours, _), rate in zip(found["here"], rates, strict=True)]
-        if side != "here":
-            print(
-                f"here over {side}: {median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-            )
+    report(found)
 
 
 if __name__ == "__main__":

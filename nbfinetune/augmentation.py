@@ -90,10 +90,12 @@ def _one_by_one(x: Tensor, changes: Changes, size: int) -> Tensor:
 
 def _at_once(x: Tensor, changes: Changes, size: int) -> Tensor:
     """float32; a resize is a product of each picture with a matrix for rows and one for columns."""
-    rows = _weights(changes.top, changes.height, size, x.shape[2])
-    columns = _weights(changes.left, changes.width, size, x.shape[3])
-    columns = torch.where(changes.mirrored[:, None, None], columns.flip(1), columns)
-    rows, columns = (w.to(x.device, non_blocking=True) for w in (rows, columns))
+    crops = (changes.top, changes.left, changes.height, changes.width, changes.mirrored)
+    # One small copy that waits for nothing on a GPU; the matrices are made there.
+    top, left, height, width, mirrored = torch.stack(crops).float().to(x.device, non_blocking=True)
+    rows = _weights(top, height, size, x.shape[2])
+    columns = _weights(left, width, size, x.shape[3])
+    columns = torch.where(mirrored[:, None, None] > 0, columns.flip(1), columns)
     scaled = rows[:, None] @ x.float() @ columns.transpose(1, 2)[:, None]
     return scaled.permute(0, 2, 3, 1).contiguous()
 
@@ -103,10 +105,10 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
 
     Bilinear with antialias: a triangle around the centre that is one output pixel wide at least.
     """
-    start, length = start[:, None, None].float(), length[:, None, None].float()
+    start, length = start[:, None, None], length[:, None, None]
     scale = length / size
-    centre = start + (torch.arange(size)[:, None] + 0.5) * scale
-    pixel = torch.arange(side) + 0.5
+    centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    pixel = torch.arange(side, device=start.device) + 0.5
     weights = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp(min=0)
     weights = weights * ((pixel > start) & (pixel < start + length))
     return weights / weights.sum(-1, keepdim=True)
@@ -139,18 +141,14 @@ def normalized(
     """
     n, h, w, _ = pixels.shape
     # Rows of w x 3 values: a last dimension of 3 would leave vector instructions almost empty.
-    mean, std, luma = (
-        torch.tensor(values, device=pixels.device).repeat(w) for values in (mean, std, _LUMA)
-    )
+    channels = torch.tensor((tuple(mean), tuple(std), _LUMA)).to(pixels.device, non_blocking=True)
+    mean, std, luma = channels.repeat(1, w)
     black, scale = -mean / std, 1 / (255 * std)
     pixels = pixels.reshape(n, h, w * 3)
     out = _empty(pixels.shape, pixels.device)
-    ones = torch.ones(n)
-    brightness, contrast = (
-        factors[:, None, None].to(pixels.device, non_blocking=True)
-        for factors in ((changes.brightness, changes.contrast) if changes else (ones, ones))
-    )
-    together = max(1, _CACHED // pixels[0].numel()) if pixels.device.type == "cpu" else n
+    factors = torch.stack((changes.brightness, changes.contrast)) if changes else torch.ones(2, n)
+    brightness, contrast = factors[..., None, None].to(pixels.device, non_blocking=True)
+    together = max(1, _CACHED // (h * w * 3)) if pixels.device.type == "cpu" else n
     parts = (tensor.split(together) for tensor in (pixels, out, brightness, contrast))
     for part, x, b, c in zip(*parts, strict=True):
         x.copy_(part)
