@@ -6,6 +6,7 @@ run that needs them computes them batch by batch; from then on the head alone is
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,12 @@ from nbfinetune.datasets import ImageDataset
 from nbfinetune.heads import ConcatPool
 from nbfinetune.layer_groups import LayerGroup
 from nbfinetune.rng import seeded_rng
+from nbfinetune.room import room_for
 from nbfinetune.weights import Same, weights_digest
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
-_MEMORY = 2 * 2**30  # bytes of features that are kept
 _VIEWS = 4  # of a picture that the user's own function augments
 _POOLS = (ConcatPool, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Identity)
 
@@ -45,17 +46,26 @@ def body_and_head(
 
 
 class _Kept:
-    """Features of one data set: values [views, n, ...], and which of them are known."""
+    """Features of one data set: values [views, n, ...], and which of them are known.
+
+    Where there is no room for them, a warning says so and none is ever known.
+    """
 
     def __init__(self, dataset: ImageDataset, views: int) -> None:
         self.dataset, self.targets = dataset, torch.tensor(dataset.targets)
         self.known = torch.zeros(views, len(dataset), dtype=torch.bool)
         self.values: Tensor | None = None
+        self.has_room = True
 
     def put(self, view: int, numbers: Tensor, features: Tensor) -> None:
-        if self.values is None:
-            shape = (*self.known.shape, *features.shape[1:])
-            self.values = torch.empty(shape, dtype=features.dtype)
+        if self.values is None and self.has_room:
+            try:
+                self.values = room_for((*self.known.shape, *features.shape[1:]), features.dtype)
+            except OSError as error:
+                self.has_room = False
+                warn(f"the frozen body runs in each epoch: its features are {error}", stacklevel=2)
+        if not self.has_room:
+            return
         self.values[view, numbers] = features.cpu()
         self.known[view, numbers] = True  # last: an interrupt leaves nothing that is wrong
 
@@ -164,7 +174,10 @@ class FeatureBatches:
         view = learn.epoch % len(kept.known) if self._training else 0
         missing = numbers[~kept.known[view, numbers]]
         if len(missing):
-            kept.put(view, missing, self._compute(missing, view))
+            features = self._compute(missing, view)
+            kept.put(view, missing, features)
+        if not kept.has_room:
+            return learn.head_logits(features)
         return learn.head_logits(kept.values[view, numbers].to(learn.device))
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:

@@ -14,17 +14,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.datasets import OxfordIIITPet
 
+from nbfinetune.room import cache_folder
+
 _POLYGONS = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "heptagon": 7, "octagon": 8}
 _STARS = {"star_4": 4, "star_5": 5, "star_6": 6}
 SHAPES = (*_POLYGONS, *_STARS, "circle", "ellipse", "ring")
 _SUPERSAMPLING = 4  # drawn this much larger, then scaled down: smooth edges
 _PARAMETERS = "shapes.json"  # marks a folder as drawn here, and how
 _WRONG = "wrong_labels.csv"
-
-
-def cache_folder() -> Path:
-    """Where samples are kept: `$XDG_CACHE_HOME/nbfinetune`, by default in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "nbfinetune"
 
 
 def draw_shapes(

@@ -166,9 +166,9 @@ def test_pictures_are_uint8_squares_decoded_once(dls: ImageDataLoaders) -> None:
 def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
     photos: Path, dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.squares._MEMORY", 1)
-    monkeypatch.setattr("nbfinetune.squares._FREE", 2**80)
-    with pytest.warns(UserWarning, match="each is decoded anew in each epoch"):
+    monkeypatch.setattr("nbfinetune.room._MEMORY", 1)
+    monkeypatch.setattr("nbfinetune.room._FREE", 2**80)
+    with pytest.warns(UserWarning, match="is decoded anew in each epoch"):
         lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
     assert lazy.train.dataset.squares is None
     assert torch.equal(lazy.train.dataset[3][0], dls.train.dataset[3][0])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune import Callback, ImageDataLoaders, Learner, room, vision_learner
 from nbfinetune.features import body_and_head
 from nbfinetune.heads import fastai_head
 
@@ -219,3 +219,31 @@ def test_features_that_cannot_be_kept_are_refused(make, loaders, mlp) -> None:
         Learner(loaders, Net(), cache_features=3)
     with pytest.raises(ValueError, match="True needs pictures, from ImageDataLoaders"):
         Learner(loaders, mlp, groups=[[m] for m in mlp], train_bn=False, cache_features=True)
+
+
+def test_features_that_do_not_fit_into_memory_are_kept_in_a_file(
+    make, tmp_path, monkeypatch
+) -> None:
+    plain = make().fit(2, 1e-2)
+    monkeypatch.setattr(room, "_MEMORY", 0)
+    monkeypatch.setenv("NBFINETUNE_CACHE", str(tmp_path / "cache"))
+    learn = make()
+    seen = Count(learn)
+    in_file = learn.fit(2, 1e-2)
+    assert (tmp_path / "cache").is_dir()
+    assert in_file.stages[0].losses == plain.stages[0].losses
+    assert seen.n == 12 + 6
+
+
+def test_without_room_the_body_runs_in_each_epoch_and_that_is_said(make, monkeypatch) -> None:
+    plain, learn = make().fit(2, 1e-2), make()
+
+    def full(shape: tuple, dtype: torch.dtype) -> None:
+        raise OSError("too large")
+
+    monkeypatch.setattr("nbfinetune.features.room_for", full)
+    seen = Count(learn)
+    with pytest.warns(UserWarning, match="body runs in each epoch: its features are too large"):
+        result = learn.fit(2, 1e-2)
+    assert result.stages[0].losses == plain.stages[0].losses
+    assert seen.n == 2 * (12 + 6)

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbfinetune import ImageDataLoaders, squares
-from nbfinetune.squares import cache_folder, room_for_squares
+from nbfinetune import ImageDataLoaders, room
+from nbfinetune.room import cache_folder
+from nbfinetune.squares import room_for_squares
 
 
 @pytest.fixture
 def no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Squares go into this folder."""
-    monkeypatch.setattr(squares, "_MEMORY", 0)
+    monkeypatch.setattr(room, "_MEMORY", 0)
     monkeypatch.setenv("NBFINETUNE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -27,10 +28,10 @@ def test_squares_that_do_not_fit_into_memory_are_kept_in_a_file(photos, dls, no_
 
 @pytest.mark.skipif(os.name == "nt", reason="there the file has a name until it is closed")
 def test_the_file_has_no_name(no_memory: Path) -> None:
-    room = room_for_squares(100, 256)
+    squares = room_for_squares(100, 256)
     assert list(no_memory.iterdir()) == []
-    room[99] = 7
-    assert room[98:].float().mean() == 3.5
+    squares[99] = 7
+    assert squares[98:].float().mean() == 3.5
 
 
 def test_a_disk_that_fills_up_is_told_before_anything_is_written(no_memory, monkeypatch) -> None:
@@ -38,15 +39,15 @@ def test_a_disk_that_fills_up_is_told_before_anything_is_written(no_memory, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.warns(UserWarning, match=r"\(No space left on device\): each is decoded anew"):
+    with pytest.warns(UserWarning, match=r"decoded anew.*\(No space left on device\)"):
         assert room_for_squares(100, 256) is None
 
 
 def test_without_fallocate_the_file_is_written_whole(no_memory, monkeypatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    room = room_for_squares(100, 256)
-    assert room.shape == (100, 256, 256, 3)
-    assert not room.any()
+    squares = room_for_squares(100, 256)
+    assert squares.shape == (100, 256, 256, 3)
+    assert not squares.any()
 
 
 def test_an_interrupt_leaves_no_file(photos: Path, no_memory: Path, monkeypatch) -> None:
@@ -60,8 +61,8 @@ def test_an_interrupt_leaves_no_file(photos: Path, no_memory: Path, monkeypatch)
 
 
 def test_a_full_disk_is_told_in_one_line(no_memory: Path, monkeypatch) -> None:
-    monkeypatch.setattr(squares, "_FREE", 2**60)
-    message = r"100 pictures of 256 px are 0.0 GB, .* in .*cache \(.* GB free.*\).*NBFINETUNE_CACHE"
+    monkeypatch.setattr(room, "_FREE", 2**60)
+    message = r"100 pictures .* are 0.0 GB, .* in .*cache \(.* GB free.*\).*NBFINETUNE_CACHE"
     with pytest.warns(UserWarning, match=message):
         assert room_for_squares(100, 256) is None
     assert list(no_memory.iterdir()) == []
@@ -69,7 +70,7 @@ def test_a_full_disk_is_told_in_one_line(no_memory: Path, monkeypatch) -> None:
 
 def test_a_cache_folder_that_cannot_be_made_is_told(no_memory: Path) -> None:
     no_memory.write_text("a file in its place")
-    with pytest.warns(UserWarning, match=r"cache \(File exists\): each is decoded anew"):
+    with pytest.warns(UserWarning, match=r"decoded anew.*cache \(File exists\)"):
         assert room_for_squares(100, 256) is None
 
 

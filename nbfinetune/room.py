@@ -1,0 +1,66 @@
+"""Room: large tensors, in memory or in files without a name in the cache folder."""
+
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_MEMORY = 2 * 2**30  # bytes of a tensor in memory; 10,000 squares at 224 px
+_FREE = 2**30  # bytes of a disk that are left to others
+_BLOCK = 2**24  # bytes written at once
+
+
+def cache_folder() -> Path:
+    """The folder of `NBFINETUNE_CACHE`, else `nbfinetune` in the user's cache folder."""
+    if chosen := os.environ.get("NBFINETUNE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nbfinetune"
+
+
+def room_for(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor to be filled: up to 2 GB in memory, a larger one in a file in the cache folder.
+
+    That file has no name, or, on Windows, one that is deleted when the process ends: nothing is
+    left behind, however it ends.
+
+    Raises
+    ------
+    OSError
+        If there is no room; the text says how much is needed, and where there is too little.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes <= _MEMORY:
+        return torch.empty(*shape, dtype=dtype)
+    try:
+        return _in_file(n_bytes).view(dtype).view(*shape)
+    except OSError as error:
+        raise OSError(
+            f"{n_bytes / 2**30:.1f} GB, too much to keep in memory or in {cache_folder()} "
+            f"({error.strerror or error}); set NBFINETUNE_CACHE to a folder with more room"
+        ) from None
+
+
+def _in_file(n_bytes: int) -> Tensor:
+    """Bytes in a file that is mapped into memory."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if n_bytes + _FREE > free:
+        raise OSError(
+            f"{free / 2**30:.1f} GB free, of which {_FREE / 2**30:.0f} are left to others"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # All room is taken now: a disk that is full when a page is written kills the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            for start in range(0, n_bytes, _BLOCK):
+                file.write(bytes(min(_BLOCK, n_bytes - start)))
+            file.flush()
+        return torch.frombuffer(mmap.mmap(file.fileno(), n_bytes), dtype=torch.uint8)
