@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-it", type=int, default=100)
-    parser.add_argument("--presize", type=int, default=460, help="of fastai's item_tfms")
+    parser.add_argument("--presize", type=int, help="px of fastai's item_tfms, such as 460")
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(conditions("fastai", "timm"))

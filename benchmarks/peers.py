@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--freeze-epochs", type=int, default=3, help="of fastai")
     parser.add_argument("--fastai-epochs", type=int, default=6, help="of fastai, all layers")
     parser.add_argument("--best-epochs", type=int, default=30, help="of fastai at its best")
-    parser.add_argument("--presize", type=int, default=460, help="of fastai's item_tfms")
+    parser.add_argument("--presize", type=int, help="px of fastai's item_tfms, such as 460")
     parser.add_argument("--channels-last", action="store_true", help="fastai too")
     args = parser.parse_args()
     torch.set_num_threads(1)
