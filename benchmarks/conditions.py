@@ -5,11 +5,8 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from inspect import signature
 from pathlib import Path
 from statistics import median
-
-from nbfinetune import Learner
 
 
 def conditions(*packages: str) -> str:
@@ -64,9 +61,3 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         rest = [f"{cell:>{w}}" for cell, w in zip(cells[1:], widths[1:], strict=True)]
         lines.append("  ".join([f"{cells[0]:<{widths[0]}}", *rest]))
     return "\n".join(lines)
-
-
-def cached(features: bool | str) -> dict[str, bool | str]:
-    """The option `cache_features` of learners that have it."""
-    known = "cache_features" in signature(Learner).parameters
-    return {"cache_features": features} if known else {}

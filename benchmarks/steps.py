@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import fastai_side
 import torch
-from conditions import cached, conditions, in_turn, ratios, spread, table
+from conditions import conditions, in_turn, ratios, spread, table
 from fastai.callback.core import Callback as FastaiCallback
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
@@ -84,7 +84,7 @@ def pictures(n: int, side: int) -> list[tuple[Tensor, int]]:
 def our_learner(dls: ImageDataLoaders | SimpleNamespace, arch: str, *, cache: bool) -> Learner:
     """A learner with fastai's head whose body is frozen, as a pretrained one."""
     weights = None if arch == "resnet18" else "DEFAULT"
-    options = {"weights": weights, "head": "fastai", "train_bn": False, **cached(cache)}
+    options = {"weights": weights, "head": "fastai", "train_bn": False, cache_features=cache}
     learn = vision_learner(dls, ARCHS[arch], **options)
     learn.freeze_to(-1, quiet=True)
     return learn

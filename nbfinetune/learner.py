@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from warnings import warn
 
 import torch
@@ -140,7 +140,7 @@ class Learner:
         """A gradient scaler, which acts for fp16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager:
         """The context of mixed precision for a forward pass."""
         return autocast(self.device, self.amp)
 

@@ -138,7 +138,8 @@ def _step(learn: "Learner", logits: Tensor, y: Tensor) -> None:
     with learn.autocast():
         loss = learn.loss_func(logits, y)
     learn.loss = loss.detach()
-    learn.scaler.scale(loss / (last - first + 1)).backward()
+    share = loss / (last - first + 1) if last > first else loss
+    learn.scaler.scale(share).backward()
     if learn.iter < last:
         return
     if learn.clip_grad is not None:

@@ -1,9 +1,12 @@
 """Precision: the number type of a forward pass, chosen by what the device and the network gain."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 
 AMP = ("auto", "bf16", "fp16", "off")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def training_amp(device: torch.device, model: nn.Module, *, pictures: bool) -> str:
@@ -37,7 +40,8 @@ def inference_amp(device: torch.device, training: str, *, pictures: bool) -> str
     return "bf16" if device.type == "cpu" and pictures and has_bf16 else training
 
 
-def autocast(device: torch.device, amp: str) -> torch.autocast:
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     """The context of a forward pass in the mixed precision `amp`."""
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
+    if amp == "off":
+        return nullcontext()  # a switched off autocast costs 10 us a step
+    return torch.autocast(device.type, dtype=_DTYPES[amp])
