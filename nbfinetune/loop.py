@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
+from nbfinetune.allocator import freed_memory_kept
 from nbfinetune.callbacks import Callback, CancelFit, CancelTrain
 from nbfinetune.features import FeatureBatches
 from nbfinetune.layer_groups import train_mode
+from nbfinetune.parts import part_size, parts
 from nbfinetune.recorder import Run
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def run(
     held_out = _batches(learn, learn.dls.valid, training=False)
     learn.body_epochs = batches.body_epochs
     with ExitStack() as stack:
+        stack.enter_context(freed_memory_kept(learn.device))
         stack.callback(_tidy, learn)
         for cb in reversed(cbs):  # the stack calls the last one first
             stack.callback(_after_fit, cb, learn)
@@ -124,22 +127,33 @@ def _train(
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
+    size = None if isinstance(batches, FeatureBatches) else part_size(learn)
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        _step(learn, batches.logits(x), y.to(learn.device))
+        _step(learn, batches, x, y.to(learn.device), size)
         _event(cbs, "after_batch", learn)
 
 
-def _step(learn: "Learner", logits: Tensor, y: Tensor) -> None:
-    """Loss and gradients, and after each `accumulate` batches an optimizer step."""
+def _step(
+    learn: "Learner",
+    batches: _PictureBatches | FeatureBatches,
+    x: Tensor,
+    y: Tensor,
+    size: int | None,
+) -> None:
+    """Forward and backward, and after each `accumulate` batches an optimizer step."""
     first = learn.iter - learn.iter % learn.accumulate
     last = min(first + learn.accumulate, learn.n_iter) - 1
-    with learn.autocast():
-        loss = learn.loss_func(logits, y)
-    learn.loss = loss.detach()
-    share = loss / (last - first + 1) if last > first else loss
-    learn.scaler.scale(share).backward()
+    losses = []
+    for part, share in parts(y, size, getattr(learn.loss_func, "weight", None)):
+        logits = batches.logits(x[part])
+        with learn.autocast():
+            loss = learn.loss_func(logits, y[part])
+        loss = loss if share == 1 else loss * share
+        losses.append(loss.detach())
+        learn.scaler.scale(loss / (last - first + 1) if last > first else loss).backward()
+    learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     if learn.iter < last:
         return
     if learn.clip_grad is not None:
@@ -162,7 +176,8 @@ def validate(
     targets : shape [n], on the CPU
     """
     learn.check_idle()
-    return _validate(learn, _batches(learn, loader, training=False), cbs)
+    with freed_memory_kept(learn.device):
+        return _validate(learn, _batches(learn, loader, training=False), cbs)
 
 
 def _validate(
@@ -192,7 +207,8 @@ def predictions(
     targets : shape [n], on the device
     """
     learn.check_idle()
-    return _predictions(learn, _batches(learn, loader, training=False), cbs)
+    with freed_memory_kept(learn.device):
+        yield from _predictions(learn, _batches(learn, loader, training=False), cbs)
 
 
 def _predictions(

@@ -15,6 +15,8 @@ CORE = [
     "layer_groups",
     "heads",
     "weights",
+    "allocator",
+    "parts",
     "threads",
     "precision",
     "features",
