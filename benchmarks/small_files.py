@@ -5,7 +5,7 @@
 The files are drawn at random once. Each run is a process of its own, by turns: here, fastai 2.8.12
 with its default of worker processes, fastai with none (where it is installed); crops of 32 px,
 normalised, batches of 64, one torch thread. Memory is what the process and its children hold, pages
-that they share counted once (Linux), looked at ten times a second.
+that they share counted once (Linux), looked at five times a second.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def run(side: str, folder: Path, epochs: int) -> tuple[float, float]:
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, held_mb(process.pid))
-        time.sleep(0.1)
+        time.sleep(0.2)
     return json.loads(process.stdout.read().splitlines()[-1]), peak
 
 
