@@ -131,7 +131,7 @@ def _train(
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        _step(learn, batches, x, y.to(learn.device), size)
+        _step(learn, batches, x, y.to(learn.device, non_blocking=True), size)
         _event(cbs, "after_batch", learn)
 
 
@@ -221,5 +221,5 @@ def _predictions(
         _event(cbs, "before_batch", learn)
         with torch.no_grad():
             logits = batches.logits(x)
-        yield logits, y.to(learn.device)
+        yield logits, y.to(learn.device, non_blocking=True)
         _event(cbs, "after_batch", learn)

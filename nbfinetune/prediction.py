@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from nbfinetune import loop
 from nbfinetune.datasets import as_image, even_loader
+from nbfinetune.images import read_pixels
 from nbfinetune.rng import seeded_rng
 from nbfinetune.transforms import presize, to_square
 
@@ -86,7 +87,9 @@ def predict(
     learn.check_idle()
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
-    x = to_square(as_image(item), presize(learn.transforms.size))[None]
+    side = presize(learn.transforms.size)
+    is_file = isinstance(item, (str, PathLike))
+    x = to_square(read_pixels(item, side) if is_file else as_image(item), side)[None]
     with torch.no_grad():
         logits = learn.logits(learn.prepare(x, training=False), training=False)
     probs = logits[0].float().cpu().softmax(0)
