@@ -1,6 +1,7 @@
 """Parts: a batch taken in pieces, whose losses add up to that of the whole, to use less memory."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -34,13 +35,14 @@ def parts(
 
     Parameters
     ----------
-    size : targets in a part
+    size : targets in a part at most; parts are of even size
     weight : of each class in the loss, None = all alike
     """
     if size is None or len(y) <= size:
         yield slice(None), 1.0
         return
     whole = len(y) if weight is None else weight[y].sum()
-    for start in range(0, len(y), size):
-        part = slice(start, start + size)
+    n = ceil(len(y) / size)
+    for k in range(n):
+        part = slice(k * len(y) // n, (k + 1) * len(y) // n)
         yield part, (len(y[part]) if weight is None else weight[y[part]].sum()) / whole
