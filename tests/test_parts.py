@@ -1,0 +1,93 @@
+"""A batch in parts has the gradient of the whole batch."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nbfinetune import ImageDataLoaders, Learner, vision_learner
+from nbfinetune.parts import part_size, parts
+
+
+class Net(nn.Module):
+    """A small network with BatchNorm and a classifier at its end; keeps the sizes it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def make(photos, monkeypatch):
+    """Learners of 12 pictures in one batch, all layers of which train, with parts of 5 at most."""
+    monkeypatch.setattr("nbfinetune.parts._PICTURES", 5)
+    dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=12, aug=False)
+
+    def of(**options) -> tuple[Learner, list[int]]:
+        torch.manual_seed(0)
+        defaults = {"device": "cpu", "train_bn": False, "amp": "off"}
+        learn = vision_learner(dls, Net(), **(defaults | options))
+        learn.unfreeze()
+        sizes: list[int] = []
+        learn.model[0].register_forward_pre_hook(
+            lambda module, inputs: sizes.append(len(inputs[0])) if learn.training else None
+        )
+        return learn, sizes
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 5.0, 0.5]}, {"accumulate": 2}],
+    ids=str,
+)
+def test_losses_and_weights_are_those_of_whole_batches(make, monkeypatch, options: dict) -> None:
+    (taken, sizes), (whole, whole_sizes) = make(**options), make(**options)
+    losses = [taken.fit(3, 1e-2).stages[0].losses]
+    monkeypatch.setattr("nbfinetune.parts._PICTURES", 100)
+    losses.append(whole.fit(3, 1e-2).stages[0].losses)
+    assert (sizes, whole_sizes) == ([4] * 9, [12] * 3)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for a, b in zip(taken.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-4)  # Adam divides by small gradients
+
+
+def test_batches_whose_pictures_share_more_than_the_loss_stay_whole(make) -> None:
+    learn, sizes = make(train_bn=True)  # statistics of a batch
+    learn.fit(1, 1e-2)
+    head, head_sizes = make(head="fastai")  # BatchNorm in the head
+    head.fit(1, 1e-2)
+    assert sizes == head_sizes == [12]
+
+
+@pytest.mark.parametrize("loss_func", [nn.CrossEntropyLoss(reduction="sum"), nn.MultiMarginLoss()])
+def test_losses_that_are_no_mean_of_cross_entropy_stay_whole(make, loss_func: nn.Module) -> None:
+    learn, sizes = make(loss_func=loss_func)
+    learn.fit(1, 1e-3)
+    assert sizes == [12]
+
+
+def test_only_pictures_on_a_cpu_come_in_parts(make, loaders, mlp) -> None:
+    assert part_size(Learner(loaders, mlp, device="cpu")) is None
+    learn, _ = make()
+    assert part_size(learn) == 5
+    learn.device = torch.device("cuda")
+    assert part_size(learn) is None
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (5, [5]), (6, [3, 3]), (11, [3, 4, 4])])
+def test_parts_are_even_and_their_shares_are_the_whole(n: int, sizes: list[int]) -> None:
+    y = torch.arange(n)
+    found = list(parts(y, 5, None))
+    assert [len(y[part]) for part, _ in found] == sizes
+    assert torch.equal(torch.cat([y[part] for part, _ in found]), y)
+    assert sum(share for _, share in found) == pytest.approx(1)
+
+
+def test_the_share_of_a_part_is_that_of_its_class_weights() -> None:
+    y, weight = torch.tensor([1, 1, 0, 0]), torch.tensor([1.0, 3.0])
+    assert [float(share) for _, share in parts(y, 2, weight)] == [0.75, 0.25]
