@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _VIEWS = 4  # of a picture that the user's own function augments
+_CHANGE = (
+    1.5  # times the change of features that augmentation made to another picture. A search of a
+)
+# head over 259 photos sees each 20 times; unchanged they are learned by heart at any rate. With it
+# the suggestion is within 0.25 decades of the best rate (5 seeds each at 128 and 224 px), without
+# it 1.1 decades above, with 8 real views up to 0.8 above
 _POOLS = (ConcatPool, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Identity)
 
 
@@ -46,28 +52,32 @@ def body_and_head(
 
 
 class _Kept:
-    """Features of one data set: values [views, n, ...], and which of them are known.
+    """Features of one data set: of each view its values [n, ...], and which of them are known.
 
     Where there is no room for them, a warning says so and none is ever known.
     """
 
-    def __init__(self, dataset: ImageDataset, views: int) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         self.dataset, self.targets = dataset, torch.tensor(dataset.targets)
-        self.known = torch.zeros(views, len(dataset), dtype=torch.bool)
-        self.values: Tensor | None = None
+        self.known: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
         self.has_room = True
 
     def put(self, view: int, numbers: Tensor, features: Tensor) -> None:
-        if self.values is None and self.has_room:
+        if view not in self.values and self.has_room:
             try:
-                self.values = room_for((*self.known.shape, *features.shape[1:]), features.dtype)
+                shape = (len(self.dataset), *features.shape[1:])
+                self.values[view] = room_for(shape, features.dtype)
             except OSError as error:
                 self.has_room = False
                 warn(f"the frozen body runs in each epoch: its features are {error}", stacklevel=2)
-        if not self.has_room:
-            return
-        self.values[view, numbers] = features.cpu()
-        self.known[view, numbers] = True  # last: an interrupt leaves nothing that is wrong
+        if view in self.values:
+            self.values[view][numbers] = features.cpu()
+            self.known_of(view)[numbers] = True  # last: an interrupt leaves nothing that is wrong
+
+    def known_of(self, view: int) -> Tensor:
+        """Of which pictures this view is known, bool [n]."""
+        return self.known.setdefault(view, torch.zeros(len(self.dataset), dtype=torch.bool))
 
 
 class Features:
@@ -104,23 +114,26 @@ class Features:
             raise ValueError(f"{needs} pictures, from ImageDataLoaders")
 
     def batches(
-        self, learn: "Learner", loader: DataLoader, *, training: bool
+        self, learn: "Learner", loader: DataLoader, *, training: bool, varied: bool
     ) -> "FeatureBatches | None":
         """The batches of a loader as features; None if they have to go through the whole network.
 
         Features of other weights or transforms are dropped.
+
+        Parameters
+        ----------
+        varied : whether pictures that come again are changed, as by augmentation
         """
         if not self.usable(learn, loader):
             return None
         depend_on = self._dependence(learn)
         if depend_on != self._depend_on:
             self._depend_on, self._kept = depend_on, []
-        for kept in self._kept:
-            if kept.dataset is loader.dataset:
-                return FeatureBatches(learn, loader, kept, training=training)
-        views = self._views(learn) if loader.dataset is learn.dls.train.dataset else 1
-        self._kept.append(_Kept(loader.dataset, views))
-        return FeatureBatches(learn, loader, self._kept[-1], training=training)
+        kept = [kept for kept in self._kept if kept.dataset is loader.dataset]
+        if not kept:
+            kept = [_Kept(loader.dataset)]
+            self._kept += kept
+        return FeatureBatches(learn, loader, kept[0], self._views(learn), training, varied)
 
     def usable(self, learn: "Learner", loader: DataLoader) -> bool:
         """Whether the features of a loader's pictures can be kept now."""
@@ -140,7 +153,7 @@ class Features:
     def _dependence(self, learn: "Learner") -> tuple:
         """All that the features depend on; weights by their bytes, as any code may write them."""
         aug = Same(learn.transforms.aug)
-        how = learn.transforms, aug, learn.amp_inference, self._views(learn), learn.seed
+        how = learn.transforms, aug, learn.amp_inference, learn.seed
         return weights_digest(learn.body_and_head[0]), *how
 
 
@@ -148,9 +161,17 @@ class FeatureBatches:
     """Batches of the pictures' numbers, which go to logits by their features and the head."""
 
     def __init__(
-        self, learn: "Learner", loader: DataLoader, kept: _Kept, *, training: bool
+        self,
+        learn: "Learner",
+        loader: DataLoader,
+        kept: _Kept,
+        views: int,
+        training: bool,
+        varied: bool,
     ) -> None:
         self._learn, self._kept, self._training = learn, kept, training
+        self._views = views if training else 1
+        self._varied = varied and learn.transforms.aug is not False
         # The loader itself, but of numbers: the same order, and the same random numbers drawn.
         self._numbers = DataLoader(
             range(len(kept.dataset)),
@@ -162,7 +183,8 @@ class FeatureBatches:
     @property
     def body_epochs(self) -> int:
         """Epochs that will run the body, each for the features of one view."""
-        return int((~self._kept.known).any(1).sum())
+        views = 2 if self._varied else self._views
+        return sum(not self._kept.known_of(view).all() for view in range(views))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for numbers in self._numbers:
@@ -170,15 +192,26 @@ class FeatureBatches:
 
     def logits(self, numbers: Tensor) -> Tensor:
         """numbers: of pictures in the data set, shape [n]; returns [n, c]."""
-        learn, kept = self._learn, self._kept
-        view = learn.epoch % len(kept.known) if self._training else 0
-        missing = numbers[~kept.known[view, numbers]]
+        learn = self._learn
+        if not self._varied:
+            view = learn.epoch % self._views if self._training else 0
+            return learn.head_logits(self._features(numbers, view))
+        features = self._features(numbers, 0)
+        if learn.epoch:
+            others = numbers[torch.randperm(len(numbers))]
+            change = self._features(others, 1).float() - self._features(others, 0).float()
+            features = features.float() + _CHANGE * change
+        return learn.head_logits(features)
+
+    def _features(self, numbers: Tensor, view: int) -> Tensor:
+        kept = self._kept
+        missing = numbers[~kept.known_of(view)[numbers]]
         if len(missing):
             features = self._compute(missing, view)
             kept.put(view, missing, features)
-        if not kept.has_room:
-            return learn.head_logits(features)
-        return learn.head_logits(kept.values[view, numbers].to(learn.device))
+            if not kept.has_room:
+                return features
+        return kept.values[view][numbers].to(self._learn.device)
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:
         learn = self._learn

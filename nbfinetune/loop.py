@@ -31,17 +31,19 @@ def run(
     start: int,
     *,
     validates: bool = True,
+    varied: bool = False,
 ) -> Run:
     """Train epochs `start` to `n_epoch` - 1; the model is in eval mode afterwards.
 
-    Without `validates` an epoch has neither validation nor `after_epoch`.
+    Without `validates` an epoch has neither validation nor `after_epoch`. With `varied` features
+    that are kept are changed, as by augmentation, when their picture comes again.
 
     `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
     "refused" where a callback's `before_fit` raised and nothing was trained.
     """
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
-    batches = _batches(learn, learn.dls.train, training=True)
+    batches = _batches(learn, learn.dls.train, training=True, varied=varied)
     held_out = _batches(learn, learn.dls.valid, training=False)
     learn.body_epochs = batches.body_epochs
     with ExitStack() as stack:
@@ -115,9 +117,9 @@ class _PictureBatches:
 
 
 def _batches(
-    learn: "Learner", loader: DataLoader, *, training: bool
+    learn: "Learner", loader: DataLoader, *, training: bool, varied: bool = False
 ) -> _PictureBatches | FeatureBatches:
-    kept = learn.features.batches(learn, loader, training=training)
+    kept = learn.features.batches(learn, loader, training=training, varied=varied)
     return kept or _PictureBatches(learn, loader, training=training)
 
 

@@ -237,7 +237,8 @@ def _losses(learn: "Learner", sweep: _Sweep, k: int, cbs: Sequence[Callback]) ->
                 generator.manual_seed(learn.seed)
         with learn.own_rng():
             all_cbs = [learn.recorder, sweep, learn.control, *cbs]
-            return loop.run(learn, "lr_find", n_epoch, all_cbs, 0, validates=False).losses
+            how = {"validates": False, "varied": True}
+            return loop.run(learn, "lr_find", n_epoch, all_cbs, 0, **how).losses
 
 
 def _result(
