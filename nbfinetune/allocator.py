@@ -9,6 +9,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 
@@ -17,6 +18,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26}
 # What its own adaptation ends with where large blocks are in use.
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _TOP_PAD: 2**17}
+
+_LOCK = Lock()
+_inside = 0  # passes that are on, in any thread
 
 
 @contextmanager
@@ -32,10 +36,19 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         yield
         return
     try:
-        for option, value in _KEEP.items():
-            libc.mallopt(option, value)
+        _enter(libc, 1)
         yield
     finally:
-        for option, value in _USUAL.items():
-            libc.mallopt(option, value)
-        libc.malloc_trim(0)
+        _enter(libc, -1)
+
+
+def _enter(libc: ctypes.CDLL, step: int) -> None:
+    """The settings are the process's: the first pass makes them, the last takes them back."""
+    global _inside
+    with _LOCK:
+        _inside += step
+        if _inside == max(step, 0):
+            for option, value in (_KEEP if step > 0 else _USUAL).items():
+                libc.mallopt(option, value)
+        if not _inside:
+            libc.malloc_trim(0)

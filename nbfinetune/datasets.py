@@ -10,7 +10,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    Sampler,
+    Subset,
+    default_collate,
+    get_worker_info,
+)
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.images import open_image, read_all, read_pixels, read_progress, to_rgb
@@ -66,9 +73,6 @@ class ImageDataset(PictureItems, Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         square = self.square(i)
         return self._decoded(i) if square is None else square, self.targets[i]
-
-    def __getitems__(self, numbers: Sequence[int]) -> "ItemsAtOnce":
-        return ItemsAtOnce(self, numbers)
 
     def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The squares of these items, uint8 [n, 3, side, side], and their targets, int64 [n]."""
@@ -127,23 +131,6 @@ class ImageDataset(PictureItems, Dataset):
         )
 
 
-class ItemsAtOnce(Sequence):
-    """Items of a data set that are asked for together; any collate function takes them."""
-
-    def __init__(self, dataset: ImageDataset, numbers: Sequence[int]) -> None:
-        self.dataset, self.numbers = dataset, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, k: int) -> tuple[Tensor, int]:
-        return self.dataset[self.numbers[k]]
-
-    def collated(self) -> tuple[Tensor, Tensor]:
-        """All of them as a batch."""
-        return self.dataset.batch(self.numbers)
-
-
 class EvenBatches(Sampler[list[int]]):
     """Batches of at most `bs` of n items, sizes differing by one at most, no item left out.
 
@@ -162,12 +149,11 @@ class EvenBatches(Sampler[list[int]]):
 
 
 class _EvenLoader(DataLoader):
-    """Decodes a batch ahead in threads; goes on without processes if they do not start."""
+    """Takes a batch at once, or decodes it ahead; goes on without processes that do not start."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        ours = isinstance(self.dataset, ImageDataset)
-        if ours and self.dataset.squares is None and self.num_workers == 0:
-            return self._ahead()
+        if self.num_workers == 0 and gives_pictures(self):
+            return self._at_once() if self.dataset.squares is not None else self._ahead()
         try:
             return super().__iter__()
         except Exception as error:  # no memory, no process, or the data set cannot be sent to one
@@ -178,12 +164,21 @@ class _EvenLoader(DataLoader):
             self.num_workers = 0
             return iter(self)
 
+    def _numbers(self) -> Iterator[list[int]]:
+        # As DataLoader draws: the order of the pictures is the same.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return iter(self.batch_sampler)
+
+    def _at_once(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, each copied as a whole from the squares that are kept."""
+        for numbers in self._numbers():
+            yield self._pinned(self.dataset.batch(numbers))
+
     def _ahead(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, each decoded in threads while the one before is worked on."""
-        torch.empty((), dtype=torch.int64).random_()  # as DataLoader draws: the order is the same
         with ThreadPoolExecutor(1) as pool:
             ahead: deque[Future] = deque()
-            for numbers in self.batch_sampler:
+            for numbers in self._numbers():
                 ahead.append(pool.submit(self.dataset.batch, numbers))
                 if len(ahead) > 1:
                     yield self._pinned(ahead.popleft().result())
@@ -205,9 +200,15 @@ def even_loader(
         dataset,
         batch_sampler=EvenBatches(len(dataset), bs, shuffle=shuffle),
         num_workers=num_workers or 0,
-        collate_fn=ItemsAtOnce.collated if isinstance(dataset, ImageDataset) else None,
         pin_memory=torch.cuda.is_available(),  # a copy to the GPU can then overlap with work there
     )
+
+
+def gives_pictures(loader: object) -> bool:
+    """Whether a loader gives the squares and targets of an `ImageDataset` and nothing else."""
+    if type(loader) not in (DataLoader, _EvenLoader) or type(loader.dataset) is not ImageDataset:
+        return False
+    return loader.collate_fn is default_collate and loader.batch_sampler is not None
 
 
 def some(names: Sequence[object]) -> str:

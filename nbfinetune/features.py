@@ -9,56 +9,34 @@ from typing import TYPE_CHECKING
 from warnings import warn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nbfinetune.datasets import ImageDataset
-from nbfinetune.heads import ConcatPool
-from nbfinetune.layer_groups import LayerGroup
+from nbfinetune.datasets import ImageDataset, gives_pictures
 from nbfinetune.rng import seeded_rng
 from nbfinetune.room import room_for
+from nbfinetune.transforms import ImageTransforms
 from nbfinetune.weights import Same, weights_digest
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _VIEWS = 4  # of a picture that the user's own function augments
-_CHANGE = (
-    1.5  # times the change of features that augmentation made to another picture. A search of a
-)
-# head over 259 photos sees each 20 times; unchanged they are learned by heart at any rate. With it
-# the suggestion is within 0.25 decades of the best rate (5 seeds each at 128 and 224 px), without
-# it 1.1 decades above, with 8 real views up to 0.8 above
-_POOLS = (ConcatPool, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Identity)
-
-
-def body_and_head(
-    model: nn.Module, groups: list[LayerGroup]
-) -> tuple[nn.Sequential, nn.Sequential] | None:
-    """The model in two, None if its last layer group is not what it ends with.
-
-    Pooling layers at the beginning of the head count as body: what they give is smaller.
-    """
-    layers, head = list(model) if isinstance(model, nn.Sequential) else [], groups[-1]
-    n = len(layers) - len(head)
-    if n < 1 or any(a is not b for a, b in zip(layers[n:], head, strict=True)):
-        return None
-    if len(head) == 1 and type(head[0]) is nn.Sequential:
-        head = list(head[0])
-    pools = 0
-    while pools < len(head) - 1 and isinstance(head[pools], _POOLS):
-        pools += 1
-    return nn.Sequential(*layers[:n], *head[:pools]), nn.Sequential(*head[pools:])
+# Times the change of features that augmentation made to another picture. A search sees each of
+# 259 photos 20 times; unchanged they are learned by heart at any rate. So changed they give a
+# suggestion within 0.25 decades of the best rate (5 seeds each at 128 and 224 px); unchanged ones
+# 1.1 decades above it, 8 augmented views of each up to 0.8 above.
+_CHANGE = 1.5
 
 
 class _Kept:
     """Features of one data set: of each view its values [n, ...], and which of them are known.
 
-    Where there is no room for them, a warning says so and none is ever known.
+    Where there is no room for them, a warning says so and none is known.
     """
 
     def __init__(self, dataset: ImageDataset) -> None:
-        self.dataset, self.targets = dataset, torch.tensor(dataset.targets)
+        self.dataset = dataset
         self.known: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.has_room = True
@@ -88,18 +66,22 @@ class Features:
     wanted : "auto" = keep them where that is possible; True = always; False = never. A number =
         that many views of each training picture, the first as validation sees it, the others
         augmented; epochs take turns. "auto" and True are 1, or 4 if `aug` is the user's function:
-        a linear head on pets photos gains little by more (error over 5 seeds with 1 and 4 views:
-        0.21 and 0.21 at 128 px, 0.13 and 0.12 at 224 px), and each costs a pass of the body
+        more do not help a linear head on pets photos (error over 10 seeds with 1, 4 and 8 views:
+        0.223, 0.226 and 0.226 at 128 px, 0.122, 0.118 and 0.124 at 224 px), and each costs a pass
+        of the body
+    seed : of the augmentation
     """
 
-    def __init__(self, wanted: bool | int | str) -> None:
+    def __init__(self, wanted: bool | int | str, seed: int) -> None:
         if wanted != "auto" and not (isinstance(wanted, int) and wanted >= 0):
             raise ValueError(
                 f'cache_features is {wanted!r}; it must be "auto", True, False or a number of views'
             )
-        self.wanted = wanted
-        self._depend_on: tuple | None = None
+        self.wanted, self.seed = wanted, seed
         self._kept: list[_Kept] = []
+        self._depend_on: tuple | None = None
+        self._versions: list[tuple[int, int]] = []
+        self._digest = b""
 
     def check(self, learn: "Learner") -> None:
         """Raise ValueError if features are asked for that this learner's body cannot keep."""
@@ -114,64 +96,91 @@ class Features:
             raise ValueError(f"{needs} pictures, from ImageDataLoaders")
 
     def batches(
-        self, learn: "Learner", loader: DataLoader, *, training: bool, varied: bool
+        self,
+        learn: "Learner",
+        loader: DataLoader,
+        *,
+        training: bool,
+        varied: bool = False,
+        look: bool = True,
     ) -> "FeatureBatches | None":
         """The batches of a loader as features; None if they have to go through the whole network.
 
-        Features of other weights or transforms are dropped.
+        Features of other weights, transforms or data are dropped.
 
         Parameters
         ----------
         varied : whether pictures that come again are changed, as by augmentation
+        look : whether weights are compared by their bytes; False trusts the changes that torch
+            counts, as within a run
         """
         if not self.usable(learn, loader):
+            if training and not learn.body_is_fixed:
+                self._kept = []  # of a body that will be another one
             return None
-        depend_on = self._dependence(learn)
+        depend_on = self._dependence(learn, look)
         if depend_on != self._depend_on:
             self._depend_on, self._kept = depend_on, []
+        own = _datasets(learn)
+        self._kept = [kept for kept in self._kept if any(kept.dataset is part for part in own)]
         kept = [kept for kept in self._kept if kept.dataset is loader.dataset]
         if not kept:
             kept = [_Kept(loader.dataset)]
             self._kept += kept
-        return FeatureBatches(learn, loader, kept[0], self._views(learn), training, varied)
+        views = self._views(learn) if training else 1
+        varied = varied and learn.transforms.aug is not False
+        return FeatureBatches(learn, loader, kept[0], views, varied) if kept[0].has_room else None
 
     def usable(self, learn: "Learner", loader: DataLoader) -> bool:
         """Whether the features of a loader's pictures can be kept now."""
-        if not self.wanted or not learn.body_is_fixed or learn.transforms is None:
+        if not self.wanted or not isinstance(learn.transforms, ImageTransforms):
             return False
-        own = [getattr(part, "dataset", None) for part in (learn.dls.train, learn.dls.valid)]
-        dataset = getattr(loader, "dataset", None)
-        if not isinstance(dataset, ImageDataset) or loader.batch_sampler is None:
+        if not gives_pictures(loader) or not learn.body_is_fixed:
             return False
-        return any(dataset is part for part in own)
+        if any(m._forward_hooks or m._forward_pre_hooks for m in learn.body_and_head[0].modules()):
+            return False  # somebody wants to see the body at work
+        without_room = [kept.dataset for kept in self._kept if not kept.has_room]
+        mine = any(loader.dataset is part for part in _datasets(learn))
+        return mine and not any(loader.dataset is part for part in without_room)
 
     def _views(self, learn: "Learner") -> int:
-        if self.wanted in ("auto", True):
+        if self.wanted == "auto" or self.wanted is True:
             return _VIEWS if callable(learn.transforms.aug) else 1
         return self.wanted
 
-    def _dependence(self, learn: "Learner") -> tuple:
-        """All that the features depend on; weights by their bytes, as any code may write them."""
-        aug = Same(learn.transforms.aug)
-        how = learn.transforms, aug, learn.amp_inference, learn.seed
-        return weights_digest(learn.body_and_head[0]), *how
+    def _dependence(self, learn: "Learner", look: bool) -> tuple:
+        """All that the features depend on."""
+        body = learn.body_and_head[0]
+        versions = [_version(t) for t in (*body.parameters(), *body.buffers())]
+        if look or versions != self._versions:
+            self._versions, self._digest = versions, weights_digest(body)
+        return self._digest, learn.transforms, Same(learn.transforms.aug), learn.amp_inference
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor it is, and how often torch has changed it."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
+
+
+def _datasets(learn: "Learner") -> list[object]:
+    loaders = (learn.dls.train, learn.dls.valid) if learn.dls is not None else ()
+    return [getattr(loader, "dataset", None) for loader in loaders]
 
 
 class FeatureBatches:
-    """Batches of the pictures' numbers, which go to logits by their features and the head."""
+    """Batches of the pictures' numbers, which go to logits by their features and the head.
+
+    Parameters
+    ----------
+    views : of each picture; epochs take turns
+    varied : whether pictures that come again get the change that augmentation made to another
+    """
 
     def __init__(
-        self,
-        learn: "Learner",
-        loader: DataLoader,
-        kept: _Kept,
-        views: int,
-        training: bool,
-        varied: bool,
+        self, learn: "Learner", loader: DataLoader, kept: _Kept, views: int, varied: bool
     ) -> None:
-        self._learn, self._kept, self._training = learn, kept, training
-        self._views = views if training else 1
-        self._varied = varied and learn.transforms.aug is not False
+        self._learn, self._kept, self._views, self._varied = learn, kept, views, varied
+        self._targets = torch.tensor(kept.dataset.targets)  # read anew: they may be corrected
         # The loader itself, but of numbers: the same order, and the same random numbers drawn.
         self._numbers = DataLoader(
             range(len(kept.dataset)),
@@ -180,21 +189,20 @@ class FeatureBatches:
             generator=loader.generator,
         )
 
-    @property
-    def body_epochs(self) -> int:
-        """Epochs that will run the body, each for the features of one view."""
-        views = 2 if self._varied else self._views
-        return sum(not self._kept.known_of(view).all() for view in range(views))
+    def body_epochs(self, epochs: range) -> int:
+        """How many of these epochs will run the body, each for the features of one view."""
+        views = {min(e, 1) if self._varied else e % self._views for e in epochs}
+        return sum(not self._kept.known_of(view).all() for view in views)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for numbers in self._numbers:
-            yield numbers, self._kept.targets[numbers]
+            yield numbers, self._targets[numbers]
 
     def logits(self, numbers: Tensor) -> Tensor:
         """numbers: of pictures in the data set, shape [n]; returns [n, c]."""
         learn = self._learn
         if not self._varied:
-            view = learn.epoch % self._views if self._training else 0
+            view = learn.epoch % self._views if self._views > 1 else 0
             return learn.head_logits(self._features(numbers, view))
         features = self._features(numbers, 0)
         if learn.epoch:
@@ -221,6 +229,6 @@ class FeatureBatches:
         views = []
         for i, one in zip(numbers.tolist(), x.split(1), strict=True):
             # Random numbers of its own: neither the batch nor earlier runs matter.
-            with seeded_rng(learn.seed + view * len(self._kept.dataset) + i):
+            with seeded_rng(learn.features.seed + view * len(self._kept.dataset) + i):
                 views.append(learn.prepare(one, training=True))
         return learn.features_of(torch.cat(views))

@@ -1,7 +1,9 @@
-"""Heads: the layers that turn a body's features into logits."""
+"""Heads: the layers that turn a body's features into logits, and where they begin in a model."""
 
 import torch
 from torch import Tensor, nn
+
+from nbfinetune.layer_groups import LayerGroup, modules_of
 
 _HIDDEN = 512  # of fastai's head
 _DROPOUT = 0.5  # before its last layer; half of it before the first
@@ -49,3 +51,32 @@ def linear_head(n_features: int, n_out: int) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
+
+
+_POOLS = (ConcatPool, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Identity)
+
+
+def body_and_head(
+    model: nn.Module, groups: list[LayerGroup]
+) -> tuple[nn.Sequential, nn.Sequential] | None:
+    """The model in two: layers in a row, of which the last layer group is the end.
+
+    None for other models, for layers in no group, and if the model itself has hooks, which a call
+    of its parts would pass by. Pooling layers at the beginning of the head count as body: what they
+    give is smaller.
+    """
+    if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:
+        return None
+    layers, head = list(model), groups[-1]
+    n = len(layers) - len(head)
+    if n < 1 or any(a is not b for a, b in zip(layers[n:], head, strict=True)):
+        return None
+    in_groups = {id(m) for group in groups[:-1] for m in modules_of(group)}
+    if any(id(m) not in in_groups for m in modules_of(layers[:n]) if not any(m.children())):
+        return None
+    if len(head) == 1 and type(head[0]) is nn.Sequential:
+        head = list(head[0])
+    pools = 0
+    while pools < len(head) - 1 and isinstance(head[pools], _POOLS):
+        pools += 1
+    return nn.Sequential(*layers[:n], *head[:pools]), nn.Sequential(*head[pools:])

@@ -29,6 +29,7 @@ except ImportError:  # torchvision 0.29 announces that a later one will be witho
 T = TypeVar("T")
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MB of RGB
+_XMP_ORIENTATION = b"tiff:Orientation"  # which Pillow follows, and torchvision does not
 _SPARE = 2  # a JPEG is decoded at no less than so many times the side it is scaled to
 _BLOCK = 16  # files that a thread takes at once: a task a file costs small files a tenth
 _WHOLE_16_BIT = 257  # 65535 / 255: the factor between 16-bit and 8-bit values
@@ -108,7 +109,7 @@ def read_pixels(file: str | PathLike, side: int) -> np.ndarray:
         if isinstance(image, JpegImageFile):
             if min(image.size) >= 2 * _SPARE * side:
                 image.draft(None, (_SPARE * side, _SPARE * side))
-            elif image.mode in ("RGB", "L"):
+            elif image.mode in ("RGB", "L") and _XMP_ORIENTATION not in image.info.get("xmp", b""):
                 pixels = _jpeg_pixels(file)
         return np.array(to_rgb(image)) if pixels is None else pixels
 

@@ -171,4 +171,7 @@ def adamw(groups: Sequence[LayerGroup], *, lr: float, mom: float, wd: float) -> 
             decay = {"weight_decay": wd if decays else 0.0, "decays": decays}
             if params:
                 param_groups.append({"params": params, "layer_group": i, **decay})
-    return torch.optim.AdamW(param_groups, lr=lr, betas=(mom, _SECOND_MOMENT), eps=_EPS, fused=True)
+    # One kernel for all parameters; it takes no complex ones.
+    fused = all(p.is_floating_point() for group in param_groups for p in group["params"])
+    betas = (mom, _SECOND_MOMENT)
+    return torch.optim.AdamW(param_groups, lr=lr, betas=betas, eps=_EPS, fused=fused)

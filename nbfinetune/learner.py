@@ -12,7 +12,8 @@ from nbfinetune import checkpoint, fitting, layer_groups, lr_finder, prediction
 from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.data import ImageDataLoaders
-from nbfinetune.features import Features, body_and_head
+from nbfinetune.features import Features
+from nbfinetune.heads import body_and_head
 from nbfinetune.layer_groups import LayerGroup
 from nbfinetune.metrics import Metric, metric_name
 from nbfinetune.precision import AMP, autocast, inference_amp, training_amp
@@ -60,7 +61,6 @@ class Learner:
     recorder : the history
     control : pauses, stops, finishes and scales the run that is on
     frozen : number of groups that are frozen
-    body_and_head : the model in two, None if its last layer group is not what it ends with
     features : what the frozen body gave of the pictures
     amp, amp_inference : mixed precision of training, and of passes without gradients
     """
@@ -95,7 +95,6 @@ class Learner:
         self.dls, self.model = dls, model.to(self.device).eval()
         self.groups = [list(group) for group in groups or [[model]]]
         layer_groups.check_groups(model, self.groups)
-        self.body_and_head = body_and_head(self.model, self.groups)
         loss_func = loss_func or nn.CrossEntropyLoss()
         is_module = isinstance(loss_func, nn.Module)
         self.loss_func = loss_func.to(self.device) if is_module else loss_func
@@ -109,7 +108,7 @@ class Learner:
             pictures = transforms is not None
             self.amp = training_amp(self.device, self.model, pictures=pictures)
             self.amp_inference = inference_amp(self.device, self.amp, pictures=pictures)
-        self.features = Features(cache_features)
+        self.features = Features(cache_features, seed)
         self.scaler = self.new_scaler()
         self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
         self.vocab: list[str] | None = getattr(dls, "vocab", None)
@@ -145,18 +144,27 @@ class Learner:
         return autocast(self.device, self.amp)
 
     @property
+    def body_and_head(self) -> tuple[nn.Sequential, nn.Sequential] | None:
+        """The model in two, None if it is not one of layers in a row that ends with its head."""
+        return body_and_head(self.model, self.groups)
+
+    @property
     def body_is_fixed(self) -> bool:
-        """Whether the body's output depends on the picture alone: nothing of it trains or moves."""
-        if self.train_bn or self.frozen != len(self.groups) - 1 or not self.body_and_head:
+        """Whether nothing of the body trains or moves: it depends on the picture alone."""
+        if self.train_bn or self.frozen != len(self.groups) - 1:
             return False
-        return not any(p.requires_grad for p in self.body_and_head[0].parameters())
+        parts = self.body_and_head
+        return bool(parts) and not any(p.requires_grad for p in parts[0].parameters())
 
     def logits(self, x: Tensor, *, training: bool) -> Tensor:
-        """Inputs, as `prepare` gives them, to logits [n, c]; no graph where none is needed."""
-        if self.body_and_head and (self.body_is_fixed or not training):
+        """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
+        less = self.device.type == "cpu" and self.amp_inference != "off"
+        in_two = less and self.transforms is not None and self.body_and_head
+        if in_two and (not training or self.body_is_fixed):
             return self.head_logits(self.features_of(x))
         with self.autocast():
-            return self.model(x)
+            out = self.model(x)
+        return out if self.amp == "off" else out.float()
 
     def features_of(self, x: Tensor) -> Tensor:
         """Inputs to what the body gives, without a graph."""
@@ -164,9 +172,10 @@ class Learner:
             return self.body_and_head[0](x)
 
     def head_logits(self, features: Tensor) -> Tensor:
-        """What the body gives to logits [n, c]."""
-        with self.autocast():
-            return self.body_and_head[1](features.float())
+        """What the body gives to logits [n, c], in full precision."""
+        # A head is too small to gain by less precision on a CPU.
+        with autocast(self.device, "off" if self.device.type == "cpu" else self.amp):
+            return self.body_and_head[1](features.float()).float()
 
     def freeze_to(self, n: int, *, quiet: bool = False) -> None:
         """Train layer groups n and above only, and forget the optimizer's momentum (as fastai).

@@ -43,9 +43,7 @@ def run(
     """
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
-    batches = _batches(learn, learn.dls.train, training=True, varied=varied)
-    held_out = _batches(learn, learn.dls.valid, training=False)
-    learn.body_epochs = batches.body_epochs
+    learn.body_epochs = _body_epochs(learn, range(start, n_epoch), varied, validates)
     with ExitStack() as stack:
         stack.enter_context(freed_memory_kept(learn.device))
         stack.callback(_tidy, learn)
@@ -57,9 +55,11 @@ def run(
             for epoch in range(start, n_epoch):
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
+                how = {"varied": varied, "look": False}
                 with suppress(CancelTrain):
-                    _train(learn, batches, cbs)
+                    _train(learn, _batches(learn, learn.dls.train, training=True, **how), cbs)
                 if validates:
+                    held_out = _batches(learn, learn.dls.valid, training=False, look=False)
                     learn.values, _, _ = _validate(learn, held_out, cbs)
                     _event(cbs, "after_epoch", learn)
             learn.status = "finished"
@@ -103,8 +103,6 @@ def _tidy(learn: "Learner") -> None:
 class _PictureBatches:
     """Batches of a loader, which go to logits through the whole network."""
 
-    body_epochs = None
-
     def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
         self._learn, self._loader, self._training = learn, loader, training
 
@@ -116,16 +114,33 @@ class _PictureBatches:
         return self._learn.logits(x, training=self._training)
 
 
+_Batches = _PictureBatches | FeatureBatches
+
+
 def _batches(
-    learn: "Learner", loader: DataLoader, *, training: bool, varied: bool = False
-) -> _PictureBatches | FeatureBatches:
-    kept = learn.features.batches(learn, loader, training=training, varied=varied)
+    learn: "Learner",
+    loader: DataLoader,
+    *,
+    training: bool,
+    varied: bool = False,
+    look: bool = True,
+) -> _Batches:
+    kept = learn.features.batches(learn, loader, training=training, varied=varied, look=look)
     return kept or _PictureBatches(learn, loader, training=training)
 
 
-def _train(
-    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
-) -> None:
+def _body_epochs(learn: "Learner", epochs: range, varied: bool, validates: bool) -> int | None:
+    """How many of these epochs run the frozen body to keep its features; None if none is kept."""
+    train = learn.features.batches(learn, learn.dls.train, training=True, varied=varied)
+    if train is None:
+        return None
+    n, valid = train.body_epochs(epochs), None
+    if validates:
+        valid = learn.features.batches(learn, learn.dls.valid, training=False, look=False)
+    return max(n, valid.body_epochs(range(1))) if valid else n
+
+
+def _train(learn: "Learner", batches: _Batches, cbs: Sequence[Callback]) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
@@ -139,7 +154,7 @@ def _train(
 
 def _step(
     learn: "Learner",
-    batches: _PictureBatches | FeatureBatches,
+    batches: _Batches,
     x: Tensor,
     y: Tensor,
     size: int | None,
@@ -148,7 +163,7 @@ def _step(
     first = learn.iter - learn.iter % learn.accumulate
     last = min(first + learn.accumulate, learn.n_iter) - 1
     losses = []
-    for part, share in parts(y, size, getattr(learn.loss_func, "weight", None)):
+    for part, share in parts(y, size, learn.loss_func):
         logits = batches.logits(x[part])
         with learn.autocast():
             loss = learn.loss_func(logits, y[part])
@@ -183,7 +198,7 @@ def validate(
 
 
 def _validate(
-    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
+    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
 ) -> tuple[list[float], Tensor, Tensor]:
     losses, logits, targets = [], [], []
     for out, y in _predictions(learn, batches, cbs):
@@ -214,7 +229,7 @@ def predictions(
 
 
 def _predictions(
-    learn: "Learner", batches: _PictureBatches | FeatureBatches, cbs: Sequence[Callback]
+    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     learn.model.eval()
     learn.training = False

@@ -29,20 +29,22 @@ def part_size(learn: "Learner") -> int | None:
 
 
 def parts(
-    y: Tensor, size: int | None, weight: Tensor | None
+    y: Tensor, size: int | None, loss_func: nn.CrossEntropyLoss
 ) -> Iterator[tuple[slice, float | Tensor]]:
-    """The parts of a batch with targets y [n], and the share of each in the loss.
+    """The parts of a batch with targets y [n], and the share of each in its loss.
 
     Parameters
     ----------
-    size : targets in a part at most; parts are of even size
-    weight : of each class in the loss, None = all alike
+    size : targets in a part at most; parts are of even size. None = one part
     """
-    if size is None or len(y) <= size:
+    if size is None or len(y) <= size or y.is_floating_point():
         yield slice(None), 1.0
         return
-    whole = len(y) if weight is None else weight[y].sum()
-    n = ceil(len(y) / size)
+    counts = (y != loss_func.ignore_index).float()
+    if loss_func.weight is not None:
+        counts = counts * loss_func.weight[y.clamp(min=0)]
+    n, whole = ceil(len(y) / size), counts.sum()
     for k in range(n):
         part = slice(k * len(y) // n, (k + 1) * len(y) // n)
-        yield part, (len(y[part]) if weight is None else weight[y[part]].sum()) / whole
+        if share := counts[part].sum() / whole:
+            yield part, share

@@ -89,4 +89,7 @@ class ImageTransforms:
         return shown.round().to(torch.uint8)
 
     def _normalize(self, x: Tensor) -> Tensor:
+        """x: uint8, or floats in [0, 1] as a function of the user may give them."""
+        if x.is_floating_point():
+            x = x * 255
         return normalized(x.permute(0, 2, 3, 1), self.mean, self.std)

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def weights_digest(model: nn.Module) -> bytes:
@@ -12,6 +12,9 @@ def weights_digest(model: nn.Module) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
+        if not isinstance(value, Tensor):  # a module's extra state
+            digest.update(repr(value).encode())
+            continue
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.digest()
 

@@ -67,3 +67,12 @@ def test_a_c_library_without_the_settings_is_left_alone(monkeypatch) -> None:
     with freed_memory_kept(CPU):
         done = True
     assert done
+
+
+def test_a_pass_within_a_run_takes_nothing_back(calls) -> None:
+    with freed_memory_kept(CPU):
+        with freed_memory_kept(CPU):
+            pass
+        assert "trim" not in dict(calls)
+    assert [name for name, _ in calls].count("trim") == 1
+    assert [name for name, _ in calls].count("M_MMAP_MAX") == 2

@@ -1,15 +1,17 @@
 """Features of a frozen body are computed once, change no result, and are dropped when stale."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
 from torchvision.transforms import v2
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, room, vision_learner
-from nbfinetune.features import body_and_head
-from nbfinetune.heads import fastai_head
+from nbfinetune.features import _Kept
+from nbfinetune.heads import body_and_head, fastai_head
 
 
 class Net(nn.Module):
@@ -25,15 +27,15 @@ class Net(nn.Module):
 
 
 class Count:
-    """Counts the pictures that go through a learner's body."""
+    """Counts the pictures that go through a learner's body; a hook would be heeded."""
 
     def __init__(self, learn: Learner) -> None:
-        self.n, self.sizes = 0, []
-        learn.model[0].register_forward_pre_hook(self)
+        self.n, self._forward = 0, learn.model[0].forward
+        learn.model[0].forward = self
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
-        self.n += len(inputs[0])
-        self.sizes.append(len(inputs[0]))
+    def __call__(self, x: Tensor) -> Tensor:
+        self.n += len(x)
+        return self._forward(x)
 
 
 def data(photos, **options) -> ImageDataLoaders:
@@ -186,7 +188,15 @@ def test_an_augmentation_of_the_users_own_is_seen_in_four_views(make) -> None:
     assert len(calls) == 3 * 12  # the first view is not augmented
 
 
-def test_an_interrupt_leaves_no_wrong_features(make) -> None:
+def test_features_that_could_not_be_written_are_not_known(make) -> None:
+    kept = _Kept(make().dls.train.dataset)
+    kept.put(0, torch.tensor([1]), torch.ones(1, 8))
+    with pytest.raises(RuntimeError):
+        kept.put(0, torch.tensor([2, 3]), torch.ones(2, 5))
+    assert kept.known_of(0).nonzero().tolist() == [[1]]
+
+
+def test_an_interrupted_run_leaves_its_features_to_the_next(make) -> None:
     class Interrupt(Callback):
         def after_batch(self, learn: Learner) -> None:
             raise KeyboardInterrupt
@@ -264,3 +274,178 @@ def test_without_room_the_body_runs_in_each_epoch_and_that_is_said(make, monkeyp
         result = learn.fit(2, 1e-2)
     assert result.stages[0].losses == plain.stages[0].losses
     assert seen.n == 2 * (12 + 6)
+    assert learn.fit(1, 1e-2).stages[0].body_epochs is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda learn: setattr(learn, "transforms", replace(learn.transforms, std=(1, 1, 1))),
+        lambda learn: setattr(learn, "transforms", replace(learn.transforms, aug=lambda x: x)),
+        lambda learn: setattr(learn, "amp_inference", "bf16"),
+        lambda learn: learn.model[0].norm.running_mean.add_(1),
+    ],
+    ids=["normalisation", "augmentation", "precision", "statistics"],
+)
+def test_features_of_another_way_to_see_pictures_are_dropped(make, change: Callable) -> None:
+    learn = make(amp="off")
+    learn.fit(1, 1e-3)
+    seen = Count(learn)
+    learn.validate()
+    assert seen.n == 0
+    change(learn)
+    learn.validate()
+    assert seen.n == 6
+
+
+def test_features_of_other_data_are_dropped(make, photos) -> None:
+    learn = make()
+    learn.fit(1, 1e-3)
+    learn.dls = data(photos, aug=False, bs=6)
+    learn.fit(1, 1e-3)
+    own = [learn.dls.train.dataset, learn.dls.valid.dataset]
+    assert [kept.dataset for kept in learn.features._kept] == own
+
+
+def test_a_body_that_trains_takes_its_features_out_of_memory(make) -> None:
+    learn = make()
+    learn.fine_tune(1, freeze_epochs=1)
+    assert learn.features._kept == []
+
+
+def test_labels_that_are_corrected_in_memory_count(make) -> None:
+    learn = make()
+    learn.fit(1, 1e-3)
+    targets = learn.dls.valid.dataset.targets
+    targets[:] = targets[::-1]
+    assert learn.get_preds()[1].tolist() == targets
+
+
+def test_a_collate_function_of_the_users_own_is_called(make) -> None:
+    learn, calls = make(), []
+
+    def collate(items: list) -> tuple[Tensor, Tensor]:
+        calls.append(len(items))
+        return default_collate(items)
+
+    learn.dls.train.collate_fn = collate
+    learn.fit(2, 1e-3)
+    assert calls == [4] * 6
+
+
+def test_a_loader_without_batches_goes_through_the_whole_network(make) -> None:
+    learn = make()
+    seen = Count(learn)
+    pairs = DataLoader(learn.dls.valid.dataset, batch_size=None)
+    pairs.collate_fn = lambda item: (item[0][None], torch.tensor([item[1]]))
+    for _ in range(2):
+        assert len(learn.get_preds(pairs)[0]) == 6
+    assert seen.n == 12
+
+
+def test_hooks_on_a_body_see_each_picture(make) -> None:
+    learn, sizes = make(), []
+    learn.fit(1, 1e-3)
+    hook = learn.model[0].conv.register_forward_hook(lambda m, x, out: sizes.append(len(out)))
+    learn.validate()
+    assert sum(sizes) == 6
+    hook.remove()
+    learn.validate()
+    assert sum(sizes) == 6
+
+
+def test_hooks_on_a_model_see_each_picture(make) -> None:
+    learn, sizes = make(), []
+    learn.model.register_forward_hook(lambda m, x, out: sizes.append(len(out)))
+    learn.validate()
+    assert sum(sizes) == 6
+
+
+def test_another_head_is_used_at_once(make) -> None:
+    learn = make()
+    learn.fit(1, 1e-3)
+    with torch.no_grad():
+        learn.model[1].bias[2] += 100
+    assert learn.get_preds()[0].argmax(1).tolist() == [2] * 6
+    learn.model[1] = nn.Linear(8, 3)
+    nn.init.zeros_(learn.model[1].weight)
+    learn.groups[-1] = [learn.model[1]]
+    assert learn.get_preds()[0].std() < 0.2
+
+
+def test_a_body_that_a_callback_unfreezes_trains(make) -> None:
+    class Unfreeze(Callback):
+        def before_epoch(self, learn: Learner) -> None:
+            if learn.epoch == 1:
+                learn.unfreeze()
+
+    learn = make()
+    before = learn.model[0].conv.weight.clone()
+    learn.fit(1, 1e-2, cbs=[Unfreeze()])
+    assert torch.equal(learn.model[0].conv.weight, before)
+    learn.fit(2, 1e-2, cbs=[Unfreeze()])
+    assert not torch.equal(learn.model[0].conv.weight, before)
+
+
+def test_a_loader_that_a_callback_replaces_is_used(make, photos) -> None:
+    class Swap(Callback):
+        def before_epoch(self, learn: Learner) -> None:
+            if learn.epoch == 1:
+                learn.dls = data(photos, aug=False, bs=12)
+
+    assert len(make().fit(2, 1e-3, cbs=[Swap()]).stages[0].losses) == 3 + 1
+
+
+def test_a_frozen_parameter_that_is_let_train_is_no_fixed_body(make) -> None:
+    learn = make()
+    assert learn.body_is_fixed
+    learn.model[0].conv.weight.requires_grad_()
+    assert not learn.body_is_fixed
+    learn.freeze_to(-1, quiet=True)
+    learn.train_bn = True
+    assert not learn.body_is_fixed
+
+
+def test_a_layer_in_no_group_is_not_taken_for_the_body() -> None:
+    body, head = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert body_and_head(nn.Sequential(body, nn.Dropout(), head), [[body], [head]]) is None
+
+
+def test_a_row_with_a_way_of_its_own_is_not_taken_apart() -> None:
+    class Twice(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2
+
+    body, head = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert body_and_head(Twice(body, head), [[body], [head]]) is None
+
+
+def test_one_view_is_one_with_an_augmentation_of_the_users_own_too(make) -> None:
+    learn = make(aug=lambda picture: picture[:, :32, :32], cache_features=1)
+    assert learn.fit(3, 1e-3).stages[0].body_epochs == 1
+
+
+def test_only_views_that_a_run_comes_to_count_as_epochs_of_the_body(make) -> None:
+    learn = make(aug=True, cache_features=4)
+    assert learn.fit(2, 1e-3).stages[0].body_epochs == 2
+    assert learn.fit(2, 1e-3).stages[0].body_epochs == 0
+
+
+def test_pictures_held_out_that_are_still_to_be_seen_count_too(make) -> None:
+    learn = make()
+    learn.lr_find(num_it=6)
+    assert learn.fit(2, 1e-3).stages[0].body_epochs == 1
+
+
+def test_sweeps_over_other_batches_share_the_features(make) -> None:
+    learn = make(aug=True)
+    seen = Count(learn)
+    learn.lr_find(num_it=6, seeds=3)
+    assert seen.n == 2 * 12
+
+
+def test_a_learner_without_data_predicts_for_a_loader(make, tmp_path) -> None:
+    learn = make()
+    loader = learn.dls.valid
+    learn.dls = None
+    assert learn.get_preds(loader)[0].shape == (6, 3)

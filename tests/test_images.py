@@ -126,6 +126,17 @@ def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Pa
         assert np.abs(np.asarray(pixels).astype(int) - np.asarray(upright)).max() <= 3
 
 
+def test_orientation_that_only_xmp_has_is_applied_by_both_decoders(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    _photo(64, 32).save(file)
+    plain = file.read_bytes()
+    text = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    xmp = b"http://ns.adobe.com/xap/1.0/\x00" + text
+    file.write_bytes(plain[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + plain[2:])
+    assert open_image(file).size == (32, 64)
+    assert np.array_equal(read_pixels(file, 32), np.asarray(open_image(file)))
+
+
 def _photo(width: int, height: int) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

@@ -142,3 +142,11 @@ def test_pretrained_statistics_are_fixed_in_both_phases_unless_asked(frozen: int
     assert [m.training for m in (*body, *head)] == [False, not frozen, True, True]
     train_mode(model, [[body], [head]], frozen, train_bn=True)
     assert all(m.training for m in (*body, *head))
+
+
+def test_complex_parameters_have_an_optimizer_too() -> None:
+    group = [nn.ParameterList([nn.Parameter(torch.ones(2, dtype=torch.complex64))])]
+    opt = adamw([group], lr=0.1, mom=0.9, wd=0.0)
+    group[0][0].grad = torch.ones(2, dtype=torch.complex64)
+    opt.step()
+    assert group[0][0].real.tolist() == pytest.approx([0.9, 0.9], abs=1e-4)

@@ -82,12 +82,29 @@ def test_only_pictures_on_a_cpu_come_in_parts(make, loaders, mlp) -> None:
 @pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (5, [5]), (6, [3, 3]), (11, [3, 4, 4])])
 def test_parts_are_even_and_their_shares_are_the_whole(n: int, sizes: list[int]) -> None:
     y = torch.arange(n)
-    found = list(parts(y, 5, None))
+    found = list(parts(y, 5, nn.CrossEntropyLoss()))
     assert [len(y[part]) for part, _ in found] == sizes
     assert torch.equal(torch.cat([y[part] for part, _ in found]), y)
     assert sum(share for _, share in found) == pytest.approx(1)
 
 
 def test_the_share_of_a_part_is_that_of_its_class_weights() -> None:
-    y, weight = torch.tensor([1, 1, 0, 0]), torch.tensor([1.0, 3.0])
-    assert [float(share) for _, share in parts(y, 2, weight)] == [0.75, 0.25]
+    y, loss = torch.tensor([1, 1, 0, 0]), nn.CrossEntropyLoss(torch.tensor([1.0, 3.0]))
+    assert [float(share) for _, share in parts(y, 2, loss)] == [0.75, 0.25]
+
+
+def test_targets_that_do_not_count_have_no_share(make) -> None:
+    """A part of them alone would have a loss of 0/0."""
+    y, size = torch.tensor([0, 0, 1, 2, 1, 2]), 2
+    ignoring = nn.CrossEntropyLoss(ignore_index=0)
+    weighted = nn.CrossEntropyLoss(torch.tensor([0.0, 1.0, 1.0]))
+    for loss in (ignoring, weighted):
+        assert [float(share) for _, share in parts(y, size, loss)] == [0.5, 0.5]
+    x = torch.randn(6, 3)
+    for loss in (ignoring, weighted, nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0]))):
+        total = sum(share * loss(x[part], y[part]) for part, share in parts(y, size, loss))
+        assert total == pytest.approx(float(loss(x, y)), rel=1e-5)
+
+
+def test_soft_targets_stay_whole() -> None:
+    assert len(list(parts(torch.rand(6, 3), 2, nn.CrossEntropyLoss()))) == 1

@@ -61,3 +61,13 @@ def test_a_transform_of_the_users_takes_the_place_of_ours() -> None:
 
 def test_squares_of_another_side_are_scaled() -> None:
     assert ImageTransforms(28).valid(torch.zeros(1, 3, 50, 50, dtype=torch.uint8)).shape[-1] == 28
+
+
+def test_a_function_that_gives_floats_gives_values_up_to_one() -> None:
+    def aug(picture: torch.Tensor) -> torch.Tensor:
+        return picture[:, :8, :8] / 255
+
+    x = torch.randint(256, (2, 3, 9, 9), dtype=torch.uint8)
+    floats = ImageTransforms(8, aug=aug).train(x)
+    bytes_ = ImageTransforms(8, aug=lambda picture: picture[:, :8, :8]).train(x)
+    assert torch.allclose(floats, bytes_, atol=1e-5)
