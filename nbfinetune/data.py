@@ -46,8 +46,8 @@ class ImageDataLoaders:
     num_workers : processes that load; None = none, as pictures are kept decoded, or decoded by
         threads where there is no room to keep them
     aug : random crop, mirror image and lighting while the body trains (a frozen one gives features
-        of each picture once: see `cache_features` of `Learner`); False for none, or a function of one
-        uint8 picture, such as a torchvision.transforms.v2 transform, that gives [3, size, size]
+        of each picture once: see `cache_features` of `Learner`); False for none, or a function of
+        one uint8 picture, such as a torchvision.transforms.v2 transform, that gives [3, size, size]
     on_bad : "error" refuses pictures that cannot be decoded, naming them; "skip" leaves them out
     corrections : CSV file of `%clean --apply`: labels to change and pictures to leave out
 
