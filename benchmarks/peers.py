@@ -34,7 +34,8 @@ def data(args: argparse.Namespace, seed: int) -> ImageDataLoaders:
 def ours(args: argparse.Namespace, seed: int) -> Row:
     started = time.process_time()
     learn = vision_learner(data(args, seed), "efficientnet_lite0", seed=seed)
-    result = learn.fine_tune(args.epochs, args.base_lr)
+    base_lr = learn.lr_find().lr if args.lr_find else args.base_lr
+    result = learn.fine_tune(args.epochs, base_lr)
     seconds = time.process_time() - started
     errors = [row["error_rate"] for row in result.rows]
     frozen = errors[len(result.stages[0].rows) - 1]
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=1, help="of fine_tune here")
     parser.add_argument("--base-lr", type=float, default=BASE_LR, help="of fine_tune here")
+    parser.add_argument("--lr-find", action="store_true", help="search that rate first")
     parser.add_argument("--freeze-epochs", type=int, default=3, help="of fastai")
     parser.add_argument("--fastai-epochs", type=int, default=6, help="of fastai, all layers")
     parser.add_argument("--best-epochs", type=int, default=30, help="of fastai at its best")
