@@ -65,6 +65,27 @@ def mlp() -> nn.Sequential:
     )
 
 
+class _SmallNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def small_net() -> Callable[[], nn.Module]:
+    """Makes a convolution with BatchNorm and a classifier at its end, always the same."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return _SmallNet()
+
+    return make
+
+
 @pytest.fixture
 def learn(loaders: SimpleNamespace, mlp: nn.Sequential) -> Learner:
     """A learner of three layer groups."""

@@ -14,18 +14,6 @@ from nbfinetune.features import _Kept
 from nbfinetune.heads import body_and_head, fastai_head
 
 
-class Net(nn.Module):
-    """A small network with a classifier at its end, which counts the pictures it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8)
-        self.classifier = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.norm(self.conv(x)).relu().mean((2, 3)))
-
-
 class Count:
     """Counts the pictures that go through a learner's body; a hook would be heeded."""
 
@@ -42,20 +30,14 @@ def data(photos, **options) -> ImageDataLoaders:
     return ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, **options)
 
 
-def learner(dls: ImageDataLoaders, **options) -> Learner:
-    torch.manual_seed(0)
-    net = Net()
-    return vision_learner(dls, net, **({"device": "cpu", "train_bn": False} | options))
-
-
 @pytest.fixture
-def make(photos) -> Callable[..., Learner]:
+def make(photos, small_net) -> Callable[..., Learner]:
     """Learners of the same network and pictures; 12 to train on and 6 held out, batches of 4."""
 
     def of(*, aug: bool | Callable = False, bs: int = 4, **options) -> Learner:
-        learn = learner(data(photos, aug=aug, bs=bs), **options)
-        assert (len(learn.dls.train.dataset), len(learn.dls.valid.dataset)) == (12, 6)
-        return learn
+        dls = data(photos, aug=aug, bs=bs)
+        assert (len(dls.train.dataset), len(dls.valid.dataset)) == (12, 6)
+        return vision_learner(dls, small_net(), **({"device": "cpu", "train_bn": False} | options))
 
     return of
 
@@ -228,8 +210,8 @@ def test_a_model_is_in_two_only_where_it_ends_with_the_last_group(order: tuple[i
     assert (body_and_head(model, [[layers[0]], [layers[1]]]) is not None) == (order == (0, 1))
 
 
-def test_a_model_that_is_no_sequence_is_not_taken_apart() -> None:
-    net = Net()
+def test_a_model_that_is_no_sequence_is_not_taken_apart(small_net) -> None:
+    net = small_net()
     assert body_and_head(net, [[net.conv, net.norm], [net.classifier]]) is None
 
 
@@ -239,11 +221,11 @@ def test_a_wrong_choice_is_refused(make, wanted: object) -> None:
         make(cache_features=wanted)
 
 
-def test_features_that_cannot_be_kept_are_refused(make, loaders, mlp) -> None:
+def test_features_that_cannot_be_kept_are_refused(make, loaders, mlp, small_net) -> None:
     with pytest.raises(ValueError, match="True needs train_bn=False: statistics of the frozen"):
         make(cache_features=True, train_bn=True)
     with pytest.raises(ValueError, match="3 needs a model in a row that ends with its last"):
-        Learner(loaders, Net(), cache_features=3)
+        Learner(loaders, small_net(), cache_features=3)
     with pytest.raises(ValueError, match="True needs pictures, from ImageDataLoaders"):
         Learner(loaders, mlp, groups=[[m] for m in mlp], train_bn=False, cache_features=True)
 

@@ -2,34 +2,21 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
 from nbfinetune.parts import part_size, parts
 
 
-class Net(nn.Module):
-    """A small network with BatchNorm and a classifier at its end; keeps the sizes it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8)
-        self.classifier = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.norm(self.conv(x)).relu().mean((2, 3)))
-
-
 @pytest.fixture
-def make(photos, monkeypatch):
+def make(photos, small_net, monkeypatch):
     """Learners of 12 pictures in one batch, all layers of which train, with parts of 5 at most."""
     monkeypatch.setattr("nbfinetune.parts._PICTURES", 5)
     dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=12, aug=False)
 
     def of(**options) -> tuple[Learner, list[int]]:
-        torch.manual_seed(0)
         defaults = {"device": "cpu", "train_bn": False, "amp": "off"}
-        learn = vision_learner(dls, Net(), **(defaults | options))
+        learn = vision_learner(dls, small_net(), **(defaults | options))
         learn.unfreeze()
         sizes: list[int] = []
         learn.model[0].register_forward_pre_hook(
