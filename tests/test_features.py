@@ -121,7 +121,6 @@ def test_a_body_that_trains_or_moves_is_always_run(make) -> None:
     learn.fit(2, 1e-3)
     assert seen.n == 2 * (12 + 6)
     moving = make(train_bn=True)
-    moving.freeze()
     seen = Count(moving)
     moving.fit(2, 1e-3)
     assert seen.n == 2 * (12 + 6)
