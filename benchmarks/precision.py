@@ -71,7 +71,7 @@ def main() -> None:
 
         parts = [ratio(run, args.rounds) for run in (step, forward)]
         text = "".join(f"{ms:>10.1f}   {x:.2f} ({spread:.2f})    " for ms, x, spread in parts)
-        print(f"{arch:<20}{training_amp(CPU, model, pictures=True):<8}{text}", flush=True)
+        print(f"{arch:<20}{training_amp(CPU, model, known=True):<8}{text}", flush=True)
 
 
 if __name__ == "__main__":

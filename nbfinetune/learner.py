@@ -44,8 +44,8 @@ class Learner:
         but the head stay as they are, also unfrozen
     transforms : from uint8 batches to the model's inputs; None: batches are inputs already
     amp : mixed precision: "bf16", "fp16", "off", or "auto" = what is fastest on the device without
-        loss; on a CPU with bfloat16 that is bf16 for pictures where no gradients are needed, and
-        for training too unless the network has depthwise convolutions
+        loss; on a CPU with bfloat16 that is bf16 for networks with a name where no gradients are
+        needed, and for training too unless the network has depthwise convolutions
     cache_features : while the body is frozen its features are computed once and kept for all runs:
         "auto" = where that is possible, True = refuse a model where it is not, False = never, a
         number = that many views of each training picture, the first of which is not augmented
@@ -105,9 +105,9 @@ class Learner:
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
         self.amp = self.amp_inference = amp
         if amp == "auto":
-            pictures = transforms is not None
-            self.amp = training_amp(self.device, self.model, pictures=pictures)
-            self.amp_inference = inference_amp(self.device, self.amp, pictures=pictures)
+            known = bool(config and config.get("arch"))
+            self.amp = training_amp(self.device, self.model, known=known)
+            self.amp_inference = inference_amp(self.device, self.amp, known=known)
         self.features = Features(cache_features, seed)
         self.scaler = self.new_scaler()
         self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()

@@ -9,7 +9,7 @@ AMP = ("auto", "bf16", "fp16", "off")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def training_amp(device: torch.device, model: nn.Module, *, pictures: bool) -> str:
+def training_amp(device: torch.device, model: nn.Module, *, known: bool) -> str:
     """Mixed precision of training steps: "bf16", "fp16" or "off".
 
     On a CPU it depends on the network, so that a seed gives the same numbers again: bfloat16 halves
@@ -19,16 +19,17 @@ def training_amp(device: torch.device, model: nn.Module, *, pictures: bool) -> s
 
     Parameters
     ----------
-    pictures : whether the network takes pictures; only these networks gain on a CPU
+    known : whether the network has a name; modules of the user's stay in float32 on a CPU, as they
+        may write into tensors of their own
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
-    return "off" if depthwise else inference_amp(device, "off", pictures=pictures)
+    return "off" if depthwise else inference_amp(device, "off", known=known)
 
 
-def inference_amp(device: torch.device, training: str, *, pictures: bool) -> str:
+def inference_amp(device: torch.device, training: str, *, known: bool) -> str:
     """Mixed precision of forward passes without gradients, `training` being that of the others.
 
     CPUs that compute in bfloat16 take about half the time for them (efficientnet_lite0 0.38 x,
@@ -37,7 +38,7 @@ def inference_amp(device: torch.device, training: str, *, pictures: bool) -> str
     """
     native = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.12
     has_bf16 = any(native.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16" if device.type == "cpu" and pictures and has_bf16 else training
+    return "bf16" if device.type == "cpu" and known and has_bf16 else training
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:

@@ -18,37 +18,37 @@ def bf16_cpu(request, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("bf16_cpu")
 def test_depthwise_networks_train_in_float32_and_predict_in_bfloat16() -> None:
-    assert training_amp(CPU, DEPTHWISE, pictures=True) == "off"
-    assert inference_amp(CPU, "off", pictures=True) == "bf16"
+    assert training_amp(CPU, DEPTHWISE, known=True) == "off"
+    assert inference_amp(CPU, "off", known=True) == "bf16"
 
 
 @pytest.mark.usefixtures("bf16_cpu")
 @pytest.mark.parametrize("network", [DENSE, GROUPED], ids=["dense", "grouped"])
 def test_other_networks_train_in_bfloat16(network: nn.Module) -> None:
-    assert training_amp(CPU, network, pictures=True) == "bf16"
+    assert training_amp(CPU, network, known=True) == "bf16"
 
 
 @pytest.mark.usefixtures("bf16_cpu")
-def test_networks_of_other_things_than_pictures_stay_in_float32() -> None:
-    assert training_amp(CPU, DENSE, pictures=False) == "off"
-    assert inference_amp(CPU, "off", pictures=False) == "off"
+def test_modules_of_the_users_own_stay_in_float32() -> None:
+    assert training_amp(CPU, DENSE, known=False) == "off"
+    assert inference_amp(CPU, "off", known=False) == "off"
 
 
 @pytest.mark.parametrize("can", [{}, {"avx512_bf16": False, "avx2": True}])
 def test_a_cpu_without_bfloat16_stays_in_float32(monkeypatch, can: dict) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
-    assert training_amp(CPU, DENSE, pictures=True) == "off"
-    assert inference_amp(CPU, "off", pictures=True) == "off"
+    assert training_amp(CPU, DENSE, known=True) == "off"
+    assert inference_amp(CPU, "off", known=True) == "off"
 
 
 def test_a_torch_that_does_not_tell_stays_in_float32(monkeypatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert inference_amp(CPU, "off", pictures=True) == "off"
+    assert inference_amp(CPU, "off", known=True) == "off"
 
 
 @pytest.mark.parametrize(("native", "amp"), [(True, "bf16"), (False, "fp16")])
 def test_cuda_takes_the_best_type_that_it_has(monkeypatch, native: bool, amp: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     cuda = torch.device("cuda")
-    assert training_amp(cuda, DEPTHWISE, pictures=True) == amp
-    assert inference_amp(cuda, amp, pictures=True) == amp
+    assert training_amp(cuda, DEPTHWISE, known=True) == amp
+    assert inference_amp(cuda, amp, known=True) == amp
