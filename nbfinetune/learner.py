@@ -159,7 +159,7 @@ class Learner:
     def logits(self, x: Tensor, *, training: bool) -> Tensor:
         """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
         less = self.device.type == "cpu" and self.amp_inference != "off"
-        in_two = less and self.transforms is not None and self.body_and_head
+        in_two = less and self.config.get("arch") and self.body_and_head
         if in_two and (not training or self.body_is_fixed):
             return self.head_logits(self.features_of(x))
         with self.autocast():
