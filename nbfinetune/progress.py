@@ -76,7 +76,7 @@ class Pace:
         text = f"{where}, {done:.0%}, {minutes(seconds * (1 - done) / done)} left"
         if self._pictures:
             text += f", {self._pictures / seconds:.0f} pictures/s"
-        return done, ", ".join(filter(None, [text, run.kept_text]))
+        return done, text + _kept(run)
 
     @staticmethod
     def _work(batches: int, slow: int) -> float:
@@ -295,7 +295,12 @@ def search_text(learn: "Learner", done: int, n_steps: int, started: float) -> st
     """How far a search is that began at `started` on the monotonic clock, in one line."""
     left = (monotonic() - started) * (n_steps / max(done, 1) - 1)
     text = f"{learn.run_name}: step {done} of {n_steps}, {minutes(left)} left at most"
-    return ", ".join(filter(None, [text, learn.recorder.run.kept_text]))
+    return text + _kept(learn.recorder.run)
+
+
+def _kept(run: Run) -> str:
+    """Short, as it stands on a line that is written over; the report says it in full."""
+    return "" if run.body_epochs is None else ", features kept"
 
 
 def ended_text(learn: "Learner") -> str:

@@ -147,7 +147,9 @@ def test_epochs_that_run_the_body_weigh_more_in_the_time_left(
             pace.tick(learn)
 
         def after_epoch(self, learn: Learner) -> None:
-            shares.append(pace.how_far(learn)[0])
+            share, text = pace.how_far(learn)
+            shares.append(share)
+            assert text.endswith(", features kept") == (body_epochs is not None)
 
     learn.fit(10, 1e-3, cbs=[Look()])
     assert shares[0] == pytest.approx(share)
