@@ -1,5 +1,6 @@
 """The training screen: buttons make requests, curves and table are drawn from plain values."""
 
+import bqplot
 import pytest
 
 from nbfinetune.reports import Table
@@ -63,6 +64,12 @@ def test_the_curves_are_drawn(plot: TrainingPlot) -> None:
     assert plot._planned.x.tolist() == [4, 5]
     assert plot._x.max == 5  # the whole run, done and to come
     assert plot._lr_y.max > 3e-3
+
+
+def test_names_near_the_right_edge_are_on_the_left_of_their_line(plot: TrainingPlot) -> None:
+    plot.draw(curves(borders=[(0, "head"), (1, "early"), (5, "late")]))  # of 5 steps
+    labels = [mark for mark in plot._marks if isinstance(mark, bqplot.Label)]
+    assert [(mark.text, mark.align) for mark in labels] == [(["early"], "start"), (["late"], "end")]
 
 
 def test_stages_and_what_was_done_by_hand_are_marked_once(plot: TrainingPlot) -> None:

@@ -14,6 +14,7 @@ from nbfinetune.widgets.status import Status
 _WIDTH = "680px"
 _MARGIN = {"top": 12, "bottom": 12, "left": 60, "right": 50}
 _LR_MARGIN = {"top": 6, "bottom": 40, "left": 60, "right": 50}
+_LATE = 0.8  # share of the steps from which a name would not fit on the right
 
 
 class TrainingPlot(ipywidgets.VBox):
@@ -171,9 +172,11 @@ class TrainingPlot(ipywidgets.VBox):
         look = {"scales": {"x": self._x, "y": self._whole}, "colors": [colour_of(4)]}
         for k, (at, name) in enumerate(steps):
             row = 0.96 - 0.07 * (k % 12)
+            # Near the right edge the name is on the left: there it is not cut.
+            side = {"align": "end", "x_offset": -4} if at > _LATE * self._x.max else {"x_offset": 4}
             self._marks += [
                 bqplot.Lines(x=[at, at], y=[0, 1], line_style="dashed", stroke_width=1, **look),
-                bqplot.Label(x=[at], y=[row], text=[name], default_size=12, x_offset=4, **look),
+                bqplot.Label(x=[at], y=[row], text=[name], default_size=12, **side, **look),
             ]
         self._figure.marks = kept + self._marks
 
