@@ -12,7 +12,8 @@ from nbfinetune.callbacks import Callback
 from nbfinetune.control import RunControl
 from nbfinetune.event_pump import EventPump
 from nbfinetune.lr_results import LRFindResult, SearchTwin
-from nbfinetune.progress import Line, Pace, PassProgress, say, search_text
+from nbfinetune.pace import Pace, search_text
+from nbfinetune.progress import Line, PassProgress, say
 from nbfinetune.recorder import Run
 from nbfinetune.reports import Twin
 from nbfinetune.threads import contention_text

@@ -37,6 +37,7 @@ CORE = [
     "svg",
     "thinning",
     "training_report",
+    "pace",
     "control",
     "lr_results",
     "comparison",

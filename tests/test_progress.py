@@ -3,7 +3,8 @@ import re
 import pytest
 
 from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, accuracy
-from nbfinetune.progress import EpochTable, Pace
+from nbfinetune.pace import Pace
+from nbfinetune.progress import EpochTable
 from nbfinetune.training_report import minutes
 
 
