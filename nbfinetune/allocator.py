@@ -1,7 +1,7 @@
 """Allocator: memory that one batch frees is kept for the next, as far as the C library can do it.
 
 glibc gives large blocks back to the system at once, and the system clears each page before it gives
-it out again: 0.6 of the CPU time of a step of efficientnet_lite0 with 52 pictures of 224 px went
+it out again: 0.4 of the CPU time of a step of efficientnet_lite0 with 52 pictures of 224 px went
 into that (49 of 115 ms a picture).
 """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from warnings import warn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nbfinetune.datasets import ImageDataset, gives_pictures
@@ -25,7 +25,7 @@ _VIEWS = 4  # of a picture that the user's own function augments
 # Times the change of features that augmentation made to another picture. A search sees each of
 # 259 photos 20 times; unchanged they are learned by heart at any rate. So changed they give a
 # suggestion within 0.25 decades of the best rate (5 seeds each at 128 and 224 px); unchanged ones
-# 1.1 decades above it, 8 augmented views of each up to 0.8 above.
+# up to 1.1 decades above it, 8 augmented views of each up to 0.8 above.
 _CHANGE = 1.5
 
 
@@ -118,7 +118,8 @@ class Features:
             if training and not learn.body_is_fixed:
                 self._kept = []  # of a body that will be another one
             return None
-        depend_on = self._dependence(learn, look)
+        body, head = learn.body_and_head
+        depend_on = self._dependence(learn, body, look)
         if depend_on != self._depend_on:
             self._depend_on, self._kept = depend_on, []
         own = _datasets(learn)
@@ -129,7 +130,7 @@ class Features:
             self._kept += kept
         views = self._views(learn) if training else 1
         varied = varied and learn.transforms.aug is not False
-        return FeatureBatches(learn, loader, kept[0], views, varied) if kept[0].has_room else None
+        return FeatureBatches(learn, body, head, loader, kept[0], views, varied)
 
     def usable(self, learn: "Learner", loader: DataLoader) -> bool:
         """Whether the features of a loader's pictures can be kept now."""
@@ -148,9 +149,8 @@ class Features:
             return _VIEWS if callable(learn.transforms.aug) else 1
         return self.wanted
 
-    def _dependence(self, learn: "Learner", look: bool) -> tuple:
+    def _dependence(self, learn: "Learner", body: nn.Module, look: bool) -> tuple:
         """All that the features depend on."""
-        body = learn.body_and_head[0]
         versions = [_version(t) for t in (*body.parameters(), *body.buffers())]
         if look or versions != self._versions:
             self._versions, self._digest = versions, weights_digest(body)
@@ -177,9 +177,17 @@ class FeatureBatches:
     """
 
     def __init__(
-        self, learn: "Learner", loader: DataLoader, kept: _Kept, views: int, varied: bool
+        self,
+        learn: "Learner",
+        body: nn.Module,
+        head: nn.Module,
+        loader: DataLoader,
+        kept: _Kept,
+        views: int,
+        varied: bool,
     ) -> None:
-        self._learn, self._kept, self._views, self._varied = learn, kept, views, varied
+        self._learn, self._body, self._head = learn, body, head
+        self._kept, self._views, self._varied = kept, views, varied
         self._targets = torch.tensor(kept.dataset.targets)  # read anew: they may be corrected
         # The loader itself, but of numbers: the same order, and the same random numbers drawn.
         self._numbers = DataLoader(
@@ -203,13 +211,13 @@ class FeatureBatches:
         learn = self._learn
         if not self._varied:
             view = learn.epoch % self._views if self._views > 1 else 0
-            return learn.head_logits(self._features(numbers, view))
+            return learn.head_logits(self._head, self._features(numbers, view))
         features = self._features(numbers, 0)
         if learn.epoch:
             others = numbers[torch.randperm(len(numbers))]
             change = self._features(others, 1).float() - self._features(others, 0).float()
             features = features.float() + _CHANGE * change
-        return learn.head_logits(features)
+        return learn.head_logits(self._head, features)
 
     def _features(self, numbers: Tensor, view: int) -> Tensor:
         kept = self._kept
@@ -225,10 +233,10 @@ class FeatureBatches:
         learn = self._learn
         x, _ = self._kept.dataset.batch(numbers.tolist())
         if not view:
-            return learn.features_of(learn.prepare(x, training=False))
+            return learn.features_of(self._body, learn.prepare(x, training=False))
         views = []
         for i, one in zip(numbers.tolist(), x.split(1), strict=True):
             # Random numbers of its own: neither the batch nor earlier runs matter.
             with seeded_rng(learn.features.seed + view * len(self._kept.dataset) + i):
                 views.append(learn.prepare(one, training=True))
-        return learn.features_of(torch.cat(views))
+        return learn.features_of(self._body, torch.cat(views))

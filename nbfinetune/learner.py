@@ -156,29 +156,39 @@ class Learner:
         parts = self.body_and_head
         return bool(parts) and not any(p.requires_grad for p in parts[0].parameters())
 
-    def logits(self, x: Tensor, *, training: bool) -> Tensor:
-        """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
+    def parts(self, *, training: bool) -> tuple[nn.Sequential, nn.Sequential] | None:
+        """Body and head where the body is run in a precision of its own, else None.
+
+        It looks at each layer: ask once for many batches.
+        """
         less = self.device.type == "cpu" and self.amp_inference != "off"
-        in_two = less and self.config.get("arch") and self.body_and_head
-        if in_two and (not training or self.body_is_fixed):
-            return self.head_logits(self.features_of(x))
+        if not less or not self.config.get("arch") or (training and not self.body_is_fixed):
+            return None
+        return self.body_and_head
+
+    def logits(self, x: Tensor, parts: tuple[nn.Sequential, nn.Sequential] | None) -> Tensor:
+        """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
+        if parts:
+            return self.head_logits(parts[1], self.features_of(parts[0], x))
         with self.autocast():
             out = self.model(x)
         return out if self.amp == "off" else out.float()
 
-    def features_of(self, x: Tensor) -> Tensor:
+    def features_of(self, body: nn.Module, x: Tensor) -> Tensor:
         """Inputs to what the body gives, without a graph."""
         with torch.no_grad(), autocast(self.device, self.amp_inference):
-            return self.body_and_head[0](x)
+            return body(x)
 
-    def head_logits(self, features: Tensor) -> Tensor:
+    def head_logits(self, head: nn.Module, features: Tensor) -> Tensor:
         """What the body gives to logits [n, c], in full precision."""
         # A head is too small to gain by less precision on a CPU.
         with autocast(self.device, "off" if self.device.type == "cpu" else self.amp):
-            return self.body_and_head[1](features.float()).float()
+            return head(features.float()).float()
 
     def freeze_to(self, n: int, *, quiet: bool = False) -> None:
         """Train layer groups n and above only, and forget the optimizer's momentum (as fastai).
+
+        In a run, as from a callback, it holds from the next epoch on.
 
         Parameters
         ----------

@@ -105,13 +105,14 @@ class _PictureBatches:
 
     def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
         self._learn, self._loader, self._training = learn, loader, training
+        self._parts = learn.parts(training=training)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(self._loader)
 
     def logits(self, x: Tensor) -> Tensor:
         x = self._learn.prepare(x, training=self._training)
-        return self._learn.logits(x, training=self._training)
+        return self._learn.logits(x, self._parts)
 
 
 _Batches = _PictureBatches | FeatureBatches

@@ -36,7 +36,7 @@ def inference_amp(device: torch.device, training: str, *, known: bool) -> str:
     resnet18 0.46 x, convnext_tiny 0.56 x), and a linear probe of pets photos has the same
     error (10 splits at 128 px: 0.220, against 0.225 in float32).
     """
-    native = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.12
+    native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has it not
     has_bf16 = any(native.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if device.type == "cpu" and known and has_bf16 else training
 
