@@ -5,8 +5,6 @@ are kept as uint8 squares, in memory or in a file, while there is room. The lear
 random or of the network (augmentation, normalisation) on the batch, on its device.
 """
 
-import csv
-import re
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
@@ -22,13 +20,15 @@ from nbfinetune.datasets import (
     even_loader,
     read_dataset,
     read_files,
-    some,
 )
 from nbfinetune.images import get_image_files
+from nbfinetune.labels import csv_columns, folder_labels, name_labels
 from nbfinetune.reports import PictureSheet, Table
 from nbfinetune.rng import seeded_rng
 from nbfinetune.splits import check_split, sorted_labels, split_labels
 from nbfinetune.transforms import Augment, ImageTransforms, presize
+
+_TRUE = ("1", "true", "yes", "valid")  # in the column of a CSV file that says what is held out
 
 
 class ImageDataLoaders:
@@ -98,7 +98,7 @@ class ImageDataLoaders:
         root = Path(path).expanduser().absolute()
         if not (root / train).is_dir():
             files = get_image_files(root)
-            return cls.from_lists(root, files, _folder_labels(files, root), **options)
+            return cls.from_lists(root, files, folder_labels(files, root), **options)
         if not (root / valid).is_dir():
             folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name != train)
             raise ValueError(
@@ -107,7 +107,7 @@ class ImageDataLoaders:
                 f"or, if {train!r} is a class, another train=NAME"
             )
         trained, held_out = (get_image_files(root / name) for name in (train, valid))
-        labels = _folder_labels(trained, root / train) + _folder_labels(held_out, root / valid)
+        labels = folder_labels(trained, root / train) + folder_labels(held_out, root / valid)
         is_valid = [False] * len(trained) + [True] * len(held_out)
         return cls.from_lists(root, trained + held_out, labels, is_valid=is_valid, **options)
 
@@ -129,12 +129,7 @@ class ImageDataLoaders:
         >>> dls = ImageDataLoaders.from_name_re("pets", None, r"(.+)_\d+")  # doctest: +SKIP
         """
         files = get_image_files(path) if fnames is None else [Path(f) for f in fnames]
-        found = [re.search(pat, f.name) for f in files]
-        if missing := [f.name for f, match in zip(files, found, strict=True) if not match]:
-            raise ValueError(f"pattern {pat!r} is not found in {some(missing)}")
-        if re.compile(pat).groups < 1:
-            raise ValueError(f"pattern {pat!r} has no group; put the label into (...)")
-        return cls.from_lists(path, files, [match[1] for match in found], **options)
+        return cls.from_lists(path, files, name_labels(files, pat), **options)
 
     @classmethod
     def from_csv(
@@ -164,19 +159,11 @@ class ImageDataLoaders:
         **options : see `ImageDataLoaders`
         """
         root = Path(path).expanduser().absolute()
-        with open(root / csv_fname, newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file, delimiter=delimiter) if row] or [[]]
-        column = {name: i for i, name in enumerate(header)} | {i: i for i in range(len(header))}
-        for col in (fn_col, label_col, *([] if valid_col is None else [valid_col])):
-            if col not in column:
-                raise ValueError(f"{csv_fname} has no column {col!r}; it has {header}")
-        if short := [i for i, row in enumerate(rows, 2) if len(row) != len(header)]:
-            raise ValueError(f"{csv_fname}: row {short[0]} has not {len(header)} columns")
-        files = [root / folder / (row[column[fn_col]] + suff) for row in rows]
-        labels = [row[column[label_col]] for row in rows]
-        if valid_col is not None:
-            true = ("1", "true", "yes", "valid")
-            options["is_valid"] = [row[column[valid_col]].strip().lower() in true for row in rows]
+        columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
+        names, labels, *held_out = csv_columns(root / csv_fname, columns, delimiter)
+        files = [root / folder / (name + suff) for name in names]
+        if held_out:
+            options["is_valid"] = [text.strip().lower() in _TRUE for text in held_out[0]]
         return cls.from_lists(root, files, labels, **options)
 
     @classmethod
@@ -305,17 +292,6 @@ def _locate(root: Path, name: Path) -> Path:
     """The file `name` in `root`; as it stands if it is only there, as in glob("root/*.jpg")."""
     inside = (root / name).absolute()
     return inside if inside.exists() or not name.exists() else name.absolute()
-
-
-def _folder_labels(files: Sequence[Path], root: Path) -> list[str]:
-    """The folder just below `root` that each file is in."""
-    parts = [f.relative_to(root).parts for f in files]
-    if loose := [part[0] for part in parts if len(part) == 1]:
-        raise ValueError(
-            f"{len(loose)} pictures lie in {root} itself, outside any class folder "
-            f"({some(loose)}); put them into one, or use from_name_re or from_csv"
-        )
-    return [part[0] for part in parts]
 
 
 def _check_options(

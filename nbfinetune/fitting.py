@@ -4,14 +4,21 @@ Each function is a method of `Learner`.
 """
 
 from collections.abc import Sequence
-from math import ceil, inf
-from numbers import Integral
+from math import ceil
 from typing import TYPE_CHECKING
 
 from nbfinetune import loop, schedules
 from nbfinetune.callbacks import Callback, ParamScheduler, SaveBest
 from nbfinetune.control import steered
-from nbfinetune.layer_groups import LearningRate, lr_per_group
+from nbfinetune.fit_arguments import (
+    check_cycle,
+    check_data,
+    check_epochs,
+    check_wd,
+    ends,
+    rates,
+)
+from nbfinetune.layer_groups import LearningRate
 from nbfinetune.metrics import has_known_direction
 from nbfinetune.recorder import FitResult, Run
 from nbfinetune.schedules import Schedule
@@ -55,7 +62,7 @@ def fit(
     ValueError, TypeError
         For arguments out of range, before anything is changed.
     """
-    lrs = [schedules.flat(lr) for lr in _rates(learn, lr, "lr")]
+    lrs = [schedules.flat(lr) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit", n_epoch, lrs, None, wd, cbs, start_epoch)
     return _result(learn, [run], cbs)
 
@@ -112,7 +119,7 @@ def fit_flat_cos(
     start_epoch: int = 0,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
-    lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in _rates(learn, lr, "lr")]
+    lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit_flat_cos", n_epoch, lrs, None, wd, cbs, start_epoch)
     return _result(learn, [run], cbs)
 
@@ -137,7 +144,7 @@ def fit_sgdr(
     cycle_len : epochs of the first
     """
     n_epoch = schedules.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-    lrs = [schedules.sgdr(lr, n_cycles, cycle_mult) for lr in _rates(learn, lr_max, "lr_max")]
+    lrs = [schedules.sgdr(lr, n_cycles, cycle_mult) for lr in rates(learn, lr_max, "lr_max")]
     run = _fit(learn, "fit_sgdr", n_epoch, lrs, None, wd, cbs, start_epoch)
     return _result(learn, [run], cbs)
 
@@ -176,14 +183,14 @@ def fine_tune(
         name holds loss, error or accuracy, else by the validation loss
     wd, cbs : see `fit`
     """
-    _check_epochs("epochs", epochs, 1)
-    _check_data(learn)
+    check_epochs("epochs", epochs, 1)
+    check_data(learn)
     if freeze_epochs is not None:
-        _check_epochs("freeze_epochs", freeze_epochs, 0)
-    low, high = _ends(base_lr, lr_mult)
-    _rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
-    _check_cycle(div, 1e5, pct_start)
-    _check_wd(wd)
+        check_epochs("freeze_epochs", freeze_epochs, 0)
+    low, high = ends(base_lr, lr_mult)
+    rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
+    check_cycle(div, 1e5, pct_start)
+    check_wd(wd)
     if keep_best:
         known = [name for name in learn.metric_names[:1] if has_known_direction(name)]
         cbs = [*cbs, SaveBest(*known)]
@@ -198,8 +205,8 @@ def fine_tune(
         if learn.control.ended:
             return _result(learn, runs, cbs)
     learn.freeze_to(0, quiet=True)
-    rates = slice(low / 2, high / 2)
-    runs += [_one_cycle(learn, "fine_tune: all layers", epochs, rates, **both, wd=wd, cbs=cbs)]
+    halved = slice(low / 2, high / 2)
+    runs += [_one_cycle(learn, "fine_tune: all layers", epochs, halved, **both, wd=wd, cbs=cbs)]
     return _result(learn, runs, cbs)
 
 
@@ -224,10 +231,10 @@ def _one_cycle(
     cbs: Sequence[Callback] = (),
     start_epoch: int = 0,
 ) -> Run:
-    _check_cycle(div, div_final, pct_start)
+    check_cycle(div, div_final, pct_start)
     lrs = [
         schedules.one_cycle(lr / div, lr, lr / div_final, pct_start)
-        for lr in _rates(learn, lr_max, "lr_max")
+        for lr in rates(learn, lr_max, "lr_max")
     ]
     moms = learn.moms if moms is None else moms
     if len(moms) != 3 or not all(0 <= m < 1 for m in moms):
@@ -246,11 +253,11 @@ def _fit(
     cbs: Sequence[Callback],
     start_epoch: int,
 ) -> Run:
-    _check_data(learn)
-    _check_epochs("n_epoch", n_epoch, 1)
+    check_data(learn)
+    check_epochs("n_epoch", n_epoch, 1)
     if not 0 <= start_epoch < n_epoch:
         raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
-    _check_wd(wd)
+    check_wd(wd)
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
@@ -266,41 +273,3 @@ def _result(learn: "Learner", runs: Sequence[Run], cbs: Sequence[Callback]) -> F
     savers = [cb for cb in (*learn.cbs, *cbs) if isinstance(cb, SaveBest)]
     kept = savers[-1].row if savers else rows[-1] if at_an_epochs_end else None
     return FitResult(tuple(runs), kept)
-
-
-def _rates(learn: "Learner", lr: LearningRate | None, what: str) -> list[float]:
-    return lr_per_group(learn.lr if lr is None else lr, len(learn.groups), what=what)
-
-
-def _ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:
-    """The rates of the first group and of the head."""
-    if isinstance(base_lr, slice) and base_lr.start is not None:
-        return base_lr.start, base_lr.stop
-    high = base_lr.stop if isinstance(base_lr, slice) else base_lr
-    [high] = lr_per_group(high, 1, what="base_lr")
-    if not lr_mult > 0:
-        raise ValueError(f"lr_mult is {lr_mult}; it must be above 0, such as 100")
-    return high / lr_mult, high
-
-
-def _check_epochs(what: str, n: int, least: int) -> None:
-    if not isinstance(n, Integral) or n < least:
-        raise ValueError(f"{what} is {n!r}; it must be a whole number from {least} up")
-
-
-def _check_cycle(div: float, div_final: float, pct_start: float) -> None:
-    for what, value in (("div", div), ("div_final", div_final)):
-        if not value > 0:
-            raise ValueError(f"{what} is {value}; it must be above 0")
-    if not 0 <= pct_start <= 1:
-        raise ValueError(f"pct_start is {pct_start}; it must lie in [0, 1]")
-
-
-def _check_data(learn: "Learner") -> None:
-    if learn.dls is None:
-        raise ValueError("this learner has no data to train on; give load_learner dls=")
-
-
-def _check_wd(wd: float | None) -> None:
-    if wd is not None and not 0 <= wd < inf:
-        raise ValueError(f"wd is {wd}; weight decay is a number from 0 up, such as 0.01")
