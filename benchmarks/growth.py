@@ -24,8 +24,8 @@ from PIL import Image
 from torch import nn
 
 from nbfinetune import ClassificationInterpretation, ImageDataLoaders, Learner, accuracy
-from nbfinetune.svg import HEIGHT, WIDTH, Plot, colour_of
-from nbfinetune.transforms import ImageTransforms
+from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.rendering.svg import HEIGHT, WIDTH, Plot, colour_of
 
 SIDE, SIZE = 40, 32  # px of the files, and that the network sees
 IN_CLASS = 100  # pictures of a class

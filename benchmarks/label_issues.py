@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from nbfinetune import Corrections, ImageDataLoaders, Learner, samples, vision_learner
-from nbfinetune.label_issues import label_issues
+from nbfinetune.interpretation.label_issues import label_issues
 
 
 def train(args: argparse.Namespace, path: Path, seed: int, corrections: Path | None) -> Learner:

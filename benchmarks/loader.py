@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from nbfinetune import ImageDataLoaders, get_image_files, samples
-from nbfinetune.augmentation import changed, draw_changes, normalized
-from nbfinetune.images import read_pixels
-from nbfinetune.squares import keep_square, room_for_squares
-from nbfinetune.transforms import (
+from nbfinetune.data.augmentation import changed, draw_changes, normalized
+from nbfinetune.data.image_cache import keep_square, room_for_squares
+from nbfinetune.data.images import read_pixels
+from nbfinetune.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageTransforms,

@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 from nbfinetune import ImageDataLoaders, Learner, samples, vision_learner
-from nbfinetune.lr_finder import TRIAL_STEPS, trial_loss
+from nbfinetune.lr_finder.search import TRIAL_STEPS, trial_loss
 
 GRID = [10 ** (k / 2) for k in range(-10, -1)]  # 1e-5 to 1e-1, two a decade
 SIZES = {"pets": 96, "shapes": 64}  # px

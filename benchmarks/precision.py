@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import nn
 
-from nbfinetune.precision import autocast, training_amp
+from nbfinetune.networks.precision import autocast, training_amp
 
 ARCHS = (
     *("resnet18", "resnet50", "vgg11_bn", "densenet121", "regnet_y_400mf", "mobilenet_v3_small"),

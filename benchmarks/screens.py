@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from nbfinetune import Callback, Learner, accuracy
-from nbfinetune.live import LiveSearch, LiveTraining, pumped
+from nbfinetune.live.screens import LiveSearch, LiveTraining, pumped
 torch.set_num_threads(1)
 
 class Sleep(Callback):

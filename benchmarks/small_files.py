@@ -39,7 +39,7 @@ def draw_files(folder: Path, n: int, suffix: str) -> None:
 def run_here(folder: str, epochs: int) -> float:
     """Pictures a second."""
     from nbfinetune import ImageDataLoaders
-    from nbfinetune.transforms import ImageTransforms
+    from nbfinetune.data.transforms import ImageTransforms
 
     started, n = time.perf_counter(), 0
     dls = ImageDataLoaders.from_folder(folder, size=SIZE, bs=BS)

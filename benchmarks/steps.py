@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
-from nbfinetune.transforms import presize
+from nbfinetune.data.transforms import presize
 
 BS, LR = 16, 1e-3
 VOCAB = [f"class {k}" for k in range(37)]  # as many as the pets' breeds

@@ -6,20 +6,27 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from nbfinetune.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from nbfinetune import samples
-    from nbfinetune.callbacks import Callback, CancelFit, CancelTrain, EarlyStopping, SaveBest
-    from nbfinetune.corrections import Corrections
-    from nbfinetune.data import ImageDataLoaders
-    from nbfinetune.images import check_images, get_image_files
-    from nbfinetune.interpretation import ClassificationInterpretation
+    from nbfinetune.data import samples
+    from nbfinetune.data.corrections import Corrections
+    from nbfinetune.data.images import check_images, get_image_files
+    from nbfinetune.data.loaders import ImageDataLoaders
+    from nbfinetune.history.recorder import FitResult
+    from nbfinetune.interpretation.classification import ClassificationInterpretation
+    from nbfinetune.interpretation.multi_label import MultiLabelInterpretation
     from nbfinetune.learner import Learner
-    from nbfinetune.lr_results import LRFindComparison, LRFindResult
-    from nbfinetune.metrics import accuracy, error_rate, top_k_accuracy
-    from nbfinetune.multi_label import MultiLabelInterpretation
-    from nbfinetune.recorder import FitResult
+    from nbfinetune.live.progress import EpochTable
+    from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
+    from nbfinetune.training.callbacks import (
+        Callback,
+        CancelFit,
+        CancelTrain,
+        EarlyStopping,
+        SaveBest,
+    )
+    from nbfinetune.training.metrics import accuracy, error_rate, top_k_accuracy
     from nbfinetune.vision import load_learner, vision_learner
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "ClassificationInterpretation",
     "Corrections",
     "EarlyStopping",
+    "EpochTable",
     "FitResult",
     "ImageDataLoaders",
     "LRFindComparison",
@@ -49,25 +57,27 @@ __all__ = [
 # torch takes seconds to import, and `%load_ext nbfinetune` needs none of it: a name is imported
 # when it is first asked for (PEP 562).
 _MODULE_OF = {
-    "Callback": "callbacks",
-    "CancelFit": "callbacks",
-    "CancelTrain": "callbacks",
-    "ClassificationInterpretation": "interpretation",
-    "Corrections": "corrections",
-    "EarlyStopping": "callbacks",
-    "FitResult": "recorder",
-    "ImageDataLoaders": "data",
-    "LRFindComparison": "lr_results",
-    "LRFindResult": "lr_results",
+    "Callback": "training.callbacks",
+    "CancelFit": "training.callbacks",
+    "CancelTrain": "training.callbacks",
+    "ClassificationInterpretation": "interpretation.classification",
+    "Corrections": "data.corrections",
+    "EarlyStopping": "training.callbacks",
+    "EpochTable": "live.progress",
+    "FitResult": "history.recorder",
+    "ImageDataLoaders": "data.loaders",
+    "LRFindComparison": "lr_finder.results",
+    "LRFindResult": "lr_finder.results",
     "Learner": "learner",
-    "MultiLabelInterpretation": "multi_label",
-    "SaveBest": "callbacks",
-    "accuracy": "metrics",
-    "check_images": "images",
-    "error_rate": "metrics",
-    "get_image_files": "images",
+    "MultiLabelInterpretation": "interpretation.multi_label",
+    "SaveBest": "training.callbacks",
+    "accuracy": "training.metrics",
+    "check_images": "data.images",
+    "error_rate": "training.metrics",
+    "get_image_files": "data.images",
     "load_learner": "vision",
-    "top_k_accuracy": "metrics",
+    "samples": "data.samples",
+    "top_k_accuracy": "training.metrics",
     "vision_learner": "vision",
 }
 
@@ -75,7 +85,7 @@ _MODULE_OF = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _imported(_MODULE_OF.get(name, name))
+    module = _imported(_MODULE_OF[name])
     value = module if name == "samples" else getattr(module, name)
     globals()[name] = value
     return value
@@ -100,13 +110,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython) -> None:
     """`%load_ext nbfinetune`: add the magics."""
-    from nbfinetune import magics
+    from nbfinetune.magics import extension
 
-    magics.load(ipython)
+    extension.load(ipython)
 
 
 def unload_ipython_extension(ipython) -> None:
     """`%unload_ext nbfinetune`: take the magics away."""
-    from nbfinetune import magics
+    from nbfinetune.magics import extension
 
-    magics.unload(ipython)
+    extension.unload(ipython)

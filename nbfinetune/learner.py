@@ -8,19 +8,23 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from nbfinetune import checkpoint, fitting, layer_groups, lr_finder, prediction
-from nbfinetune.callbacks import Callback
-from nbfinetune.control import RunControl
-from nbfinetune.data import ImageDataLoaders
-from nbfinetune.features import Features
-from nbfinetune.heads import body_and_head
-from nbfinetune.layer_groups import LayerGroup
-from nbfinetune.metrics import Metric, metric_name
-from nbfinetune.precision import AMP, autocast, inference_amp, training_amp
-from nbfinetune.recorder import Recorder
-from nbfinetune.reports import Table
-from nbfinetune.rng import RngState, get_rng_state, seeded_rng
-from nbfinetune.transforms import ImageTransforms
+from nbfinetune.checkpoints import checkpoint
+from nbfinetune.data.loaders import ImageDataLoaders
+from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.history.recorder import Recorder
+from nbfinetune.interpretation import prediction
+from nbfinetune.lr_finder import search
+from nbfinetune.networks import layer_groups
+from nbfinetune.networks.heads import body_and_head
+from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.networks.precision import AMP, autocast, inference_amp, training_amp
+from nbfinetune.rendering.tables import Table
+from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
+from nbfinetune.training import fitting
+from nbfinetune.training.callbacks import Callback
+from nbfinetune.training.control import RunControl
+from nbfinetune.training.feature_cache import Features
+from nbfinetune.training.metrics import Metric, metric_name
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
 
@@ -279,7 +283,7 @@ class Learner:
     fit_flat_cos = fitting.fit_flat_cos
     fit_sgdr = fitting.fit_sgdr
     fine_tune = fitting.fine_tune
-    lr_find = lr_finder.lr_find
+    lr_find = search.lr_find
 
     @contextmanager
     def own_rng(self) -> Iterator[None]:

@@ -6,8 +6,11 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from nbfinetune import checkpoint
-from nbfinetune.backbones import (
+from nbfinetune.checkpoints import checkpoint
+from nbfinetune.data.loaders import ImageDataLoaders
+from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.learner import Learner
+from nbfinetune.networks.backbones import (
     Arch,
     Backbone,
     Weights,
@@ -16,13 +19,10 @@ from nbfinetune.backbones import (
     load_backbone,
     without_classifier,
 )
-from nbfinetune.data import ImageDataLoaders
-from nbfinetune.heads import fastai_head, linear_head
-from nbfinetune.layer_groups import LayerGroup
-from nbfinetune.learner import Learner
-from nbfinetune.metrics import Metric, error_rate
-from nbfinetune.rng import seeded_rng
-from nbfinetune.transforms import ImageTransforms
+from nbfinetune.networks.heads import fastai_head, linear_head
+from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.runtime.rng import seeded_rng
+from nbfinetune.training.metrics import Metric, error_rate
 
 HEADS = ("linear", "fastai")
 

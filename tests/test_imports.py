@@ -9,59 +9,17 @@ import pytest
 
 import nbfinetune
 
+PACKAGE = Path(nbfinetune.__file__).parent
 CORE = [
-    "schedules",
-    "metrics",
-    "layer_groups",
-    "heads",
-    "weights",
-    "allocator",
-    "parts",
-    "threads",
-    "precision",
-    "features",
-    "images",
-    "augmentation",
-    "transforms",
-    "reports",
-    "room",
-    "squares",
-    "datasets",
-    "labels",
-    "splits",
+    "rendering",
+    "runtime",
     "data",
-    "rng",
-    "callbacks",
-    "recorder",
-    "snapshot",
-    "suggestions",
-    "svg",
-    "thinning",
-    "training_report",
-    "pace",
-    "control",
-    "lr_results",
-    "comparison",
-    "corrections",
-    "interpretation",
-    "item_predictions",
-    "label_issues",
-    "matrix_options",
-    "matrix_report",
-    "matrix_view",
-    "multi_label",
-    "thumbnails",
-    "interrupts",
+    "networks",
+    "history",
+    "training",
+    "checkpoints",
     "lr_finder",
-    "loop",
-    "fit_arguments",
-    "fitting",
-    "prediction",
-    "checkpoint",
-    "learner",
-    "backbones",
-    "vision",
-    "samples",
+    "interpretation",
 ]
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
 
@@ -83,9 +41,22 @@ def printed(code: str, modules: tuple[str, ...] = HEAVY) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("modules", [CORE], ids=["core"])
-def test_core_imports_no_ipython_widgets_or_plots(modules: list[str]) -> None:
-    assert printed(f"for m in {modules}: __import__('nbfinetune.' + m)", SCREENS) == ["[]"]
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def test_core_imports_no_ipython_widgets_or_plots() -> None:
+    files = [*(PACKAGE / f"{name}.py" for name in ("learner", "vision"))]
+    files += [file for package in CORE for file in (PACKAGE / package).glob("*.py")]
+    modules = [module_name(file) for file in files]
+    assert printed(f"for m in {modules}: __import__(m)", SCREENS) == ["[]"]
+
+
+def test_importing_a_package_alone_brings_no_torch() -> None:
+    modules = [module_name(file) for file in PACKAGE.glob("*/__init__.py")]
+    assert len(modules) == 12
+    assert printed(f"for m in {modules}: __import__(m)") == ["[]"]
 
 
 def test_the_package_and_its_magics_load_without_torch_plots_or_widgets() -> None:
@@ -142,7 +113,7 @@ print(state() == before)
 """
     assert printed(LOAD + code) == [
         "[False, False, False] ['clean', 'confusion_matrix']",
-        "['FineTuneMagics', 'InterpretationMagics', 'ModelMagics'] 1 0",
+        "['InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]
@@ -168,18 +139,11 @@ mine = nbfinetune.Learner(loaders, torch.nn.Linear(4, 2), device="cpu")
 
 def test_screens_know_no_training() -> None:
     """Widgets get plain values: they import nothing that trains or has a learner."""
-    allowed = {"reports", "svg", "thinning", "training_report", "widgets"}
-    allowed |= {
-        "interpretation",
-        "item_predictions",
-        "comparison",
-        "corrections",
-        "thumbnails",
-        "matrix_view",
-    }  # finished results
-    for file in sorted((Path(nbfinetune.__file__).parent / "widgets").glob("*.py")):
-        names = re.findall(r"^from nbfinetune\.(\w+)", file.read_text(), re.MULTILINE)
-        assert set(names) <= allowed, file.name
+    allowed = {"rendering", "history", "interpretation", "widgets"}  # the middle two: results
+    allowed.add("data.corrections")
+    for file in sorted((PACKAGE / "widgets").glob("*.py")):
+        for name in re.findall(r"^from nbfinetune\.([\w.]+)", file.read_text(), re.MULTILINE):
+            assert {name, name.partition(".")[0]} & allowed, f"{file.name} imports {name}"
 
 
 def test_public_names_are_sorted_and_exist() -> None:
@@ -198,8 +162,10 @@ def test_editors_see_each_name_where_it_is_imported_from() -> None:
     [seen] = [node.body for node in tree.body if isinstance(node, ast.If)]  # if TYPE_CHECKING
     homes = {alias.name: line.module for line in seen for alias in line.names}
     assert sorted(homes) == nbfinetune.__all__
-    assert homes.pop("samples") == "nbfinetune"
-    assert homes == {name: f"nbfinetune.{home}" for name, home in nbfinetune._MODULE_OF.items()}
+    assert homes.pop("samples") == "nbfinetune.data"
+    places = {name: f"nbfinetune.{home}" for name, home in nbfinetune._MODULE_OF.items()}
+    assert places.pop("samples") == "nbfinetune.data.samples"
+    assert homes == places
 
 
 def test_names_that_are_not_imported_yet_are_listed() -> None:
@@ -209,7 +175,7 @@ def test_names_that_are_not_imported_yet_are_listed() -> None:
 
 def test_samples_are_there_without_an_import_of_their_own(monkeypatch) -> None:
     monkeypatch.delattr(nbfinetune, "samples")
-    assert nbfinetune.samples.__name__ == "nbfinetune.samples"
+    assert nbfinetune.samples.__name__ == "nbfinetune.data.samples"
 
 
 @pytest.mark.parametrize("collecting", [True, False])
@@ -218,7 +184,7 @@ def test_the_garbage_collector_is_as_before_after_an_import(monkeypatch, collect
     if not collecting:
         gc.disable()
     try:
-        nbfinetune._imported("metrics")
+        nbfinetune._imported("training.metrics")
         with pytest.raises(ModuleNotFoundError, match="no_module"):
             nbfinetune._imported("no_module")
         assert gc.isenabled() == collecting

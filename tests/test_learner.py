@@ -10,14 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbfinetune import (
-    Callback,
-    ImageDataLoaders,
-    Learner,
-    accuracy,
-    top_k_accuracy,
-    vision_learner,
-)
+from nbfinetune import Callback, ImageDataLoaders, Learner, accuracy, top_k_accuracy, vision_learner
 
 
 def losses(learn: Learner) -> list[float]:

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nbfinetune import ImageDataLoaders, vision_learner
-from nbfinetune.backbones import load_backbone, without_classifier
-from nbfinetune.heads import ConcatPool, fastai_head, linear_head
+from nbfinetune.networks.backbones import load_backbone, without_classifier
+from nbfinetune.networks.heads import ConcatPool, fastai_head, linear_head
 from nbfinetune.vision import _assemble
 
 

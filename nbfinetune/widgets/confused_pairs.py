@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from nbfinetune.corrections import Corrections
-from nbfinetune.interpretation import ClassificationInterpretation
-from nbfinetune.reports import apart
+from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.rendering.tables import apart
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.status import Status
 

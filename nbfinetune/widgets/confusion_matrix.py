@@ -5,11 +5,17 @@ from collections.abc import Sequence
 import ipywidgets
 import traitlets
 
-from nbfinetune.comparison import Comparison
-from nbfinetune.corrections import Corrections
-from nbfinetune.interpretation import ClassificationInterpretation
-from nbfinetune.matrix_view import LARGEST, WHOLE, items_of, matrix_view, ordered_classes
-from nbfinetune.reports import apart
+from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.comparison import Comparison
+from nbfinetune.interpretation.matrix_view import (
+    LARGEST,
+    WHOLE,
+    items_of,
+    matrix_view,
+    ordered_classes,
+)
+from nbfinetune.rendering.tables import apart
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
 from nbfinetune.widgets.status import Status

@@ -7,10 +7,10 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from nbfinetune.corrections import Corrections
-from nbfinetune.interpretation import ClassificationInterpretation
-from nbfinetune.reports import apart
-from nbfinetune.thumbnails import as_jpeg, thumbnail
+from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.thumbnails import as_jpeg, thumbnail
+from nbfinetune.rendering.tables import apart
 
 _HERE = Path(__file__).parent
 PAGE = 36  # pictures: 200 kB, on screen at once

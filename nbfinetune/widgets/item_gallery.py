@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from nbfinetune.corrections import Corrections
-from nbfinetune.interpretation import ClassificationInterpretation
+from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.status import Status
 

@@ -8,8 +8,8 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from nbfinetune.svg import colour_of, loss_range
-from nbfinetune.thinning import thin
+from nbfinetune.rendering.downsampling import thin
+from nbfinetune.rendering.svg import colour_of, loss_range
 from nbfinetune.widgets.lr_handle import LRHandle
 from nbfinetune.widgets.status import Status
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from nbfinetune.matrix_view import MatrixView
-from nbfinetune.reports import apart
+from nbfinetune.interpretation.matrix_view import MatrixView
+from nbfinetune.rendering.tables import apart
 
 _HERE = Path(__file__).parent
 

@@ -5,9 +5,9 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from nbfinetune.reports import Table
-from nbfinetune.svg import colour_of, loss_range
-from nbfinetune.training_report import TrainingCurves, metric_range
+from nbfinetune.history.report import TrainingCurves, metric_range
+from nbfinetune.rendering.svg import colour_of, loss_range
+from nbfinetune.rendering.tables import Table
 from nbfinetune.widgets.scale_slider import ScaleSlider
 from nbfinetune.widgets.status import Status
 

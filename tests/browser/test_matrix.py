@@ -234,7 +234,7 @@ MANY = """\
 from pathlib import Path
 import torch
 from nbfinetune import ClassificationInterpretation, Corrections
-from nbfinetune.datasets import ImageDataset
+from nbfinetune.data.datasets import ImageDataset
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from dataclasses import replace
 g = torch.Generator().manual_seed(0)

@@ -1,0 +1,4 @@
+"""Checkpoints: learners as files, written whole or not at all, never unpickled.
+
+`safetensors_file` (tensors with a JSON header), `checkpoint` (save, load, export).
+"""

@@ -1,0 +1,193 @@
+"""Checkpoints: one safetensors file with a JSON header, written whole or not at all, no pickle.
+
+`save`, `load` and `export` are methods of `Learner`; `load_learner` is in `vision`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from nbfinetune.version import __version__
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_KEY = "nbfinetune"  # of the JSON text in the file's metadata
+_SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
+_NAMED = 3  # parts that one message names
+
+
+def write(
+    file: str | PathLike, tensors: Mapping[str, Tensor], header: dict, *, overwrite: bool
+) -> Path:
+    """Write tensors and header to `file`, under a temporary name first; returns the file's path.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there and `overwrite` is False.
+    """
+    path = Path(file).expanduser()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; take another name or pass overwrite=True")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    versions = {
+        "nbfinetune": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    text = json.dumps(header | {"versions": versions})
+    # Cloned: safetensors takes neither shared storage nor the channels-last layout.
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # Not save_file: its files can be read by their owner only, whatever the umask.
+        temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the header of a file that `write` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    ValueError
+        If it is no safetensors file, is damaged, or was not written here.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(_KEY)
+            # Cloned: the tensors would go on living in the file.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    try:
+        header = json.loads(text)
+        header["vocab"], header["frozen"]
+    except (TypeError, ValueError, KeyError):
+        raise ValueError(
+            f"{path} has no nbfinetune header; it was saved by something else"
+        ) from None
+    return tensors, header
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy tensors into the model, all or none.
+
+    Raises
+    ------
+    ValueError
+        If a part is missing, left over or of another shape; the message names it.
+    """
+    own = model.state_dict()
+    shapes = [
+        f"{name} is {list(tensors[name].shape)} there but {list(own[name].shape)} in this model"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    missing = [f"{name} is missing there" for name in own if name not in tensors]
+    unknown = [f"{name} is not in this model" for name in tensors if name not in own]
+    if wrong := shapes + missing + unknown:
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ValueError(f"{what} does not fit: {'; '.join(wrong[:_NAMED])}{more}")
+    model.load_state_dict(tensors)
+
+
+def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
+    """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
+
+    The history and the state of the random numbers are not in it.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there and `overwrite` is False.
+    """
+    learn.check_idle()
+    tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
+    for i, state in learn.opt.state_dict()["state"].items():
+        tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    settings = [{key: g[key] for key in _SETTINGS} for g in learn.opt.param_groups]
+    return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
+
+
+def load(learn: "Learner", file: str | PathLike) -> None:
+    """Read what `save` or `export` wrote into the learner, all of it or nothing.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit; the message names the part.
+    """
+    learn.check_idle()
+    tensors, header = read(file)
+    if learn.vocab and header["vocab"] and header["vocab"] != learn.vocab:
+        raise ValueError(f"{file} does not fit: {vocab_difference(header['vocab'], learn.vocab)}")
+    weights, states = {}, {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        if part == "opt":
+            i, _, key = rest.partition(".")
+            states.setdefault(int(i), {})[key] = tensor
+        else:
+            weights[rest] = tensor
+    if not 0 <= header["frozen"] < len(learn.groups):
+        raise ValueError(f"{file} does not fit: it has more than {len(learn.groups)} layer groups")
+    load_into(learn.model, weights, str(file))
+    learn.freeze_to(header["frozen"], quiet=True)
+    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": states})
+    for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
+        group.update(settings | {"betas": tuple(settings["betas"])})
+
+
+def export(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
+    """Write what prediction needs, to be opened by `load_learner`; returns the file's path.
+
+    The file has the weights, the names of architecture and classes, and the transforms.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there and `overwrite` is False.
+    """
+    learn.check_idle()
+    tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
+    return write(file, tensors, _header(learn), overwrite=overwrite)
+
+
+def _header(learn: "Learner") -> dict:
+    size = {"size": learn.transforms.size} if learn.transforms else {}
+    return (
+        learn.config
+        | size
+        | {
+            "vocab": learn.vocab,
+            "frozen": learn.frozen,
+            "train_bn": learn.train_bn,
+        }
+    )
+
+
+def vocab_difference(there: list[str], here: list[str]) -> str:
+    """Where two lists of classes differ, in one line."""
+    if len(there) != len(here):
+        return f"it has {len(there)} classes, this learner {len(here)}"
+    i = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
+    return f"class {i} is {there[i]!r} there but {here[i]!r} here"

@@ -1,0 +1,7 @@
+"""Data: from picture files and labels to batches.
+
+`loaders` has `ImageDataLoaders`. Below it: `images` (any file to RGB), `labels`, `splits` and
+`corrections` (what class a file has, and on which side it is), `datasets` and `image_cache`
+(decoded pictures), `augmentation` and `transforms` (batches to inputs), `samples` (data to try
+things on).
+"""

@@ -1,0 +1,218 @@
+"""Corrections: what is wrong with labels, as marks on files and as a CSV file that loaders read.
+
+Picture files are never moved, renamed or deleted.
+"""
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from weakref import WeakMethod
+
+from nbfinetune.rendering.tables import Table
+
+ACTIONS = ("relabel", "remove", "fine")
+CORRECTIONS = "corrections.csv"
+_COLUMNS = ["file", "action", "label", "was"]
+_ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is to become of one file.
+
+    Parameters
+    ----------
+    action : "relabel", "remove" or "fine" (looked at, nothing wrong)
+    label : the class it belongs to, for "relabel"
+    was : the class it had
+    """
+
+    action: str
+    label: str
+    was: str
+
+    def __str__(self) -> str:
+        return f"relabel as {self.label}" if self.action == "relabel" else self.action
+
+
+class Corrections:
+    """Marks that are not written yet, in the order they were made.
+
+    Attributes
+    ----------
+    marks : file -> its newest mark
+    """
+
+    def __init__(self) -> None:
+        self.marks: dict[Path, Mark] = {}
+        self._before: list[dict[Path, Mark]] = []
+        self._applied: list[tuple[Path, bytes | None, bytes, dict[Path, Mark]]] = []
+        self._watching: list[WeakMethod] = []
+
+    def watch(self, method: Callable[[], None]) -> None:
+        """Call a method whenever the marks have changed; its object is not kept alive."""
+        self._watching.append(WeakMethod(method))
+
+    def _changed(self, marks: dict[Path, Mark]) -> None:
+        self.marks = marks
+        self._watching = [method for method in self._watching if method() is not None]
+        for method in self._watching:
+            method()()
+
+    def mark(self, file: Path, action: str, was: str, label: str = "") -> None:
+        """Mark a file.
+
+        Raises
+        ------
+        ValueError
+            For an unknown action, or a relabelling without a label.
+        """
+        if action not in ACTIONS:
+            raise ValueError(f"action is {action!r}; it is one of {', '.join(ACTIONS)}")
+        if (action == "relabel") != bool(label):
+            raise ValueError(
+                f"{action} with the label {label!r}; relabel needs one, the others none"
+            )
+        self._before.append(self.marks)
+        path = file.absolute()
+        others = {name: mark for name, mark in self.marks.items() if name != path}
+        self._changed(others | {path: Mark(action, label, was)})
+
+    def undo_mark(self) -> str:
+        """Take back the last mark. Says which.
+
+        Raises
+        ------
+        ValueError
+            If there is none since the last `apply`.
+        """
+        if not self._before:
+            raise ValueError("there is no mark to undo")
+        undone, before = self.marks, self._before.pop()
+        [file] = [f for f in undone if undone[f] is not before.get(f)]
+        self._changed(before)
+        return f"mark taken back: {file.name}"
+
+    def undo(self) -> str:
+        """Take back the last mark; without one, the last `apply`. Says what was done.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to undo, or the written file was changed since.
+        """
+        if self._before:
+            return self.undo_mark()
+        if not self._applied:
+            raise ValueError("there is nothing to undo")
+        file, before, after, marks = self._applied[-1]
+        if not file.exists() or file.read_bytes() != after:
+            raise ValueError(f"{file} was changed since it was written; it is left as it is")
+        if before is None:
+            file.unlink()
+        else:
+            _write(file, before)
+        self._applied.pop()
+        self._changed(marks | self.marks)
+        return f"{len(marks)} corrections taken out of {file.name}; they are marks again"
+
+    def apply(self, file: str | PathLike = CORRECTIONS) -> Path:
+        """Write the marks to a CSV file, after those it has; a file marked twice has its newest.
+
+        Raises
+        ------
+        ValueError
+            If there are no marks, or the file is there and holds something else.
+        """
+        path = Path(file).expanduser().absolute()
+        if not self.marks:
+            raise ValueError("no picture is marked; mark some in the drawer of %confusion_matrix")
+        before = path.read_bytes() if path.exists() else None
+        everything = read_corrections(path) if before is not None else {}
+        for name, mark in self.marks.items():
+            everything.pop(name, None)
+            everything[name] = mark
+        after = _as_csv(everything, path.parent)
+        _write(path, after)
+        self._applied.append((path, before, after, self.marks))
+        self._before = []
+        self._changed({})
+        return path
+
+    def table(self) -> Table:
+        """The marks that are not written yet."""
+        rows = [(f.name, m.was, str(m), str(f.parent)) for f, m in self.marks.items()]
+        return Table(f"{len(rows)} pictures are marked", ("file", "label", "mark", "folder"), rows)
+
+
+def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
+    """Files in the folder are written relative to it: it may be moved with them."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for file, mark in marks.items():
+        inside = file.is_relative_to(folder)
+        name = file.relative_to(folder).as_posix() if inside else str(file)
+        writer.writerow([name, mark.action, mark.label, mark.was])
+    return out.getvalue().encode(errors=_ANY_NAME)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing: a half-written file would lose corrections."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
+    """The corrections in a CSV file that `Corrections.apply` wrote, by absolute file.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a file.
+    """
+    path = Path(file).expanduser().absolute()
+    with open(path, newline="", encoding="utf-8-sig", errors=_ANY_NAME) as lines:
+        header, *rows = list(csv.reader(lines)) or [[]]
+    if header != _COLUMNS:
+        raise ValueError(f"{path} is no file of corrections: its columns are not {_COLUMNS}")
+    marks = {}
+    for i, row in enumerate(rows, 2):
+        if (
+            len(row) != len(_COLUMNS)
+            or row[1] not in ACTIONS
+            or (row[1] == "relabel") != bool(row[2])
+        ):
+            raise ValueError(f"{path}: line {i} is not a correction: {row}")
+        marks[path.parent / row[0]] = Mark(*row[1:])
+    return marks
+
+
+def correct(
+    files: Sequence[Path], labels: Sequence[str | int], marks: dict[Path, Mark]
+) -> tuple[list[int], list[str | int]]:
+    """The files that stay, by number, and the labels of all.
+
+    Warns of corrections whose files are not among them.
+    """
+    there = set(files)
+    if missing := [file.name for file in marks if file not in there]:
+        warnings.warn(
+            f"{len(missing)} corrections are of files that are not among the pictures: "
+            f"{', '.join(missing[:5])}{' ...' * (len(missing) > 5)}",
+            stacklevel=3,
+        )
+    known = {str(label): label for label in labels}  # labels may be numbers
+    of = [marks.get(file, Mark("fine", "", "")) for file in files]
+    kept = [i for i, mark in enumerate(of) if mark.action != "remove"]
+    corrected = [known.get(m.label, m.label) if m.label else labels[i] for i, m in enumerate(of)]
+    return kept, corrected

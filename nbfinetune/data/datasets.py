@@ -1,0 +1,298 @@
+"""Data sets: labelled pictures as uint8 squares, and loaders of even batches of them."""
+
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    Sampler,
+    Subset,
+    default_collate,
+    get_worker_info,
+)
+from torchvision.transforms.v2 import functional as F
+
+from nbfinetune.data.image_cache import keep_square, room_for_squares
+from nbfinetune.data.images import open_image, read_all, read_pixels, read_progress, to_rgb
+from nbfinetune.data.transforms import to_square
+
+_NAMED = 5  # files or classes that one message names
+
+
+class PictureItems:
+    """Items whose pictures can be shown: `path(i)`, `image(i)` and `square(i)`."""
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i, None if it has none."""
+        raise NotImplementedError
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i: RGB, upright."""
+        raise NotImplementedError
+
+    def square(self, i: int) -> Tensor | None:
+        """The middle square of item i, uint8 [3, side, side], None if it is not in memory."""
+        raise NotImplementedError
+
+
+class ImageDataset(PictureItems, Dataset):
+    """Pictures with their class; item i is (uint8 [3, side, side], class index).
+
+    Parameters
+    ----------
+    items : files, or a data set whose items are (picture, class index)
+    targets : class index of each item
+    side : side of the squares in pixels
+    squares : the decoded squares, shape [m, 3, side, side], or None to decode an item whenever it
+        is asked for
+    rows : which of the squares is that of each item; default: the first is that of the first item
+    """
+
+    def __init__(
+        self,
+        items: Sequence,
+        targets: list[int],
+        side: int,
+        squares: Tensor | None,
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        self.items, self.targets, self.side, self.squares = items, targets, side, squares
+        self.rows = range(len(targets)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        square = self.square(i)
+        return self._decoded(i) if square is None else square, self.targets[i]
+
+    def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The squares of these items, uint8 [n, 3, side, side], and their targets, int64 [n]."""
+        y = torch.tensor([self.targets[i] for i in numbers])
+        if self.squares is not None:
+            rows = torch.tensor([self.rows[i] for i in numbers])
+            # Rows of bytes are copied whole from memory, whose order is that of channels_last.
+            return self.squares.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
+        squares = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
+
+        def decode(k: int) -> None:
+            keep_square(self._decoded(numbers[k]), squares[k])
+
+        if get_worker_info() is not None or not self._is_file(0):
+            # A process of several decodes alone; a data set need not be safe in threads.
+            for k in range(len(numbers)):
+                decode(k)
+        else:
+            with ThreadPoolExecutor(cpu_count()) as pool:
+                list(pool.map(decode, range(len(numbers))))
+        return squares.permute(0, 3, 1, 2), y
+
+    def _decoded(self, i: int) -> Tensor:
+        if self._is_file(i):
+            return to_square(read_pixels(self.items[i], self.side), self.side)
+        return to_square(self.image(i), self.side)
+
+    def _is_file(self, i: int) -> bool:
+        # An item of a data set is not asked for: that would decode its picture.
+        return isinstance(self.items, list) and isinstance(self.items[i], Path)
+
+    def square(self, i: int) -> Tensor | None:
+        """The square of item i, None if it is decoded whenever it is asked for."""
+        return None if self.squares is None else self.squares[self.rows[i]]
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i: RGB, upright."""
+        item = self.items[i]
+        return as_image(item if isinstance(item, Path) else item[0])
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i; None where the data set it came from has no files."""
+        if self._is_file(i):
+            return self.items[i]
+        samples = getattr(self.items, "samples", None)
+        return Path(samples[i][0]) if samples else None
+
+    def subset(self, numbers: Sequence[int]) -> "ImageDataset":
+        """The items of these numbers, with the same squares; for a data set of files."""
+        return ImageDataset(
+            [self.items[i] for i in numbers],
+            [self.targets[i] for i in numbers],
+            self.side,
+            self.squares,
+            [self.rows[i] for i in numbers],
+        )
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Batches of at most `bs` of n items, sizes differing by one at most, no item left out.
+
+    A short last batch would give BatchNorm poor statistics, and dropping it would drop pictures.
+    """
+
+    def __init__(self, n: int, bs: int, *, shuffle: bool) -> None:
+        self.n, self.shuffle, self.n_batches = n, shuffle, -(-n // bs)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        yield from (batch.tolist() for batch in order.tensor_split(self.n_batches))
+
+
+class _EvenLoader(DataLoader):
+    """Takes a batch at once, or decodes it ahead; goes on without processes that do not start."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.num_workers == 0 and gives_pictures(self):
+            return self._at_once() if self.dataset.squares is not None else self._ahead()
+        try:
+            return super().__iter__()
+        except Exception as error:  # no memory, no process, or the data set cannot be sent to one
+            if self.num_workers == 0:
+                raise
+            text = f"the {self.num_workers} processes that load cannot be started ({error})"
+            warnings.warn(f"{text}; going on without, as with num_workers=0", stacklevel=2)
+            self.num_workers = 0
+            return iter(self)
+
+    def _numbers(self) -> Iterator[list[int]]:
+        # As DataLoader draws: the order of the pictures is the same.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return iter(self.batch_sampler)
+
+    def _at_once(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, each copied as a whole from the squares that are kept."""
+        for numbers in self._numbers():
+            yield self._pinned(self.dataset.batch(numbers))
+
+    def _ahead(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, each decoded in threads while the one before is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead: deque[Future] = deque()
+            for numbers in self._numbers():
+                ahead.append(pool.submit(self.dataset.batch, numbers))
+                if len(ahead) > 1:
+                    yield self._pinned(ahead.popleft().result())
+            yield from (self._pinned(batch.result()) for batch in ahead)
+
+    def _pinned(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return tuple(part.pin_memory() for part in batch) if self.pin_memory else batch
+
+
+def even_loader(
+    dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int | None = None
+) -> DataLoader:
+    """A loader of all of `dataset` in even batches of at most `bs`.
+
+    Without `num_workers` no processes are started: squares that are kept need none, and others are
+    decoded by threads.
+    """
+    return _EvenLoader(
+        dataset,
+        batch_sampler=EvenBatches(len(dataset), bs, shuffle=shuffle),
+        num_workers=num_workers or 0,
+        pin_memory=torch.cuda.is_available(),  # a copy to the GPU can then overlap with work there
+    )
+
+
+def gives_pictures(loader: object) -> bool:
+    """Whether a loader gives the squares and targets of an `ImageDataset` and nothing else."""
+    if type(loader) not in (DataLoader, _EvenLoader) or type(loader.dataset) is not ImageDataset:
+        return False
+    return loader.collate_fn is default_collate and loader.batch_sampler is not None
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(str(name) for name in names[:_NAMED]) + more
+
+
+def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int], Tensor | None]:
+    """Decode every file once.
+
+    Returns
+    -------
+    good : the numbers of those that can be decoded
+    squares : the square of every file, shape [n, 3, side, side], undefined for the others; None
+        if there is no room for them
+
+    Raises
+    ------
+    ValueError
+        If one cannot be decoded and `on_bad` is "error"; the message names files and reasons.
+    """
+    squares = room_for_squares(len(files), side)
+
+    def read(i: int) -> None:
+        square = to_square(read_pixels(files[i], side), side)
+        if squares is not None:
+            keep_square(square, squares[i])
+
+    bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
+    check_bad(bad, len(files), on_bad)
+    good = [i for i in range(len(files)) if i not in bad]
+    return good, _channels_first(squares)
+
+
+def _channels_first(squares: Tensor | None) -> Tensor | None:
+    return None if squares is None else squares.permute(0, 3, 1, 2)
+
+
+def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
+    """Raise, or with on_bad="skip" warn, if items are bad; their texts are named.
+
+    Raises
+    ------
+    ValueError
+        Unless `on_bad` is "skip" and some of the `total` items are good.
+    """
+    if not bad:
+        return
+    text = f"{len(bad)} of {total} pictures cannot be read: {some(list(bad.values()))}"
+    if on_bad == "skip" and len(bad) < total:
+        warnings.warn(f"left out: {text}", stacklevel=4)
+        return
+    raise ValueError(f'{text}; pass on_bad="skip" to leave them out (check_images lists them all)')
+
+
+def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
+    """A torchvision-style data set, read once; its items are (picture, class index)."""
+    good, targets, bad = [], [], {}
+    squares = room_for_squares(len(dataset), side)
+    for i in read_progress(range(len(dataset)), len(dataset)):
+        try:
+            picture, target = dataset[i]
+            image = as_image(picture)
+        except (TypeError, ValueError, OSError) as error:
+            bad[i] = f"item {i}: {error}"
+            continue
+        good.append(i)
+        targets.append(int(target))
+        if squares is not None:
+            keep_square(to_square(image, side), squares[i])
+    check_bad(bad, len(dataset), on_bad)
+    items = dataset if not bad else Subset(dataset, good)
+    return ImageDataset(items, targets, side, _channels_first(squares), good)
+
+
+def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:
+    """A Pillow picture, a tensor [3 or 1, h, w] (uint8, or floats in [0, 1]) or a file, as RGB."""
+    if isinstance(picture, (str, Path)):
+        return open_image(picture)
+    if isinstance(picture, Tensor):
+        if picture.is_floating_point() and not 0 <= picture.min() <= picture.max() <= 1:
+            raise ValueError("floats outside [0, 1]; give pictures before normalisation")
+        return to_rgb(F.to_pil_image(picture))
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    raise TypeError(f"{type(picture).__name__} is neither a picture, a tensor nor a file")

@@ -1,0 +1,158 @@
+"""The Recorder: the only history of a learner, and the result that a fit returns from it."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from torch import Tensor, stack
+
+from nbfinetune.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_SMOOTHING = 0.98  # fastai's AvgSmoothLoss
+
+
+@dataclass
+class Run:
+    """What one fit did.
+
+    Attributes
+    ----------
+    name : the method, and the stage of it
+    n_epoch, n_iter : epochs planned, training batches in one
+    first_epoch : the first that was run
+    names : columns of a row: epoch, train_loss, valid_loss, the metrics, time
+    rows : for each epoch done, name -> value; time in seconds
+    row_steps : steps done at each of the rows
+    losses : raw training loss of each step
+    smooth : their moving average, without its start-up bias
+    lrs : learning rate of each layer group at each step
+    moms : momentum at each step
+    events : what was done by hand, as (steps done, what)
+    status : "running", "finished", "stopped", "interrupted" or "failed"
+    body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
+    """
+
+    name: str
+    n_epoch: int
+    n_iter: int
+    names: list[str]
+    rows: list[dict[str, float]] = field(default_factory=list)
+    row_steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    smooth: list[float] = field(default_factory=list)
+    lrs: list[list[float]] = field(default_factory=list)
+    moms: list[float] = field(default_factory=list)
+    events: list[tuple[int, str]] = field(default_factory=list)
+    first_epoch: int = 0
+    status: str = "running"
+    body_epochs: int | None = None
+
+    @property
+    def kept_text(self) -> str:
+        """Whether features of the frozen body are kept, in one line, or ""."""
+        if self.body_epochs is None:
+            return ""
+        if not self.body_epochs:
+            return "the features of the frozen body are known from before"
+        first = "first epoch" if self.body_epochs == 1 else f"first {self.body_epochs} epochs"
+        return f"the frozen body runs in the {first} only, its features are kept"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a call of a fit method did.
+
+    Parameters
+    ----------
+    stages : the recorded runs, two for `fine_tune`
+    kept : the row whose weights the model has now; None if they are those of no epoch's end
+    """
+
+    stages: tuple[Run, ...]
+    kept: dict[str, float] | None
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of all stages."""
+        return [row for stage in self.stages for row in stage.rows]
+
+    @property
+    def status(self) -> str:
+        """How the last stage ended: "finished" or "stopped"."""
+        return self.stages[-1].status
+
+    def __repr__(self) -> str:
+        last = self.stages[-1]
+        text = f"{last.name.partition(':')[0]} {self.status} after {len(self.rows)} epochs"
+        if self.kept is None:
+            return text
+        if not self.rows or self.kept is not self.rows[-1]:
+            own = [s.name for s in self.stages if any(row is self.kept for row in s.rows)]
+            where = own[0].partition(": ")[2] if own else "an earlier fit"
+            text += f", kept epoch {self.kept['epoch']}{where and ' of ' + where}"
+        values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
+        return f"{text}: {', '.join(values)}"
+
+
+class Recorder(Callback):
+    """The history of a learner: one `Run` for each fit, in `runs`.
+
+    Losses are read from the device in blocks, by `flush`: each read waits for the device.
+    `train_loss` of a row is fastai's moving average, carried from epoch to epoch of one fit.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    @property
+    def run(self) -> Run:
+        """The newest run."""
+        return self.runs[-1]
+
+    def before_fit(self, learn: "Learner") -> None:
+        names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
+        run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
+        run.body_epochs = learn.body_epochs
+        self.runs.append(run)
+        self._pending: list[Tensor] = []
+        self._average = 0.0
+        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
+        self._heads = [first[i] for i in sorted(first)]
+
+    def before_epoch(self, learn: "Learner") -> None:
+        self._started = perf_counter() - learn.control.waited
+
+    def after_batch(self, learn: "Learner") -> None:
+        if learn.training:
+            self._pending.append(learn.loss)
+            self.run.lrs.append([g["lr"] for g in self._heads])
+            self.run.moms.append(self._heads[-1]["betas"][0])
+
+    def flush(self) -> None:
+        """Read the losses of the steps since the last flush."""
+        if not self._pending:
+            return
+        for loss in stack(self._pending).tolist():
+            self.run.losses.append(loss)
+            self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
+            self.run.smooth.append(self._average / (1 - _SMOOTHING ** len(self.run.losses)))
+        self._pending.clear()
+
+    @property
+    def train_loss(self) -> float:
+        """Moving average of the training losses read so far, without its start-up bias."""
+        return self.run.smooth[-1] if self.run.smooth else float("nan")
+
+    def after_epoch(self, learn: "Learner") -> None:
+        self.flush()
+        seconds = perf_counter() - learn.control.waited - self._started
+        values = [learn.epoch, self.train_loss, *learn.values, seconds]
+        self.run.row_steps.append(len(self.run.losses))
+        self.run.rows.append(dict(zip(self.run.names, values, strict=True)))
+
+    def after_fit(self, learn: "Learner") -> None:
+        self.flush()
+        self.run.status = learn.status

@@ -1,0 +1,326 @@
+"""Interpretation: what a classifier got right and wrong, of each item, from one pass.
+
+Kept are target, prediction, loss, two probabilities and the first few classes of each item: O(n k),
+never the pictures, never all probabilities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nbfinetune.data.datasets import PictureItems
+from nbfinetune.data.images import open_image
+from nbfinetune.interpretation.comparison import Comparison
+from nbfinetune.interpretation.matrix_options import NORMALIZE
+from nbfinetune.interpretation.prediction import loader_of
+from nbfinetune.interpretation.sample_predictions import (
+    ItemPredictions,
+    depends_on,
+    pictures_of,
+    predict_items,
+    shuffles,
+)
+from nbfinetune.rendering.tables import Table
+from nbfinetune.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationInterpretation:
+    """The predictions on labelled items. Made by `from_learner` or `from_predictions`.
+
+    Parameters
+    ----------
+    vocab : class names, c of them
+    targets, predicted : class indices, int64, shape [n]
+    losses : shape [n]
+    target_probs, predicted_probs : probabilities of these classes, shape [n]
+    top, top_probs : the k most probable classes of each item and their probabilities, [n, k]
+    paths : file of each item, or None
+    dataset : what pictures come from; item i of it is item i here
+    n_planned : items asked for; n is smaller if the pass was stopped
+    """
+
+    vocab: list[str]
+    targets: Tensor = field(repr=False)
+    predicted: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
+    target_probs: Tensor = field(repr=False)
+    predicted_probs: Tensor = field(repr=False)
+    top: Tensor = field(repr=False)
+    top_probs: Tensor = field(repr=False)
+    paths: Sequence[str | PathLike] | None = field(default=None, repr=False)
+    dataset: PictureItems | None = field(default=None, repr=False)
+    n_planned: int = 0
+
+    @classmethod
+    def from_learner(
+        cls,
+        learn: "Learner",
+        ds: str | DataLoader = "valid",
+        *,
+        cbs: Sequence[Callback] = (),
+    ) -> "ClassificationInterpretation":
+        """Predict a part of the data once; the same again is taken from memory.
+
+        What is in memory is used while weights, data, loss and transforms are the same. A pass
+        ended by `learn.control.stop` gives the items so far and is not remembered.
+
+        Parameters
+        ----------
+        ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
+        cbs : see each batch
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            For an unknown `ds`, no data, or no classes.
+        """
+        loader = loader_of(learn, ds)
+        if not learn.vocab:
+            raise ValueError("this learner has no vocab; its loaders need the class names")
+        if shuffles(loader):
+            raise ValueError('this loader shuffles; pass "train" for the training data')
+        key = depends_on(learn, loader) if isinstance(ds, str) else None
+        remembered = _REMEMBERED.setdefault(learn, {})
+        if key and ds in remembered and remembered[ds][0] == key:
+            return remembered[ds][1]
+        items, complete = predict_items(learn, loader, cbs)
+        dataset = getattr(loader, "dataset", None)
+        n = len(items.targets) if dataset is None else len(dataset)
+        pictures = pictures_of(loader)
+        interp = cls(learn.vocab, *items.tensors(), dataset=pictures, n_planned=n)
+        if key and complete:
+            remembered[ds] = key, interp
+        return interp
+
+    @classmethod
+    def from_predictions(
+        cls,
+        targets: Sequence[int] | Tensor,
+        preds: Sequence[int] | Tensor,
+        vocab: Sequence[str],
+        paths: Sequence[str | PathLike] | None = None,
+    ) -> "ClassificationInterpretation":
+        """From class indices, or from probabilities, that any model predicted.
+
+        Parameters
+        ----------
+        targets : class indices, shape [n]
+        preds : class indices [n], or probabilities [n, c]
+        vocab : the class names
+        paths : file of each item
+
+        Raises
+        ------
+        ValueError
+            If shapes, indices or probabilities do not fit.
+
+        Examples
+        --------
+        >>> interp = ClassificationInterpretation.from_predictions([0, 1, 1], [0, 1, 0], "ab")
+        >>> interp.most_confused()
+        [('b', 'a', 1)]
+        """
+        vocab = [str(name) for name in vocab]
+        items = ItemPredictions.given(targets, preds, len(vocab))
+        n = len(items.targets)
+        if paths is not None and len(paths) != n:
+            raise ValueError(f"{len(paths)} paths for {n} items; give one for each")
+        return cls(vocab, *items.tensors(), paths=paths, n_planned=n)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def n_wrong(self) -> int:
+        """Items of which another class was predicted."""
+        return int((self.targets != self.predicted).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the items predicted right, 0 if there are none."""
+        return 1 - self.n_wrong / len(self) if len(self) else 0.0
+
+    def confusion_matrix(self, *, normalize: str = "none") -> Tensor:
+        """How often class j was predicted of class i.
+
+        Parameters
+        ----------
+        normalize : "none" = counts; shares of the "true" class (rows), of the "pred"icted class
+            (columns) or of "all" items. A class without items has shares of 0.
+
+        Returns
+        -------
+        Tensor
+            Shape [c, c], int64 or float32; sparse (COO) above 2,000 classes.
+        """
+        if normalize not in NORMALIZE:
+            raise ValueError(f"normalize is {normalize!r}; it is one of {', '.join(NORMALIZE)}")
+        c = len(self.vocab)
+        rows, columns, counts = self.cells
+        values = counts
+        if normalize == "all":
+            values = counts / max(len(self), 1)
+        elif normalize != "none":
+            of = rows if normalize == "true" else columns
+            values = counts / torch.zeros(c, dtype=counts.dtype).index_add_(0, of, counts)[of]
+        if c > _DENSE:
+            cells = torch.stack([rows, columns])
+            return torch.sparse_coo_tensor(
+                cells, values, (c, c), check_invariants=True, is_coalesced=True
+            )
+        matrix = torch.zeros(c, c, dtype=values.dtype)
+        matrix[rows, columns] = values
+        return matrix
+
+    @cached_property
+    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The cells that are not empty, row by row: actual, predicted, count, each shape [m]."""
+        c = len(self.vocab)
+        numbers = self.targets * c + self.predicted
+        if c <= _DENSE:
+            counts = torch.bincount(numbers, minlength=c * c)
+            numbers = counts.nonzero()[:, 0]
+            counts = counts[numbers]
+        else:
+            numbers, counts = numbers.unique(return_counts=True)
+        return numbers // c, numbers % c, counts
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
+        """Wrong pairs as (actual, predicted, how often), the most frequent first.
+
+        Parameters
+        ----------
+        min_val : the least count, from 1 up
+        """
+        rows, columns, counts = self._confused(min_val)
+        name = self.vocab.__getitem__
+        return list(zip(map(name, rows), map(name, columns), counts, strict=True))
+
+    def confused_cells(self, min_val: int = 1) -> list[tuple[int, int, int]]:
+        """As `most_confused`, with class indices."""
+        return list(zip(*self._confused(min_val), strict=True))
+
+    def _confused(self, min_val: int) -> list[list[int]]:
+        """Rows, columns and counts; equal counts in the order of the matrix."""
+        if min_val < 1:
+            raise ValueError(f"min_val is {min_val}; it must be at least 1")
+        rows, columns, counts = self.cells
+        wrong = (rows != columns) & (counts >= min_val)
+        rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]
+        order = counts.argsort(descending=True, stable=True)
+        return [t[order].tolist() for t in (rows, columns, counts)]
+
+    def top_losses(self, k: int | None = None, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+        """The k largest losses and their items; all if k is None or larger than n.
+
+        Returns
+        -------
+        losses, items : shape [k], sorted
+        """
+        k = len(self) if k is None else min(k, len(self))
+        return self.losses.topk(k, largest=largest)
+
+    def cell(self, actual: int | str, predicted: int | str) -> list[int]:
+        """The items of one cell, highest loss first."""
+        i, j = self.index(actual), self.index(predicted)
+        items = ((self.targets == i) & (self.predicted == j)).nonzero()[:, 0]
+        return items[self.losses[items].argsort(descending=True, stable=True)].tolist()
+
+    def index(self, name: int | str) -> int:
+        """The index of a class given by its index or its name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class.
+        """
+        c = len(self.vocab)
+        if isinstance(name, str):
+            if name in self.vocab:
+                return self.vocab.index(name)
+        elif 0 <= name < c:
+            return int(name)
+        raise ValueError(f"no class {name!r}; give a name of the vocab, or an index below {c}")
+
+    def scores(self) -> dict[str, Tensor]:
+        """Precision, recall and f1 of each class, 0 where undefined, and support; shape [c]."""
+        c = len(self.vocab)
+        support = torch.bincount(self.targets, minlength=c)
+        guessed = torch.bincount(self.predicted, minlength=c)
+        hit = torch.bincount(self.targets[self.targets == self.predicted], minlength=c).double()
+        return {
+            "precision": hit / guessed.clamp_min(1),
+            "recall": hit / support.clamp_min(1),
+            "f1": 2 * hit / (support + guessed).clamp_min(1),
+            "support": support,
+        }
+
+    def report(self) -> Table:
+        """Precision, recall, f1 and support of each class, and their means over the classes."""
+        scores = self.scores()
+        values = zip(*(scores[name].tolist() for name in scores), strict=True)
+        rows = [
+            (name, *(f"{v:.3f}" for v in row[:3]), f"{row[3]:,}")
+            for name, row in zip(self.vocab, values, strict=True)
+        ]
+        means = [f"{scores[name].mean():.3f}" for name in ("precision", "recall", "f1")]
+        last = ("mean of classes", *means, f"{len(self):,}")
+        return Table(f"accuracy {self.accuracy:.4f}", ("class", *scores), [*rows, last])
+
+    def compare(self, other: "ClassificationInterpretation") -> Comparison:
+        """What a later model, `other`, gets right that this one does not, and the reverse.
+
+        Raises
+        ------
+        ValueError
+            If they are not of the same items.
+        """
+        same = self.vocab == other.vocab and torch.equal(self.targets, other.targets)
+        files = [[part.path(i) for i in range(len(part))] for part in (self, other)] if same else []
+        if not same or (None not in files[0] + files[1] and files[0] != files[1]):
+            raise ValueError(
+                f"{len(self)} and {len(other)} items, not the same ones; compare predictions on "
+                "the same items in the same order"
+            )
+        before, after = self.predicted == self.targets, other.predicted == self.targets
+        parts = (~before & after, before & ~after, ~before & ~after)
+        return Comparison(*(part.nonzero()[:, 0].tolist() for part in parts), n=len(self))
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i, None if it is not known."""
+        if self.paths is not None:
+            return Path(self.paths[i])
+        return None if self.dataset is None else self.dataset.path(i)
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, or is not known.
+        """
+        if self.dataset is not None:
+            return self.dataset.image(i)
+        if self.paths is None:
+            raise ValueError("no picture is known of these items")
+        return open_image(self.paths[i])
+
+
+# Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.
+_REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary()

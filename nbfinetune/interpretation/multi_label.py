@@ -1,0 +1,86 @@
+"""Multi-label interpretation: a 2 x 2 matrix for each label of items that have several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nbfinetune.rendering.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelInterpretation:
+    """The predictions on items with any number of labels. Made by `from_predictions`.
+
+    Parameters
+    ----------
+    vocab : label names, c of them
+    matrix : for each label [[absent right, absent wrong], [present missed, present found]], int64,
+        shape [c, 2, 2]; row = actual, column = predicted, as scikit-learn's
+    n : items
+    """
+
+    vocab: list[str]
+    matrix: Tensor = field(repr=False)
+    n: int
+
+    @classmethod
+    def from_predictions(
+        cls, targets: Tensor, preds: Tensor, vocab: Sequence[str], *, thresh: float = 0.5
+    ) -> "MultiLabelInterpretation":
+        """From the labels of each item and what a model predicted.
+
+        Parameters
+        ----------
+        targets : 0 or 1, shape [n, c]
+        preds : probabilities of each label, or 0 and 1, shape [n, c]
+        vocab : the label names
+        thresh : a label is predicted from this probability on (fastai's accuracy_multi)
+
+        Raises
+        ------
+        ValueError
+            If shapes or values do not fit.
+
+        Examples
+        --------
+        >>> from torch import tensor
+        >>> targets, preds = tensor([[1, 0], [1, 1]]), tensor([[0.9, 0.2], [0.3, 0.8]])
+        >>> MultiLabelInterpretation.from_predictions(targets, preds, "ab").matrix.tolist()
+        [[[0, 0], [1, 1]], [[1, 0], [0, 1]]]
+        """
+        targets, preds = (torch.as_tensor(t).cpu() for t in (targets, preds))
+        vocab = [str(name) for name in vocab]
+        if targets.ndim != 2 or targets.shape != preds.shape or targets.shape[1] != len(vocab):
+            raise ValueError(
+                f"targets {list(targets.shape)} and preds {list(preds.shape)} for {len(vocab)} "
+                "labels; give both the shape [n, labels]"
+            )
+        for what, values in (("targets", targets), ("preds", preds)):
+            if len(values) and not 0 <= values.min() <= values.max() <= 1:
+                raise ValueError(f"{what} have values outside [0, 1], or NaN")
+        actual, predicted = targets > 0.5, preds >= thresh
+        found = (actual & predicted).sum(0)
+        missed, wrong = actual.sum(0) - found, predicted.sum(0) - found
+        rows = torch.stack([len(actual) - found - missed - wrong, wrong, missed, found], 1)
+        return cls(vocab, rows.view(-1, 2, 2), len(actual))
+
+    def report(self) -> Table:
+        """The four counts of each label, with precision, recall and f1, 0 where undefined."""
+        rows = []
+        for name, ((right, wrong), (missed, found)) in zip(
+            self.vocab, self.matrix.tolist(), strict=True
+        ):
+            precision, recall = found / max(found + wrong, 1), found / max(found + missed, 1)
+            f1 = 2 * found / max(2 * found + wrong + missed, 1)
+            counts = (f"{v:,}" for v in (found, missed, wrong, right))
+            rows.append((name, *counts, *(f"{v:.3f}" for v in (precision, recall, f1))))
+        columns = ("label", "found", "missed", "wrong", "rightly absent", "precision", "recall")
+        return Table(f"{self.n:,} items of {len(self.vocab):,} labels", (*columns, "f1"), rows)
+
+    def __repr__(self) -> str:
+        return repr(self.report())
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()

@@ -1,0 +1,142 @@
+"""Prediction: losses, metrics and probabilities for a part of the data or one picture.
+
+Each function is a method of `Learner`. None changes the learner or anyone's random numbers.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nbfinetune.data.datasets import as_image, even_loader
+from nbfinetune.data.images import read_pixels
+from nbfinetune.data.transforms import presize, to_square
+from nbfinetune.runtime.rng import seeded_rng
+from nbfinetune.training import loop
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_BS = 64  # pictures, where a loader does not tell
+
+
+def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
+    """The loss and each metric on a part of the data.
+
+    Parameters
+    ----------
+    ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
+    """
+    loader = loader_of(learn, ds)
+    with seeded_rng(learn.seed):
+        return loop.validate(learn, loader)[0]
+
+
+def get_preds(
+    learn: "Learner", ds: str | DataLoader = "valid", *, with_loss: bool = False
+) -> tuple:
+    """Predictions for a part of the data, in its order.
+
+    Parameters
+    ----------
+    ds : as in `validate`
+    with_loss : whether the loss of each item is returned too
+
+    Returns
+    -------
+    preds : probabilities, shape [n, c], rows sum to 1
+    targets : class indices, shape [n]
+    losses : shape [n], if asked for
+    """
+    loader = loader_of(learn, ds)
+    with seeded_rng(learn.seed):
+        _, logits, targets = loop.validate(learn, loader)
+    preds = logits.softmax(1)
+    if not with_loss:
+        return preds, targets
+    each = item_losses(learn)
+    return preds, targets, each(logits.to(learn.device), targets.to(learn.device)).cpu()
+
+
+def predict(
+    learn: "Learner", item: str | PathLike | Image.Image | Tensor
+) -> tuple[str, Tensor, Tensor]:
+    """The class of one picture.
+
+    Parameters
+    ----------
+    item : a file, a Pillow picture, or a tensor [3, h, w] of uint8 or of floats in [0, 1]
+
+    Returns
+    -------
+    label : the name of the most probable class
+    index : its number, a scalar
+    probs : probabilities, shape [c]
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded, or the learner is not one of pictures.
+    """
+    learn.check_idle()
+    if learn.transforms is None:
+        raise ValueError("predict takes pictures; this learner has no transforms for them")
+    side = presize(learn.transforms.size)
+    is_file = isinstance(item, (str, PathLike))
+    x = to_square(read_pixels(item, side) if is_file else as_image(item), side)[None]
+    with torch.no_grad():
+        logits = learn.logits(learn.prepare(x, training=False), learn.parts(training=False))
+    probs = logits[0].float().cpu().softmax(0)
+    index = probs.argmax()
+    return learn.vocab[index], index, probs
+
+
+def item_losses(learn: "Learner") -> Callable[[Tensor, Tensor], Tensor]:
+    """The learner's loss as a function (logits [n, c], targets [n]) -> losses [n].
+
+    A loss that only gives means is asked for each item alone.
+    """
+    loss_func, options = learn.loss_func, {"reduction": "none"}
+    if isinstance(loss_func, nn.Module):
+        loss_func, options = deepcopy(loss_func), {}
+        loss_func.reduction = "none"
+
+    def losses(logits: Tensor, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            with suppress(TypeError):  # no such argument
+                each = loss_func(logits, targets, **options)
+                if each.shape == targets.shape:
+                    return each.float()
+            alone = zip(logits.split(1), targets.split(1), strict=True)
+            return torch.stack([loss_func(x, y).float() for x, y in alone])
+
+    return losses
+
+
+def loader_of(learn: "Learner", ds: str | DataLoader) -> DataLoader:
+    """The loader that `ds` names, in the order of its data set.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        For another name, or without data.
+    """
+    if not isinstance(ds, str):
+        return ds
+    if ds not in ("train", "valid"):
+        raise ValueError(f'ds is {ds!r}; it must be "valid", "train" or a DataLoader')
+    if learn.dls is None:
+        raise RuntimeError("this learner has no data; pass a DataLoader")
+    if ds == "valid":
+        return learn.dls.valid
+    train = learn.dls.train
+    if not hasattr(train, "dataset"):
+        raise RuntimeError("the training loader has no data set to go through; pass a DataLoader")
+    bs = getattr(learn.dls, "bs", None) or train.batch_size or _BS
+    return even_loader(train.dataset, bs, shuffle=False)

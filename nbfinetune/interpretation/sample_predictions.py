@@ -1,0 +1,152 @@
+"""Item predictions: what is kept of each item of a pass over labelled data, O(n k) in all."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from nbfinetune.data.datasets import EvenBatches, PictureItems
+from nbfinetune.interpretation.prediction import item_losses
+from nbfinetune.networks.weights_digest import Same, weights_digest
+from nbfinetune.runtime.rng import seeded_rng
+from nbfinetune.training import loop
+from nbfinetune.training.callbacks import Callback, CancelFit
+from nbfinetune.training.control import steered
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
+_ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
+_TINY = 1e-12  # a probability of 0 has a finite loss
+
+
+@dataclass(frozen=True)
+class ItemPredictions:
+    """What is kept of some items; see `ClassificationInterpretation`."""
+
+    targets: Tensor
+    predicted: Tensor
+    losses: Tensor
+    target_probs: Tensor
+    predicted_probs: Tensor
+    top: Tensor
+    top_probs: Tensor
+
+    @classmethod
+    def of(cls, probs: Tensor, targets: Tensor, losses: Tensor | None = None) -> "ItemPredictions":
+        """Of probabilities [n, c]; without losses those of cross entropy."""
+        # float32: half precision ties, and its logarithm is coarse.
+        probs = probs.float()
+        top_probs, top = probs.topk(min(TOP_K, probs.shape[1]), dim=1)
+        of_target = probs.gather(1, targets[:, None])[:, 0]
+        losses = -of_target.clamp_min(_TINY).log() if losses is None else losses.float()
+        parts = (targets, top[:, 0], losses, of_target, top_probs[:, 0], top, top_probs)
+        return cls(*(part.cpu() for part in parts))
+
+    @classmethod
+    def given(
+        cls, targets: Sequence[int] | Tensor, preds: Sequence[int] | Tensor, c: int
+    ) -> "ItemPredictions":
+        """Of class indices [n] or probabilities [n, c] that any model predicted.
+
+        Raises
+        ------
+        ValueError
+            If shapes, indices or probabilities do not fit.
+        """
+        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
+        preds = torch.as_tensor(preds).cpu()
+        _check(targets, preds, c)
+        if preds.ndim == 2:
+            chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
+            return cls.cat([cls.of(_probs(p), t) for p, t in chunks], c)
+        preds, sure = preds.long(), torch.ones(len(preds))  # sure of what was predicted
+        right = (preds == targets).float()
+        losses = -right.clamp_min(_TINY).log()
+        return cls(targets, preds, losses, right, sure, preds[:, None], sure[:, None])
+
+    @classmethod
+    def cat(cls, parts: Sequence["ItemPredictions"], c: int) -> "ItemPredictions":
+        """All of them, in their order."""
+        none = cls.of(torch.zeros(0, max(c, 1)), torch.zeros(0, dtype=torch.int64))
+        return cls(*map(torch.cat, zip(*(p.tensors() for p in (parts or [none])), strict=True)))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(vars(self).values())
+
+
+def shuffles(loader: object) -> bool:
+    """Whether item i of the loader is another than item i of its data set."""
+    samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    random = isinstance(samplers[0], RandomSampler)
+    return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
+
+
+def _in_order(loader: object) -> bool:
+    """Whether item i of the loader is surely item i of its data set."""
+    if not isinstance(loader, DataLoader):
+        return False
+    if isinstance(loader.batch_sampler, EvenBatches):
+        return not loader.batch_sampler.shuffle
+    own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler
+    return isinstance(own, SequentialSampler)
+
+
+def depends_on(learn: "Learner", loader: DataLoader) -> tuple:
+    """All that the predictions depend on; weights by their bytes, as any code may write them."""
+    data = getattr(loader, "dataset", loader)
+    targets = tuple(getattr(data, "targets", ()))
+    how = (learn.transforms, learn.amp, learn.amp_inference, learn.loss_func)
+    digest = weights_digest(learn.model)
+    return digest, Same(data), len(data), targets, tuple(learn.vocab), *how
+
+
+@steered(steers=False)
+def predict_items(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback]
+) -> tuple[ItemPredictions, bool]:
+    """What is kept of each batch as it comes; and whether all were predicted, none was stopped."""
+    parts, each, complete = [], item_losses(learn), False
+    with seeded_rng(learn.seed), suppress(CancelFit):
+        for out, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
+            logits = out.float()
+            if logits.shape[1:] != (len(learn.vocab),):
+                raise ValueError(
+                    f"the model gives {list(logits.shape)} for a batch, but the vocab has "
+                    f"{len(learn.vocab)} classes"
+                )
+            parts.append(ItemPredictions.of(logits.softmax(1), targets, each(logits, targets)))
+        complete = True
+    return ItemPredictions.cat(parts, len(learn.vocab)), complete
+
+
+def pictures_of(loader: DataLoader) -> PictureItems | None:
+    """The data set of a loader, if its item i is surely item i of the loader."""
+    dataset = getattr(loader, "dataset", None)
+    return dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None
+
+
+def _probs(preds: Tensor) -> Tensor:
+    low, high = preds.aminmax() if len(preds) else (0, 0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError("preds are not probabilities: values outside [0, 1], or NaN; take softmax")
+    return preds
+
+
+def _check(targets: Tensor, preds: Tensor, c: int) -> None:
+    n = len(targets)
+    if targets.ndim != 1 or preds.ndim not in (1, 2) or len(preds) != n:
+        raise ValueError(
+            f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
+            "class indices [n], and class indices [n] or probabilities [n, c]"
+        )
+    if preds.ndim == 2 and preds.shape[1] != c:
+        raise ValueError(f"probabilities of {preds.shape[1]} classes, but the vocab has {c}")
+    for what, indices in (("target", targets), *((("prediction", preds),) * (preds.ndim == 1))):
+        if n and not 0 <= indices.min() <= indices.max() < c:
+            raise ValueError(f"a {what} is no class index of a vocab of {c} classes")

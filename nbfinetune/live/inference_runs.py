@@ -1,0 +1,152 @@
+"""Passes over the data that magics ask for, and the screens of what they found."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+
+from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.label_issues import label_issues
+from nbfinetune.interpretation.matrix_report import ItemsReport, MatrixReport, confused_table
+from nbfinetune.interpretation.prediction import loader_of
+from nbfinetune.learner import Learner
+from nbfinetune.live.background import wait_for
+from nbfinetune.live.cell_errors import Interrupted, one_line
+from nbfinetune.live.display_hook import Shown
+from nbfinetune.live.progress import PassProgress, kernel_runs, static
+from nbfinetune.live.screens import LivePass, pumped, show_with_twin
+from nbfinetune.live.training_runs import call, shows_widgets
+from nbfinetune.widgets.confused_pairs import ConfusedPairs
+from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
+from nbfinetune.widgets.disposal import close_widgets
+from nbfinetune.widgets.item_gallery import ItemGallery
+
+
+class MagicPasses:
+    """What the interpretation magics show, one method for each; arguments are their options.
+
+    Parameters
+    ----------
+    shell : of the cells
+    corrections : the marks on pictures
+    shown : gets each result that is on the screen already
+    """
+
+    def __init__(self, shell: InteractiveShell, corrections: Corrections, shown: Shown) -> None:
+        self._shell, self._corrections, self._shown = shell, corrections, shown
+        self._screens: dict[str, tuple[int, list[ipywidgets.Widget]]] = {}
+
+    def confusion_matrix(
+        self, learn: Learner, *, ds: str, no_widgets: bool, vs: str | None = None, **options
+    ) -> ConfusionMatrix:
+        """The matrix; `options` are those of the widget."""
+        before = None if vs is None else self._interpretation(vs)
+        interp = self._interpret(learn, ds)
+        with one_line():
+            change = before and before.compare(interp)
+            matrix = ConfusionMatrix(interp, self._corrections, change=change, **options)
+        note = f"since {vs}: {change!r}" if change else ""
+        report = MatrixReport(interp, matrix.view, options["min_val"], note)
+        self._show(matrix, report, no_widgets=no_widgets)
+        return matrix
+
+    def most_confused(
+        self, learn: Learner, *, ds: str, min_val: int, no_widgets: bool
+    ) -> ConfusedPairs:
+        """The pairs that are confused most."""
+        interp = self._interpret(learn, ds)
+        with one_line():
+            pairs = interp.confused_cells(min_val)
+        widget = ConfusedPairs(interp, pairs, self._corrections)
+        self._show(widget, confused_table(interp, min_val), no_widgets=no_widgets)
+        return widget
+
+    def top_losses(
+        self, learn: Learner, *, ds: str, k: int, smallest: bool, no_widgets: bool
+    ) -> ItemGallery:
+        """The k pictures with the largest losses, or the smallest."""
+        interp = self._interpret(learn, ds)
+        _, items = interp.top_losses(k, largest=not smallest)
+        which = "smallest" if smallest else "largest"
+        heading = f"the {len(items)} {which} losses of {len(interp):,} items"
+        return self._gallery(interp, items.tolist(), heading, no_widgets)
+
+    def label_issues(
+        self, learn: Learner, *, ds: str, no_widgets: bool, k: int | None = None
+    ) -> ItemGallery:
+        """The pictures whose labels are probably wrong, k of them at most."""
+        parts = ("train", "valid") if ds == "all" else (ds,)
+        interp, items = self._pass(learn, partial(label_issues, learn, ds), parts)
+        shown = items[:k]
+        heading = f"{len(items)} of {len(interp):,} labels are probably wrong"
+        if len(shown) < len(items):
+            heading += f", these {len(shown)} first of all"
+        return self._gallery(interp, shown, heading, no_widgets)
+
+    def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
+        predict = partial(ClassificationInterpretation.from_learner, learn, ds)
+        return self._pass(learn, predict, (ds,))
+
+    def _pass(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:
+        """What `predict(cbs=...)` gives of these parts of the data, with progress and Stop."""
+        wait_for(learn)
+        try:
+            n = sum(len(loader_of(learn, part)) for part in parts)
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(str(error)) from None
+        screen = LivePass(n) if kernel_runs() and not static() else PassProgress(n)
+        try:
+            with pumped(learn):
+                return call(screen, predict)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was changed") from None
+        finally:
+            screen.close()
+
+    def _interpretation(self, name: str) -> ClassificationInterpretation:
+        """What a variable holds, or a widget in it shows."""
+        value = self._shell.user_ns.get(name)
+        interp = getattr(value, "interp", value)
+        if not isinstance(interp, ClassificationInterpretation):
+            raise UsageError(
+                f"--vs {name}: give a variable that holds an earlier matrix, as in "
+                "cm = %confusion_matrix, or a ClassificationInterpretation"
+            )
+        return interp
+
+    def _gallery(
+        self,
+        interp: ClassificationInterpretation,
+        items: Sequence[int],
+        heading: str,
+        no_widgets: bool,
+    ) -> ItemGallery:
+        gallery = ItemGallery(interp, items, heading, self._corrections)
+        self._show(gallery, ItemsReport(interp, items, heading), no_widgets=no_widgets)
+        return gallery
+
+    def _show(self, screen: ipywidgets.Widget, report: object, *, no_widgets: bool) -> None:
+        """Show the screen and what stays of it; the latter alone where there are no widgets."""
+        if shows_widgets(no_widgets):
+            self._close_earlier(screen)
+            show_with_twin(screen, report, screen.status)
+        else:
+            display(report)
+        self._shown.note(screen)
+
+    def _close_earlier(self, screen: ipywidgets.Widget) -> None:
+        """Close what the cell showed when it ran before: it is gone, and would keep the data."""
+        cell = self._shell.get_parent().get("metadata", {}).get("cellId")
+        if cell is None:
+            return
+        run, screens = self._screens.get(cell, (0, []))
+        if run != self._shell.execution_count:  # else they are those of this run
+            for earlier in screens:
+                close_widgets(earlier)
+            screens = []
+        self._screens[cell] = self._shell.execution_count, [*screens, screen]

@@ -1,0 +1,259 @@
+"""Progress: the epoch table of a run, line by line while it trains, as text or as HTML."""
+
+import os
+import sys
+from dataclasses import dataclass
+from html import escape
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from IPython.display import display
+
+from nbfinetune.history.recorder import Run
+from nbfinetune.history.report import (
+    TrainingReport,
+    epoch_table,
+    format_value,
+    minutes,
+    stage_of,
+)
+from nbfinetune.live.time_left import Pace, search_text
+from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchTwin
+from nbfinetune.rendering.tables import Table
+from nbfinetune.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+_INTERVAL = 0.25  # seconds between two updates of the time left
+_WIDTH = 10  # of a column in a terminal, at least
+
+
+@dataclass(frozen=True)
+class _Live:
+    """The table so far, and under it how far the run is."""
+
+    table: Table
+    done: float
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{self.table!r}\n{self.text}"
+
+    def _repr_html_(self) -> str:
+        html = self.table._repr_html_()
+        bar = f'<progress value="{self.done:.3f}" max="1" aria-label="progress"></progress>'
+        return f"{html}<div>{bar} {escape(self.text)}</div>"
+
+
+class EpochTable(Callback):
+    """Shows epoch, train_loss, valid_loss, metrics and time of each epoch, and the time left.
+
+    One instance shows all stages of a `fine_tune` as one table.
+
+    Parameters
+    ----------
+    notebook : True updates an HTML table, False prints text; None = whether a kernel runs this
+
+    Examples
+    --------
+    >>> learn.fine_tune(3, cbs=[EpochTable()])  # doctest: +SKIP
+    """
+
+    def __init__(self, notebook: bool | None = None) -> None:
+        self.notebook = kernel_runs() if notebook is None else notebook
+        self.columns: list[str] = []
+        self.runs: list[Run] = []
+        self._handle, self._pace, self._said = None, Pace(), ""
+
+    @property
+    def began(self) -> bool:
+        """Whether a run got so far that it was shown."""
+        return bool(self.columns)
+
+    def before_fit(self, learn: "Learner") -> None:
+        self._shown = 0.0
+        self._pace.start(learn)
+        self.runs.append(learn.recorder.run)
+        if not self.columns:
+            self.columns = list(learn.recorder.run.names)
+            self._print(self.columns)
+        if stage := stage_of(learn.recorder.run):
+            self._print([f"{stage}, {learn.n_epoch} epochs"])
+        self._show(learn)
+
+    def after_batch(self, learn: "Learner") -> None:
+        self._pace.tick(learn)
+        if monotonic() - self._shown >= _INTERVAL:
+            self._show(learn)
+
+    def after_epoch(self, learn: "Learner") -> None:
+        row = learn.recorder.run.rows[-1]
+        self._print([format_value(name, row[name]) for name in self.columns])
+        self._show(learn)
+
+    def after_fit(self, learn: "Learner") -> None:
+        if not self.began:
+            return  # refused before it began
+        # Errors and interrupts speak for themselves under the table.
+        text = self._said = ended_text(learn) if learn.status == "stopped" else ""
+        if self.notebook and not static():
+            self._draw(TrainingReport(self.runs, text))
+        elif sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if text else "", flush=True)
+
+    def close(self, text: str = "") -> None:
+        """Show how all of it ended, if that was not said yet."""
+        if self.notebook and static() and self.began:
+            display(TrainingReport(self.runs, text))
+        elif not self.began or text in ("", self._said):
+            return
+        elif self.notebook:
+            self._draw(TrainingReport(self.runs, text))
+        else:
+            print(text, flush=True)
+
+    def _show(self, learn: "Learner") -> None:
+        self._shown = monotonic()
+        done, text = self._pace.how_far(learn)
+        if self.notebook and static():
+            return
+        if self.notebook:
+            self._draw(_Live(epoch_table(self.runs), done, text))
+        elif sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="", flush=True)
+
+    def _draw(self, live: _Live | TrainingReport) -> None:
+        if self._handle is None:
+            self._handle = display(live, display_id=True)
+        else:
+            self._handle.update(live)
+
+    def _print(self, row: list[str]) -> None:
+        if self.notebook:
+            return
+        widths = [max(_WIDTH, len(name)) for name in self.columns]
+        cells = row if len(row) == 1 else map(str.rjust, row, widths)
+        start = "\r\x1b[K" if sys.stdout.isatty() else ""
+        print(start + "  ".join(cells), flush=True)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text that a notebook can replace."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class SearchProgress(Callback):
+    """Shows how far a search of `n_steps` steps is in one line, which `close` replaces.
+
+    Parameters
+    ----------
+    n_steps : training steps of all sweeps and short runs of the search
+    cost : what these are for, said first
+    notebook : as in `EpochTable`
+    """
+
+    def __init__(self, n_steps: int, cost: str = "", notebook: bool | None = None) -> None:
+        self.n_steps, self.done, self.cost = n_steps, 0, cost
+        self.notebook = kernel_runs() if notebook is None else notebook
+        self._handle = None
+        self.began = False
+
+    def before_fit(self, learn: "Learner") -> None:
+        if not self.began:
+            self._started, self._shown = monotonic(), 0.0
+            say(self.cost)
+        self.began = True
+
+    def after_batch(self, learn: "Learner") -> None:
+        self.done += learn.training
+        if monotonic() - self._shown < _INTERVAL:
+            return
+        self._shown = monotonic()
+        if static():
+            return
+        self._show(Line(search_text(learn, self.done, self.n_steps, self._started)))
+
+    def _show(self, shown: "Line | SearchTwin") -> None:
+        if not self.notebook:
+            if sys.stdout.isatty():
+                print(f"\r\x1b[K{shown!r}", end="", flush=True)
+        elif self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+    def close(self, text: str, found: LRFindResult | LRFindComparison | None = None) -> None:
+        """Show the last line, if the search began; in a notebook with what it found."""
+        if not self.began:
+            return
+        self._show(SearchTwin(found, text) if found and self.notebook else Line(text))
+        if not self.notebook:
+            print("" if sys.stdout.isatty() else text, flush=True)
+
+
+class PassProgress(Callback):
+    """Shows how far a pass over some data is, in a line of a terminal that goes away again.
+
+    Parameters
+    ----------
+    n_batches : of the whole pass
+    """
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches, self.began, self._done = n_batches, False, 0
+
+    def before_batch(self, learn: "Learner") -> None:
+        if not self.began:
+            self.began = True
+            self._started = self._shown = monotonic()
+
+    def after_batch(self, learn: "Learner") -> None:
+        self._done += 1
+        if monotonic() - self._shown >= _INTERVAL:
+            self._shown = monotonic()
+            left = (self._shown - self._started) * (self.n_batches / self._done - 1)
+            self.show(learn, f"batch {self._done} of {self.n_batches}, {minutes(left)} left")
+
+    def show(self, learn: "Learner", text: str) -> None:
+        """Show the line; only a terminal can take it away again."""
+        if sys.stdout.isatty():
+            print(f"\r\x1b[Kpredicting: {text}", end="", flush=True)
+
+    def close(self) -> None:
+        """The pass is over."""
+        if self.began and sys.stdout.isatty():
+            print("\r\x1b[K", end="", flush=True)
+
+
+def static() -> bool:
+    """Whether the environment asks for one final output and no updates of it, as nbval needs."""
+    return bool(os.environ.get("NBFINETUNE_STATIC"))
+
+
+def kernel_runs() -> bool:
+    """Whether this is a Jupyter kernel."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from ipykernel.kernelapp import IPKernelApp
+
+    return IPKernelApp.initialized()
+
+
+def say(line: str) -> None:
+    """Print a line, if there is one."""
+    if line:
+        print(line, flush=True)
+
+
+def ended_text(learn: "Learner") -> str:
+    """How a run ended that did not go on to its end, in one line."""
+    steps = len(learn.recorder.run.lrs)
+    where = f"in epoch {learn.epoch + 1} of {learn.n_epoch} after {steps} steps"
+    last = "; the weights are those of the last step" if learn.status == "interrupted" else ""
+    return f"{learn.status} {where}{last}"

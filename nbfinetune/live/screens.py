@@ -1,0 +1,286 @@
+"""Live screens: callbacks that feed the plots from a run, and their buttons to its control."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import ipywidgets
+from IPython.display import display
+
+from nbfinetune.history.recorder import Run
+from nbfinetune.history.report import TrainingReport, curves_of, epoch_table
+from nbfinetune.live.event_pump import EventPump
+from nbfinetune.live.progress import Line, PassProgress, say
+from nbfinetune.live.time_left import Pace, search_text
+from nbfinetune.lr_finder.results import LRFindResult, SearchTwin
+from nbfinetune.rendering.tables import Twin
+from nbfinetune.runtime.cpu_contention import contention_text
+from nbfinetune.training.callbacks import Callback
+from nbfinetune.training.control import RunControl
+from nbfinetune.widgets.disposal import close_widgets
+from nbfinetune.widgets.status import Status
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+    from nbfinetune.widgets.lr_plot import LRPlot
+    from nbfinetune.widgets.training_plot import TrainingPlot
+
+_INTERVAL = 0.3  # seconds between two draws, at least
+_PLANNED = 60  # points of the schedule to come
+_POINTS = 400  # of a line on a screen of 570 px
+_BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
+_SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
+_PATIENCE = 1.0  # seconds in which a pass needs no progress
+_ANSWER = 2.0  # seconds in which a front end that shows widgets has answered
+
+
+@contextmanager
+def pumped(learn: "Learner") -> Iterator[EventPump]:
+    """Clicks reach the learner's control while the body runs."""
+    with EventPump() as pump:
+        learn.control.poll = pump.poll
+        try:
+            yield pump
+        finally:
+            learn.control.poll = lambda: None
+
+
+class _Clock:
+    """Says when to draw again."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    @contextmanager
+    def drawing(self, n_bytes: Callable[[], int]) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        now = time.monotonic()
+        sending = n_bytes() / _BYTES_A_SECOND
+        self._next = now + max(_INTERVAL, _SHARE * (now - started), sending)
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+
+class LiveTraining(Callback):
+    """Feeds a `TrainingPlot` with the stages of one call; its requests go to `learn.control`.
+
+    Attributes
+    ----------
+    hint : said until the first epoch is done
+    """
+
+    def __init__(self) -> None:
+        self.hint = ""
+        self.plot: TrainingPlot | None = None
+        self.runs: list[Run] = []
+        self._clock, self._pace, self._new_rows = _Clock(), Pace(), False
+
+    @property
+    def began(self) -> bool:
+        """Whether a run got so far that it was shown."""
+        return bool(self.runs)
+
+    def before_fit(self, learn: "Learner") -> None:
+        if self.plot is None:
+            self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
+            self._open(learn.control, learn.metric_names)
+        self.plot.scale = 1.0  # a new stage has a new schedule
+        learn.control.on_pause = self.plot.show_paused
+        self.runs.append(learn.recorder.run)
+        self._pace.start(learn)
+        self._new_rows = True  # the name of the stage
+        self._draw(learn)
+
+    def _open(self, control: RunControl, metrics: list[str]) -> None:
+        from nbfinetune.widgets.training_plot import TrainingPlot  # brings bqplot, that pandas
+
+        self.plot = TrainingPlot(metrics)
+        self.plot.observe(lambda change: _obey(control, change["new"]), "request")
+        self.plot.observe(lambda change: setattr(control, "scale", change["new"]), "scale")
+        self._handle = display(self.plot, display_id=True)
+
+    def after_batch(self, learn: "Learner") -> None:
+        self._pace.tick(learn)
+        if self._clock.due:
+            self._draw(learn)
+
+    def after_epoch(self, learn: "Learner") -> None:
+        self._new_rows = True
+        if self._clock.due:  # epochs may be shorter than a draw
+            self._draw(learn)
+
+    def _draw(self, learn: "Learner") -> None:
+        with self._clock.drawing(lambda: self.plot.n_bytes):
+            learn.recorder.flush()
+            if self._new_rows:
+                self._draw_rows(learn)
+            planned = learn.control.rates_to_come(learn, _PLANNED)
+            self.plot.draw(curves_of(self.runs, planned, most=_POINTS))
+            done, text = self._pace.how_far(learn)
+            if self.runs[-1].losses:
+                text += f"; train_loss {learn.recorder.train_loss:.4f}"
+                text += f", lr {self.runs[-1].lrs[-1][-1]:.1e}"
+            self.plot.progress(done, text)
+
+    def _draw_rows(self, learn: "Learner") -> None:
+        self._new_rows = False
+        table = epoch_table(self.runs)
+        text = ". ".join(filter(None, [f"epoch {learn.epoch + 1} of {learn.n_epoch}", self.hint]))
+        if self.runs[-1].rows:
+            row = self.runs[-1].rows[-1]
+            values = [f"{name} {row[name]:.4f}" for name in table.columns[1:-1]]
+            text = f"epoch {row['epoch'] + 1} of {learn.n_epoch}: {', '.join(values)}"
+        self.plot.rows(table, text)
+
+    def after_fit(self, learn: "Learner") -> None:
+        learn.control.on_pause = lambda paused: None
+        if self.plot is not None:  # not refused before it was shown
+            self._draw(learn)
+
+    def close(self, text: str = "") -> None:
+        """Put the picture and the table in the place of the screen, for good."""
+        if self.plot is not None:
+            self._handle.update(TrainingReport(self.runs, text))
+            close_widgets(self.plot)
+
+
+def _obey(control: RunControl, request: str) -> None:
+    if request:
+        getattr(control, request)()
+
+
+class LivePass(PassProgress):
+    """The same as a widget with a button that stops the pass; for what takes more than a second."""
+
+    def __init__(self, n_batches: int) -> None:
+        super().__init__(n_batches)
+        self._screen: ipywidgets.HBox | None = None
+
+    def show(self, learn: "Learner", text: str) -> None:
+        if time.monotonic() - self._started < _PATIENCE:
+            return
+        if self._screen is None:
+            self._label = ipywidgets.Label()
+            stop = ipywidgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
+            stop.on_click(lambda _: learn.control.stop())
+            self._screen = ipywidgets.HBox([stop, self._label])
+            self._handle = display(self._screen, display_id=True)
+        self._label.value = f"predicting: {text}"
+
+    def close(self) -> None:
+        if self._screen is not None:
+            self._handle.update(Line(""))
+            close_widgets(self._screen)
+
+
+def answered(status: Status, pump: EventPump) -> bool:
+    """Whether a front end has shown the screen; True too where that cannot be known."""
+    until = time.monotonic() + _ANSWER
+    while pump.works and not status.rendered and time.monotonic() < until:
+        time.sleep(0.02)
+        pump.poll()
+    return status.rendered or not pump.works
+
+
+def show_with_twin(screen: ipywidgets.Widget, report: object, status: Status) -> None:
+    """Display a screen that stays, and under it a report of it for the time without a kernel.
+
+    Parameters
+    ----------
+    status : of the screen; where no front end shows it, the report takes the screen's place
+    """
+    with EventPump() as pump:
+        handle = display(screen, display_id=True)
+        if answered(status, pump):
+            display(Twin(report))
+        else:
+            handle.update(report)
+
+
+class LiveSearch(Callback):
+    """Feeds an `LRPlot` with the sweeps of one search.
+
+    Parameters
+    ----------
+    start_lr, end_lr : ends of the axis
+    n_steps : training steps of the whole search
+    cost : what these are for, said first
+    """
+
+    def __init__(self, start_lr: float, end_lr: float, n_steps: int, cost: str = "") -> None:
+        self.start_lr, self.end_lr, self.n_steps, self.cost = start_lr, end_lr, n_steps, cost
+        self.plot: LRPlot | None = None
+        self.done = 0
+        self._clock = _Clock()
+
+    @property
+    def began(self) -> bool:
+        """Whether the search got so far that it was shown."""
+        return self.plot is not None
+
+    def before_fit(self, learn: "Learner") -> None:
+        if self.plot is None:
+            from nbfinetune.widgets.lr_plot import LRPlot  # brings bqplot, that pandas
+
+            say(self.cost)
+            self._started = time.monotonic()
+            self.plot = LRPlot(self.start_lr, self.end_lr)
+            self._handle = display(self.plot, display_id=True)
+
+    def after_batch(self, learn: "Learner") -> None:
+        self.done += learn.training
+        if not self._clock.due:
+            return
+        with self._clock.drawing(lambda: self.plot.n_bytes):
+            learn.recorder.flush()
+            run = learn.recorder.run
+            if run.name == "lr_find":  # short runs have no curve of rates
+                self.plot.draw([step[-1] for step in run.lrs], run.losses, run.smooth)
+            self.plot.progress(search_text(learn, self.done, self.n_steps, self._started))
+
+    def show(
+        self,
+        found: LRFindResult,
+        lr: float,
+        how: str,
+        pump: EventPump,
+        on_pick: Callable[[float], None],
+    ) -> None:
+        """Show what was found, and the marker at `lr`. The static twin is displayed below.
+
+        Where no front end answers, the twin takes the place of the plot.
+
+        Parameters
+        ----------
+        how : where `lr` comes from
+        on_pick : gets each rate that the marker is moved to
+        """
+        self._found = found
+        self.plot.draw(found.lrs, found.losses, found.centred)
+        bracket = (found.low, found.high) if found.low is not None else None
+        band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
+        self.plot.finish(found.marks, bracket, band, lr, how, found.verdict)
+        self.plot.observe(lambda change: on_pick(change["new"]), "lr")
+        line = f"next run: {lr:.1e} ({how})"
+        if answered(self.plot.status, pump):
+            display(Twin(SearchTwin(found, line)))
+        else:
+            self._end(SearchTwin(found, line))
+
+    def retire(self) -> None:
+        """Leave the twin alone: the marker of an older search would no longer choose the rate."""
+        if self.plot is not None and self.plot.comm is not None:
+            self._end(Line(repr(self._found)))
+
+    def close(self, text: str) -> None:
+        """Put a line in the place of a search that did not end, if it began."""
+        if self.plot is not None:
+            self._end(Line(text))
+
+    def _end(self, instead: object) -> None:
+        self._handle.update(instead)
+        close_widgets(self.plot)

@@ -1,0 +1,233 @@
+"""What learning rate searches found: one curve, or several overlaid, as text and as a picture."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
+from nbfinetune.rendering.downsampling import thin
+from nbfinetune.rendering.svg import HEIGHT, Plot, colour_of, figure, loss_range
+from nbfinetune.rendering.tables import Table
+
+
+@dataclass(frozen=True)
+class LRFindResult:
+    """The curve of a range test, what it suggests and what it is worth.
+
+    Iterating gives the suggested rates in the order asked for.
+
+    Parameters
+    ----------
+    lrs : learning rate of each step
+    losses : raw training loss of each step, the mean of the sweeps
+    smooth : their moving average (factor 0.98, fastai's), which lags behind them; pictures show a
+        centred average, which does not
+    suggestions : name -> rate; NaN where the curve is too short for it
+    confidence : "high", "low" or "none"
+    verdict : one sentence: why, and what to do
+    low, high : rates between which training works, None without confidence
+    trained : what trained, such as "head"
+    sweeps : raw losses of each sweep
+    trials : with `verify`, the rate and the held-out loss of each short run
+    verified : the best of these rates, None without
+    """
+
+    lrs: list[float] = field(repr=False)
+    losses: list[float] = field(repr=False)
+    smooth: list[float] = field(repr=False)
+    suggestions: dict[str, float]
+    confidence: str
+    verdict: str
+    low: float | None
+    high: float | None
+    trained: str = ""
+    sweeps: list[list[float]] = field(default_factory=list, repr=False)
+    trials: list[tuple[float, float]] = field(default_factory=list)
+    verified: float | None = None
+
+    @property
+    def lr(self) -> float | None:
+        """The verified rate, else the first suggestion; None without confidence."""
+        return None if self.confidence == "none" else self.rate(self.chosen)
+
+    @property
+    def chosen(self) -> str:
+        """The name of that rate."""
+        return next(iter(self.suggestions)) if self.verified is None else "verified"
+
+    def rate(self, name: str) -> float:
+        """The rate that a suggestion gives, whether it was asked for or not; NaN if there is none.
+
+        Parameters
+        ----------
+        name : bracket, valley, slide, minimum, steep, or verified
+        """
+        if name == "verified":
+            return math.nan if self.verified is None else self.verified
+        if name in self.suggestions:
+            return self.suggestions[name]
+        usable = None if self.low is None else (self.low, self.high)
+        return suggested(name, self.lrs, self.smooth, usable)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.suggestions.values())
+
+    @property
+    def centred(self) -> list[float]:
+        """The losses smoothed without lag."""
+        return centred(self.losses).tolist()
+
+    @property
+    def marks(self) -> dict[str, float]:
+        """The suggestions that there are."""
+        if self.confidence == "none":
+            return {}
+        rates = {"verified": self.rate("verified"), **self.suggestions}
+        return {name: lr for name, lr in rates.items() if math.isfinite(lr)}
+
+    @property
+    def band(self) -> tuple[list[float], list[float]] | None:
+        """Lowest and highest smoothed loss of several sweeps, up to the first not finite."""
+        if len(self.sweeps) < 2:
+            return None
+        n = min(map(n_finite, (*self.sweeps, self.lrs)))
+        smooth = [centred(losses[:n]).tolist() for losses in self.sweeps]
+        columns = list(zip(*smooth, strict=True))
+        return [min(column) for column in columns], [max(column) for column in columns]
+
+    def compare(self, *others: "LRFindResult", names: Sequence[str] = ()) -> "LRFindComparison":
+        """This curve and others on one pair of axes, such as before and after unfreezing.
+
+        Parameters
+        ----------
+        names : of the curves, this one's first; default: what trained
+
+        Examples
+        --------
+        >>> frozen.compare(unfrozen)  # doctest: +SKIP
+        """
+        results = (self, *others)
+        names = names or [result.trained or "search" for result in results]
+        if len(names) != len(results):
+            raise ValueError(f"{len(names)} names for {len(results)} curves; give one for each")
+        if len(set(names)) < len(names):
+            names = [f"{k}: {name}" for k, name in enumerate(names, 1)]
+        return LRFindComparison(dict(zip(names, results, strict=True)))
+
+    def __repr__(self) -> str:
+        text = self.verdict
+        if self.trials:
+            trials = ", ".join(f"{lr:.1e}: {loss:.3f}" for lr, loss in self.trials)
+            text += f"; held-out loss of the short runs {trials}"
+        if self.confidence == "none":
+            return f"lr_find: no suggestion: {text}"
+        rates = _rates(self.marks)
+        return f"lr_find: {rates}; {_bracket(self)}; confidence {self.confidence}: {text}"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": lr_picture({"": self}, repr(self))}
+
+
+@dataclass(frozen=True)
+class LRFindComparison:
+    """Several curves on one pair of axes, with a table.
+
+    Parameters
+    ----------
+    results : name -> result
+    complete : whether all that was asked for was searched
+    """
+
+    results: dict[str, LRFindResult]
+    complete: bool = True
+
+    @property
+    def lr(self) -> list[float] | None:
+        """The first suggestion of each; None if one is without confidence or was not searched."""
+        rates = [result.lr for result in self.results.values()]
+        return None if None in rates or not self.complete else rates
+
+    @property
+    def chosen(self) -> str:
+        """The curves' names."""
+        return ", ".join(self.results)
+
+    @property
+    def table(self) -> Table:
+        """The curves in words."""
+        rows = []
+        for name, found in self.results.items():
+            known = found.confidence != "none"
+            rates = _rates(found.marks) if known else "none"
+            row = (name, rates, _bracket(found) if known else "", found.confidence, found.verdict)
+            rows.append(row)
+        columns = ("curve", "suggestion", "usable rates", "confidence", "why")
+        return Table("", columns, rows)
+
+    def __repr__(self) -> str:
+        return repr(self.table)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        html = lr_picture(self.results, ", ".join(self.results)) + self.table._repr_html_()
+        return {"text/plain": repr(self), "text/html": html}
+
+
+@dataclass(frozen=True)
+class SearchTwin:
+    """What a search leaves in a notebook without a kernel.
+
+    Parameters
+    ----------
+    found : its result
+    line : what the next run uses
+    """
+
+    found: LRFindResult | LRFindComparison
+    line: str
+
+    def __repr__(self) -> str:
+        return f"{self.found!r}\n{self.line}"
+
+    def _repr_html_(self) -> str:
+        html = self.found._repr_mimebundle_()["text/html"]
+        return f"{html}<div>{escape(self.line)}</div>"
+
+
+def _rates(suggestions: dict[str, float]) -> str:
+    return ", ".join(f"{name} {lr:.1e}" for name, lr in suggestions.items())
+
+
+def _bracket(found: LRFindResult) -> str:
+    return f"usable {found.low:.1e} to {found.high:.1e}" if found.low is not None else ""
+
+
+def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
+    """Losses over learning rates as an HTML figure, with `text` below.
+
+    Raw losses are light points, their average a line, suggestions marked and named, the usable
+    rates of a single curve shaded; several curves have a legend and marks in their colours.
+    """
+    results = {n: found for n, found in results.items() if any(map(math.isfinite, found.losses))}
+    if not results:
+        return f"<div>{escape(text)}</div>"
+    curves = list(results.values())
+    ends = min(c.lrs[0] for c in curves), max(max(c.lrs[-1], c.lrs[0] * 10) for c in curves)
+    losses = [[loss for loss in c.losses if math.isfinite(loss)] for c in curves]
+    plot = Plot(ends, loss_range(losses), (26, HEIGHT - 40), log_x=True)
+    alone = len(curves) == 1
+    parts = [] if alone else plot.legend(list(results))
+    if alone and curves[0].low is not None:
+        parts += plot.shade(curves[0].low, curves[0].high, colour_of(2))
+    parts += plot.axes("loss", "learning rate")
+    row = 0
+    for k, found in enumerate(curves):
+        if found.band:
+            n = len(found.band[0])
+            parts += plot.band(found.lrs[:n], *found.band, colour_of(k))
+        parts += plot.dots(*thin(found.lrs, found.losses), colour_of(k))
+        parts += plot.line(*thin(found.lrs, found.centred), colour_of(k))
+        for name, lr in found.marks.items():
+            parts += plot.mark(lr, row, f"{name} {lr:.1e}", colour_of(row + 1 if alone else k))
+            row += 1
+    return figure(parts, text, text)

@@ -1,0 +1,46 @@
+"""Extension: what `%load_ext nbfinetune` adds to a shell, and how it is taken away again."""
+
+import sys
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from nbfinetune.magics.interpretation import InterpretationMagics
+from nbfinetune.magics.lines import option_matcher
+from nbfinetune.magics.model import ModelMagics
+from nbfinetune.magics.training import TrainingMagics
+
+_CLASSES = (TrainingMagics, InterpretationMagics, ModelMagics)
+
+
+def _magic_names() -> list[str]:
+    return [name for cls in _CLASSES for name in cls.magics["line"]]
+
+
+def enable_widgets_in_colab() -> None:
+    """Colab shows widgets that are not its own, such as the marker, only when it is asked to."""
+    if "google.colab" in sys.modules:
+        from google.colab import output
+
+        output.enable_custom_widget_manager()
+
+
+def load(shell: InteractiveShell) -> None:
+    """Add the magics and the completion of their options to the shell."""
+    enable_widgets_in_colab()
+    magics = TrainingMagics(shell)
+    line_magics = shell.magics_manager.magics["line"]
+    magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
+    shell.register_magics(magics, InterpretationMagics, ModelMagics)
+    magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
+    shell.Completer.custom_matchers.append(magics.matcher)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take out what `load` added; magics of the same names that it hid are back."""
+    magics, looks, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
+    for name in _magic_names():
+        del shell.magics_manager.magics["line"][name]
+    shell.magics_manager.magics["line"].update(magics.replaced)
+    shell.Completer.custom_matchers.remove(magics.matcher)
+    magics.shown.unload()
+    looks.shown.unload()

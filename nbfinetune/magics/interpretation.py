@@ -1,0 +1,180 @@
+"""Interpretation magics: what is confused, the pictures of it, and corrections of labels."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from nbfinetune.data.corrections import CORRECTIONS, Corrections
+from nbfinetune.interpretation.matrix_options import NORMALIZE, ORDERS
+from nbfinetune.live.cell_errors import one_line
+from nbfinetune.live.display_hook import Shown
+from nbfinetune.magics.lines import (
+    learner_arg,
+    option,
+    parse_line,
+    parse_options,
+    static_arg,
+)
+
+if TYPE_CHECKING:
+    from nbfinetune.live.inference_runs import MagicPasses
+    from nbfinetune.rendering.tables import Table
+    from nbfinetune.widgets.confused_pairs import ConfusedPairs
+    from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
+    from nbfinetune.widgets.item_gallery import ItemGallery
+
+_SIZE, _DPI = 640, 60  # px of a matrix; fastai's usual dpi
+
+_CORRECTIONS: WeakKeyDictionary[InteractiveShell, Corrections] = WeakKeyDictionary()
+
+ds_arg = option("ds", choices=("valid", "train"), default="valid", help="part; default: valid")
+
+
+@magics_class
+class InterpretationMagics(Magics):
+    """The magics that show what a learner gets wrong, and correct labels."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.shown = Shown(shell)
+        # Of the shell: reloading the extension or making a new learner loses no mark.
+        self.corrections = _CORRECTIONS.setdefault(shell, Corrections())
+
+    @cached_property
+    def passes(self) -> "MagicPasses":
+        """The passes; with them come torch and widgets, which loading does not import."""
+        from nbfinetune.live.inference_runs import MagicPasses
+
+        return MagicPasses(self.shell, self.corrections, self.shown)
+
+    @line_magic
+    @magic_arguments()
+    @ds_arg
+    @option("normalize", choices=NORMALIZE, default="none", help="shares of what; default: none")
+    @option("top", type=int, help="classes shown at once; default: all up to 60, else 30")
+    @option("order", choices=ORDERS, help="of the classes; default: vocab, above 60 error")
+    @option("min-val", type=int, default=1, help="least count of an error; default: 1")
+    @option("vs", metavar="RUN", help="earlier: variable of a confusion matrix or interpretation")
+    @option("figsize", metavar="W,H", help="in inches, as in fastai")
+    @option("dpi", type=int, default=_DPI, help=f"px of an inch; default: {_DPI}")
+    @static_arg
+    @learner_arg
+    def confusion_matrix(self, line: str) -> "ConfusionMatrix | None":
+        """Show what is confused with what; a cell opens its pictures.
+
+        Examples
+        --------
+        cm = %confusion_matrix
+        %confusion_matrix --ds train --order cluster --vs cm
+        """
+        learn, args, quiet = parse_line(self.confusion_matrix, line, self.shell.user_ns)
+        if args.get("top", 1) < 1:
+            raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
+        args["size"] = _size(args.pop("figsize", None), args.pop("dpi"))
+        matrix = self.passes.confusion_matrix(learn, **args)
+        return None if quiet else matrix
+
+    @line_magic
+    @magic_arguments()
+    @argument("min_val", nargs="?", type=int, default=1, help="least count of a pair; default: 1")
+    @ds_arg
+    @static_arg
+    @learner_arg
+    def most_confused(self, line: str) -> "ConfusedPairs | None":
+        """List the pairs that are confused most; each opens its pictures.
+
+        Examples
+        --------
+        %most_confused
+        %most_confused 3 --ds train
+        """
+        learn, args, quiet = parse_line(self.most_confused, line, self.shell.user_ns)
+        pairs = self.passes.most_confused(learn, **args)
+        return None if quiet else pairs
+
+    @line_magic
+    @magic_arguments()
+    @argument("k", nargs="?", type=int, default=36, help="pictures; default: 36")
+    @option("smallest", action="store_true", help="the smallest losses instead")
+    @ds_arg
+    @static_arg
+    @learner_arg
+    def top_losses(self, line: str) -> "ItemGallery | None":
+        """Show the pictures with the largest losses.
+
+        Examples
+        --------
+        %top_losses
+        %top_losses 9 --ds train
+        """
+        learn, args, quiet = parse_line(self.top_losses, line, self.shell.user_ns)
+        if args["k"] < 1:
+            raise UsageError(f"{args['k']} pictures; give a number from 1 up")
+        gallery = self.passes.top_losses(learn, **args)
+        return None if quiet else gallery
+
+    @line_magic
+    @magic_arguments()
+    @argument("k", nargs="?", type=int, help="pictures at most; default: all that are suspected")
+    @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
+    @static_arg
+    @learner_arg
+    def label_issues(self, line: str) -> "ItemGallery | None":
+        """Show the pictures whose labels are probably wrong, the most probable first.
+
+        Examples
+        --------
+        %label_issues
+        issues = %label_issues 36 --ds train
+        """
+        learn, args, quiet = parse_line(self.label_issues, line, self.shell.user_ns)
+        gallery = self.passes.label_issues(learn, **args)
+        return None if quiet else gallery
+
+    @line_magic
+    @magic_arguments()
+    @option("apply", nargs="?", const=CORRECTIONS, metavar="FILE", help="write the marks to FILE")
+    @option("undo", action="store_true", help="take back the last mark, or else the last --apply")
+    def clean(self, line: str) -> "Table | None":
+        """List the marks on pictures, or write them to a CSV file that ImageDataLoaders reads.
+
+        Examples
+        --------
+        %clean
+        %clean --apply corrections.csv
+        """
+        args, quiet = parse_options(self.clean, line)
+        corrections = self.corrections
+        if args["undo"] and "apply" in args:
+            raise UsageError("--apply and --undo; give one of them")
+        with one_line():
+            if args["undo"]:
+                print(corrections.undo())
+                return None
+            if "apply" in args:
+                n = len(corrections.marks)
+                file = corrections.apply(args["apply"].strip("\"'"))
+                here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+                print(f"{n} corrections written; ImageDataLoaders.from_...(corrections='{here}')")
+                print("uses them, %clean --undo takes them back")
+                return None
+        return None if quiet else corrections.table()
+
+
+def _size(figsize: str | None, dpi: int) -> int:
+    """Px of the matrix's side."""
+    if figsize is None:
+        return _SIZE * dpi // _DPI
+    try:
+        inches = [float(part) for part in figsize.strip("()").split(",")]
+    except ValueError:
+        inches = []
+    if len(inches) != 2 or min(inches) <= 0:
+        raise UsageError(f"--figsize {figsize!r}: give two lengths in inches, such as 12,12")
+    return max(int(min(inches) * dpi), 100)

@@ -1,0 +1,83 @@
+"""Magic rates: what a learning rate written in a magic line stands for."""
+
+import math
+import re
+
+from IPython.core.error import UsageError
+
+from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
+from nbfinetune.lr_finder.suggestions import NAMES
+from nbfinetune.magics.lines import LR_HELP
+
+_ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
+
+
+def parse_lr(
+    text: str, user_ns: dict, found: LRFindResult | LRFindComparison | None = None
+) -> float | slice | list | tuple:
+    """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
+
+    In place of a number `@` is the rate that was found, `@valley` one suggestion, `@/10` a tenth.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if text.startswith("@") and isinstance(found, LRFindComparison):
+        return _group_rates(text, found)
+    usage = f"learning rate {text!r}: give {LR_HELP}"
+    if text.isidentifier():
+        if text not in user_ns:
+            raise UsageError(f"no variable {text!r}; {usage}")
+        return user_ns[text]
+    ends = text.split(":") if ":" in text else None
+    if match := re.fullmatch(r"slice\((.*)\)", text):
+        ends = match[1].split(",")
+    if ends is None:
+        ends = [text]
+    try:
+        values = [_one_rate(end, user_ns, found) for end in ends]
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(usage) from None
+    if ends == [text]:
+        return values[0]
+    if len(values) > 2:
+        raise UsageError(usage)
+    return slice(*values)
+
+
+def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | None:
+    if text == "None":
+        return None
+    if text in user_ns:
+        return user_ns[text]
+    if not text.startswith("@"):
+        return float(text)
+    name, _, divisor = text[1:].partition("/")
+    if found is None:
+        raise UsageError(f"{text!r} is what %lr_find found, but it was not run for this learner")
+    if isinstance(found, LRFindComparison):
+        raise UsageError(f"{text!r}: {_ONE_EACH}")
+    if found.lr is None:
+        raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
+    known = [*(["verified"] if found.verified else []), *NAMES]
+    if name and name not in known:
+        raise UsageError(f"{text!r}: %lr_find suggests {', '.join(known)}")
+    rate = found.rate(name) if name else found.lr
+    if math.isnan(rate):
+        raise UsageError(f"{text!r}: the curve of %lr_find is too short for that")
+    return rate / float(divisor or 1)
+
+
+def _group_rates(text: str, found: LRFindComparison) -> list[float]:
+    """The rates of all layer groups that `@` or `@/10` stands for."""
+    name, _, divisor = text[1:].partition("/")
+    if name:
+        raise UsageError(f"{text!r}: {_ONE_EACH}")
+    if found.lr is None:
+        raise UsageError(f"{text!r}: %lr_find found no rate for some layer groups")
+    try:
+        return [lr / float(divisor or 1) for lr in found.lr]
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{text!r}: cannot divide by {divisor!r}") from None

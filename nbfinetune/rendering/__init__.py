@@ -1,0 +1,4 @@
+"""Rendering: tables, plots and pictures as text, HTML and SVG, from plain values.
+
+`tables` (rows, sheets of pictures), `svg` (plots), `downsampling` (few points of a long line).
+"""

@@ -1,0 +1,243 @@
+"""The loop: epochs of training and validation batches, with the events of the callbacks.
+
+Learning rates are written and losses recorded by callbacks; tensors move to the device here.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+
+from nbfinetune.history.recorder import Run
+from nbfinetune.networks.layer_groups import train_mode
+from nbfinetune.runtime.malloc import freed_memory_kept
+from nbfinetune.training.callbacks import Callback, CancelFit, CancelTrain
+from nbfinetune.training.feature_cache import FeatureBatches
+from nbfinetune.training.microbatches import part_size, parts
+
+if TYPE_CHECKING:
+    from nbfinetune.learner import Learner
+
+
+def run(
+    learn: "Learner",
+    name: str,
+    n_epoch: int,
+    cbs: Sequence[Callback],
+    start: int,
+    *,
+    validates: bool = True,
+    varied: bool = False,
+) -> Run:
+    """Train epochs `start` to `n_epoch` - 1; the model is in eval mode afterwards.
+
+    Without `validates` an epoch has neither validation nor `after_epoch`. With `varied` features
+    that are kept are changed, as by augmentation, when their picture comes again.
+
+    `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
+    "refused" where a callback's `before_fit` raised and nothing was trained.
+    """
+    learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
+    learn.epoch, learn.iter, learn.status = start, 0, "refused"
+    learn.body_epochs = _body_epochs(learn, range(start, n_epoch), varied, validates)
+    with ExitStack() as stack:
+        stack.enter_context(freed_memory_kept(learn.device))
+        stack.callback(_tidy, learn)
+        for cb in reversed(cbs):  # the stack calls the last one first
+            stack.callback(_after_fit, cb, learn)
+        try:
+            _event(cbs, "before_fit", learn)
+            learn.status = "running"
+            for epoch in range(start, n_epoch):
+                learn.epoch = epoch
+                _event(cbs, "before_epoch", learn)
+                how = {"varied": varied, "look": False}
+                with suppress(CancelTrain):
+                    _train(learn, _batches(learn, learn.dls.train, training=True, **how), cbs)
+                if validates:
+                    held_out = _batches(learn, learn.dls.valid, training=False, look=False)
+                    learn.values, _, _ = _validate(learn, held_out, cbs)
+                    _event(cbs, "after_epoch", learn)
+            learn.status = "finished"
+        except CancelFit:
+            learn.status = "stopped"
+        except KeyboardInterrupt:
+            learn.status = "interrupted"
+            raise
+        except BaseException:
+            learn.status = learn.status.replace("running", "failed")
+            raise
+    return learn.recorder.run
+
+
+def _after_fit(cb: Callback, learn: "Learner") -> None:
+    with suppress(CancelFit):  # the run is over anyhow
+        cb.after_fit(learn)
+
+
+def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
+    """Call the event of every callback; a `CancelFit` or `CancelTrain` waits for the others."""
+    cancelled = None
+    for cb in cbs:
+        try:
+            getattr(cb, name)(learn)
+        except (CancelFit, CancelTrain) as error:
+            cancelled = cancelled if isinstance(cancelled, CancelFit) else error
+    if cancelled:
+        raise cancelled
+
+
+def _tidy(learn: "Learner") -> None:
+    learn.opt.zero_grad()
+    scaler = learn.new_scaler()  # one interrupted between step and update is unusable
+    scaler.load_state_dict(learn.scaler.state_dict())
+    learn.scaler = scaler
+    learn.training = False
+    learn.model.eval()
+
+
+class _PictureBatches:
+    """Batches of a loader, which go to logits through the whole network."""
+
+    def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
+        self._learn, self._loader, self._training = learn, loader, training
+        self._parts = learn.parts(training=training)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._loader)
+
+    def logits(self, x: Tensor) -> Tensor:
+        x = self._learn.prepare(x, training=self._training)
+        return self._learn.logits(x, self._parts)
+
+
+_Batches = _PictureBatches | FeatureBatches
+
+
+def _batches(
+    learn: "Learner",
+    loader: DataLoader,
+    *,
+    training: bool,
+    varied: bool = False,
+    look: bool = True,
+) -> _Batches:
+    kept = learn.features.batches(learn, loader, training=training, varied=varied, look=look)
+    return kept or _PictureBatches(learn, loader, training=training)
+
+
+def _body_epochs(learn: "Learner", epochs: range, varied: bool, validates: bool) -> int | None:
+    """How many of these epochs run the frozen body to keep its features; None if none is kept."""
+    train = learn.features.batches(learn, learn.dls.train, training=True, varied=varied)
+    if train is None:
+        return None
+    n, valid = train.body_epochs(epochs), None
+    if validates:
+        valid = learn.features.batches(learn, learn.dls.valid, training=False, look=False)
+    return max(n, valid.body_epochs(range(1))) if valid else n
+
+
+def _train(learn: "Learner", batches: _Batches, cbs: Sequence[Callback]) -> None:
+    train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
+    learn.training = True
+    learn.opt.zero_grad()  # an epoch cut short may have left some
+    size = None if isinstance(batches, FeatureBatches) else part_size(learn)
+    for i, (x, y) in enumerate(batches):
+        learn.iter = i
+        _event(cbs, "before_batch", learn)
+        _step(learn, batches, x, y.to(learn.device, non_blocking=True), size)
+        _event(cbs, "after_batch", learn)
+
+
+def _step(
+    learn: "Learner",
+    batches: _Batches,
+    x: Tensor,
+    y: Tensor,
+    size: int | None,
+) -> None:
+    """Forward and backward, and after each `accumulate` batches an optimizer step."""
+    first = learn.iter - learn.iter % learn.accumulate
+    last = min(first + learn.accumulate, learn.n_iter) - 1
+    losses = []
+    for part, share in parts(y, size, learn.loss_func):
+        logits = batches.logits(x[part])
+        with learn.autocast():
+            loss = learn.loss_func(logits, y[part])
+        loss = loss if share == 1 else loss * share
+        losses.append(loss.detach())
+        learn.scaler.scale(loss / (last - first + 1) if last > first else loss).backward()
+    learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    if learn.iter < last:
+        return
+    if learn.clip_grad is not None:
+        learn.scaler.unscale_(learn.opt)
+        clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
+    learn.scaler.step(learn.opt)
+    learn.scaler.update()
+    learn.opt.zero_grad()
+
+
+def validate(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+) -> tuple[list[float], Tensor, Tensor]:
+    """One pass over a loader in eval mode.
+
+    Returns
+    -------
+    values : the loss, a mean over pictures, then each metric
+    logits : shape [n, c], on the CPU
+    targets : shape [n], on the CPU
+    """
+    learn.check_idle()
+    with freed_memory_kept(learn.device):
+        return _validate(learn, _batches(learn, loader, training=False), cbs)
+
+
+def _validate(
+    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
+) -> tuple[list[float], Tensor, Tensor]:
+    losses, logits, targets = [], [], []
+    for out, y in _predictions(learn, batches, cbs):
+        with torch.no_grad(), learn.autocast():
+            losses.append(learn.loss_func(out, y).float() * len(y))
+        logits.append(out.float())
+        targets.append(y)
+    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    loss = (torch.stack(losses).sum() / len(all_targets)).item()
+    preds = all_logits.softmax(1)
+    values = [loss, *(float(metric(preds, all_targets)) for metric in learn.metrics)]
+    return values, all_logits, all_targets
+
+
+def predictions(
+    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch of a loader through the network in eval mode, with the events of the callbacks.
+
+    Yields
+    ------
+    logits : shape [n, c], on the device, of the type that mixed precision gives
+    targets : shape [n], on the device
+    """
+    learn.check_idle()
+    with freed_memory_kept(learn.device):
+        yield from _predictions(learn, _batches(learn, loader, training=False), cbs)
+
+
+def _predictions(
+    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    learn.model.eval()
+    learn.training = False
+    for i, (x, y) in enumerate(batches):
+        learn.iter = i
+        _event(cbs, "before_batch", learn)
+        with torch.no_grad():
+            logits = batches.logits(x)
+        yield logits, y.to(learn.device, non_blocking=True)
+        _event(cbs, "after_batch", learn)

@@ -1,0 +1,62 @@
+"""Probably wrong labels: cleanlab's confident learning, and wrong labels that are known."""
+
+import pytest
+import torch
+
+from nbfinetune import ImageDataLoaders, samples, vision_learner
+from nbfinetune.interpretation.label_issues import confident_issues, label_issues
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_items_and_their_order_are_cleanlabs(seed: int) -> None:
+    cleanlab = pytest.importorskip("cleanlab.filter", reason="cleanlab is the oracle")
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.randint(4, (300,), generator=generator)
+    logits = torch.randn(300, 4, generator=generator) + 3 * torch.eye(4)[true]
+    flipped = torch.rand(300, generator=generator) < 0.1
+    labels = torch.where(flipped, (true + 1) % 4, true)
+    probs = logits.double().softmax(1)
+    expected = cleanlab.find_label_issues(
+        labels.numpy(), probs.numpy(), filter_by="confident_learning",
+        return_indices_ranked_by="self_confidence", n_jobs=1,
+    )  # fmt: skip
+    found = confident_issues(probs, labels)
+    assert len(found) > 10
+    assert found == expected.tolist()
+
+
+def test_a_class_without_items_does_not_matter() -> None:
+    probs = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.9, 0.05, 0.05]])
+    assert confident_issues(probs, torch.tensor([0, 1, 1])) == [2]
+
+
+def test_wrong_labels_of_drawn_shapes_are_found(tmp_path) -> None:
+    path = samples.draw_shapes(tmp_path / "shapes", size=64, wrong=0.08)
+    wrong = samples.wrong_labels(path)
+    assert len(wrong) == 38
+    dls = ImageDataLoaders.from_folder(path, size=64)
+    learn = vision_learner(dls, "efficientnet_lite0")
+    interp, items = label_issues(learn)
+    assert len(interp) == 480
+    hits = [interp.path(i) in wrong for i in items[:10]]
+    assert sum(hits) >= 6  # by chance 0.8
+    assert interp.image(479).size == (64, 64)
+
+
+def test_a_learner_without_a_body_and_other_parts_are_refused(learn, loaders, mlp) -> None:
+    from nbfinetune import Learner
+
+    with pytest.raises(ValueError, match="ds is 'test'; it must be"):
+        label_issues(learn, "test")
+    with pytest.raises(ValueError, match="label issues need a network with a body and a head"):
+        label_issues(Learner(loaders, mlp, device="cpu"))
+    with pytest.raises(RuntimeError, match="the training loader has no data set to go through"):
+        label_issues(learn, "all")
+
+
+def test_finding_issues_changes_nothing(learn) -> None:
+    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    interp, _ = label_issues(learn, "valid")
+    assert len(interp) == 10
+    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in learn.model.modules())

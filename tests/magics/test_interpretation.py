@@ -1,0 +1,170 @@
+"""The magics of interpretation, in a terminal and as a kernel runs them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune.live.cell_errors import Interrupted
+from nbfinetune.widgets.confused_pairs import ConfusedPairs
+from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
+from nbfinetune.widgets.item_gallery import ItemGallery
+
+
+@pytest.fixture
+def ip(shell, dls, tiny_net) -> Iterator[InteractiveShell]:
+    """A shell with the magics, and a learner of pictures called `learn`."""
+    shell.reset()
+    shell.run_line_magic("load_ext", "nbfinetune")
+    shell.push({"learn": vision_learner(dls, tiny_net, device="cpu")})
+    shell.magics_manager.registry["InterpretationMagics"].corrections.__init__()  # no marks yet
+    yield shell
+    shell.run_line_magic("unload_ext", "nbfinetune")
+
+
+@pytest.fixture
+def learn(ip) -> Learner:
+    return ip.user_ns["learn"]
+
+
+def test_the_matrix_is_text_in_a_terminal_and_is_kept(ip, capsys) -> None:
+    cm = ip.run_line_magic("confusion_matrix", "--ds train --normalize true --order freq")
+    assert isinstance(cm, ConfusionMatrix)
+    out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"12 items of 3 classes, accuracy 0.\d{4}, \d+ wrong", out[0])
+    assert ip.run_line_magic("confusion_matrix", ";") is None
+
+
+def test_one_pass_serves_all_magics(ip, learn: Learner) -> None:
+    batches = []
+
+    class Count(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            batches.append(1)
+
+    original = type(learn).prepare
+
+    def counted(self, x, *, training):
+        batches.append(1)
+        return original(self, x, training=training)
+
+    type(learn).prepare = counted
+    try:
+        for magic in ("confusion_matrix", "most_confused", "top_losses"):
+            ip.run_line_magic(magic, "")
+    finally:
+        type(learn).prepare = original
+    assert len(batches) == len(learn.dls.valid)
+
+
+def test_an_earlier_matrix_is_compared(ip, learn: Learner, capsys) -> None:
+    ip.user_ns["before"] = ip.run_line_magic("confusion_matrix", "")
+    learn.fit(3, 1e-2)
+    capsys.readouterr()
+    ip.run_line_magic("confusion_matrix", "--vs before")
+    assert re.search(r"since before: \d+ fixed, \d+ broken, \d+ still", capsys.readouterr().out)
+    with pytest.raises(UsageError, match="--vs nope: give a variable that holds an earlier matrix"):
+        ip.run_line_magic("confusion_matrix", "--vs nope")
+    with pytest.raises(UsageError, match="compare predictions on the same items"):
+        ip.run_line_magic("confusion_matrix", "--ds train --vs before")
+
+
+@pytest.mark.parametrize(
+    ("magic", "line", "message"),
+    [
+        ("confusion_matrix", "--top 0", "--top 0: give the number of classes to show"),
+        ("confusion_matrix", "--figsize 12", "--figsize '12': give two lengths in inches"),
+        ("most_confused", "0", "min_val is 0; it must be at least 1"),
+        ("top_losses", "0", "0 pictures; give a number from 1 up"),
+        ("clean", "--apply --undo", "--apply and --undo; give one of them"),
+        ("clean", "--apply", "no picture is marked"),
+        ("clean", "--undo", "there is nothing to undo"),
+        ("label_issues", "--ds other", "invalid choice: 'other'"),
+    ],
+)
+def test_bad_options_get_one_line(ip, magic: str, line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ip.run_line_magic(magic, line)
+
+
+def test_figsize_and_dpi_are_fastais(ip) -> None:
+    assert ip.run_line_magic("confusion_matrix", "--figsize 12,12 --dpi 60").canvas.size == 720
+    assert ip.run_line_magic("confusion_matrix", "--figsize (8, 10)").canvas.size == 480
+
+
+def test_pairs_and_losses_are_listed(ip, capsys) -> None:
+    pairs = ip.run_line_magic("most_confused", "1 --ds train")
+    assert isinstance(pairs, ConfusedPairs)
+    assert pairs.pairs == pairs.interp.most_confused()
+    losses = ip.run_line_magic("top_losses", "3")
+    assert isinstance(losses, ItemGallery)
+    assert losses.items == losses.interp.top_losses(3)[1].tolist()
+    assert "the 3 largest losses of 6 items" in capsys.readouterr().out
+    issues = ip.run_line_magic("label_issues", "2")
+    assert len(issues.interp) == 18
+    assert len(issues.items) <= 2
+
+
+def test_marks_are_listed_written_and_read_back(ip, learn, tmp_path, photos: Path, capsys) -> None:
+    cm = ip.run_line_magic("confusion_matrix", "--ds train")
+    message = {"event": "mark", "item": 0, "action": "remove", "label": ""}
+    cm.grid._handle_custom_msg(message, [])
+    file = cm.interp.path(0)
+    again = ip.run_line_magic("top_losses", "--ds train")  # another drawer, the same marks
+    assert again.grid.n_marks == 1
+    assert file.name in repr(ip.run_line_magic("clean", ""))
+    capsys.readouterr()
+    ip.run_line_magic("clean", f"--apply {tmp_path}/c.csv")
+    assert f"1 corrections written; ImageDataLoaders.from_...(corrections='{tmp_path}/c.csv')" in (
+        capsys.readouterr().out
+    )
+    dls = ImageDataLoaders.from_folder(photos, size=16, corrections=tmp_path / "c.csv")
+    assert len(dls.train.dataset) + len(dls.valid.dataset) == 17
+    ip.run_line_magic("clean", "--undo")
+    assert not (tmp_path / "c.csv").exists()
+    assert file.exists()
+
+
+def test_an_interrupt_while_predicting_is_one_line(ip, learn: Learner) -> None:
+    def interrupted(x, *, training):
+        raise KeyboardInterrupt
+
+    learn.prepare = interrupted
+    with pytest.raises(Interrupted, match="interrupted; nothing was changed"):
+        ip.run_line_magic("confusion_matrix", "")
+    del learn.prepare
+    assert ip.run_line_magic("confusion_matrix", "").interp.n_planned == 6
+
+
+def test_marks_outlive_the_learner_and_the_extension(ip, learn: Learner) -> None:
+    ip.run_line_magic("top_losses", "--ds train").grid.mark_item(0, "remove")
+    del ip.user_ns["learn"]
+    ip.run_line_magic("unload_ext", "nbfinetune")
+    ip.run_line_magic("load_ext", "nbfinetune")
+    assert "1 pictures are marked" in repr(ip.run_line_magic("clean", ""))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(ip, tmp_path: Path) -> None:
+    ip.run_line_magic("top_losses", "--ds train").grid.mark_item(0, "remove")
+    with pytest.raises(UsageError, match="No such file or directory"):
+        ip.run_line_magic("clean", f"--apply {tmp_path}/nowhere/c.csv")
+    ip.run_line_magic("clean", f'--apply "{tmp_path}/two words.csv"')
+    assert (tmp_path / "two words.csv").exists()
+
+
+def test_a_cell_that_runs_again_closes_its_old_screens_but_not_its_own(ip, monkeypatch) -> None:
+    """Two magics in one cell are two screens; those of its last run are gone from the page."""
+    monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
+    monkeypatch.setattr("nbfinetune.live.screens.answered", lambda status, pump: True)
+    monkeypatch.setattr(ip, "get_parent", lambda: {"metadata": {"cellId": "a"}}, raising=False)
+    runs = []
+    for count in (1, 2):
+        ip.execution_count = count
+        runs.append([ip.run_line_magic(m, "") for m in ("confusion_matrix", "top_losses")])
+    first, second = runs
+    assert [screen.comm for screen in first] == [None, None]
+    assert None not in [screen.comm for screen in second]

@@ -1,0 +1,63 @@
+"""Other work on the machine is noticed where it makes several threads slower than one."""
+
+import pytest
+import torch
+
+from nbfinetune.runtime import cpu_contention
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_slowdown_is_told_with_what_to_type(monkeypatch) -> None:
+    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 3.5)
+    text = cpu_contention.contention_text(CPU)
+    assert text == (
+        "other work on this machine makes 2 threads 3.5 times slower than one: "
+        "torch.set_num_threads(1) helps"
+    )
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_nothing_is_said_where_nothing_is_lost(monkeypatch) -> None:
+    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 0.7)
+    assert cpu_contention.contention_text(CPU) == ""
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_ratio_is_that_of_the_measured_times(monkeypatch) -> None:
+    now = [0.0]
+
+    def conv(x: torch.Tensor, weight: torch.Tensor) -> None:
+        now[0] += 6.0 if torch.get_num_threads() == 2 else 1.5
+
+    monkeypatch.setattr(cpu_contention.torch, "conv2d", conv)
+    monkeypatch.setattr(cpu_contention.time, "perf_counter", lambda: now[0])
+    assert cpu_contention.slowdown() == 4.0
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_of_threads_is_given_back_on_an_interrupt(monkeypatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cpu_contention.torch, "conv2d", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cpu_contention.slowdown()
+    assert torch.get_num_threads() == 2
+
+
+def test_one_thread_and_other_devices_are_not_measured(monkeypatch) -> None:
+    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 1 / 0)
+    assert cpu_contention.contention_text(torch.device("cuda")) == ""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert cpu_contention.contention_text(CPU) == ""
