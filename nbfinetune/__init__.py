@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
     from nbfinetune.training.callbacks import (
-        Callback,
         CancelFit,
         CancelTrain,
         EarlyStopping,
         SaveBest,
     )
     from nbfinetune.training.metrics import accuracy, error_rate, top_k_accuracy
+    from nbfinetune.training.state import Callback
     from nbfinetune.vision import load_learner, vision_learner
 
 __all__ = [
@@ -57,7 +57,7 @@ __all__ = [
 # torch takes seconds to import, and `%load_ext nbfinetune` needs none of it: a name is imported
 # when it is first asked for (PEP 562).
 _MODULE_OF = {
-    "Callback": "training.callbacks",
+    "Callback": "training.state",
     "CancelFit": "training.callbacks",
     "CancelTrain": "training.callbacks",
     "ClassificationInterpretation": "interpretation.classification",

@@ -6,7 +6,7 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from nbfinetune.checkpoints import checkpoint
+from nbfinetune.checkpoints import checkpoint, safetensors_file
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.learner import Learner
@@ -159,7 +159,7 @@ def load_learner(
     --------
     >>> label, index, probs = load_learner("pets.safetensors").predict("cat.jpg")  # doctest: +SKIP
     """
-    _, header = checkpoint.read(file)
+    _, header = safetensors_file.read(file)
     if missing := {"arch", "head", "mean", "std", "size"} - set(header):
         raise ValueError(
             f"{file} does not say how to build its model ({', '.join(sorted(missing))}); "

@@ -3,6 +3,7 @@ import gc
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,27 @@ import pytest
 import nbfinetune
 
 PACKAGE = Path(nbfinetune.__file__).parent
-CORE = [
-    "rendering",
-    "runtime",
-    "data",
-    "networks",
-    "history",
-    "training",
-    "checkpoints",
-    "lr_finder",
-    "interpretation",
-]
+README = (PACKAGE.parent / "README.md").read_text()
+# What each package, and each module beside them, may import of the others; README shows it too.
+MAY_IMPORT = {
+    "rendering": "",
+    "runtime": "",
+    "version": "",
+    "data": "rendering runtime",
+    "networks": "data",
+    "history": "rendering",
+    "training": "data history networks runtime",
+    "checkpoints": "training version",
+    "lr_finder": "rendering training",
+    "interpretation": "data networks rendering runtime training",
+    "learner": "checkpoints interpretation lr_finder networks rendering training",
+    "vision": "checkpoints data learner networks runtime training",
+    "widgets": "data history interpretation rendering",
+    "live": "data history interpretation learner lr_finder networks rendering runtime training "
+    "widgets",
+    "magics": "data history interpretation learner live lr_finder networks rendering widgets",
+}
+NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
 
 
@@ -46,10 +57,71 @@ def module_name(file: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+MODULES = {module_name(file): file for file in PACKAGE.rglob("*.py")}
+
+
+def home(module: str) -> str:
+    """The package of a module, or the module itself if it lies beside the packages."""
+    return f"{module}.".split(".")[1]
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of ours that one imports: in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nbfinetune"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & set(MODULES) or {node.module}
+    return found
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_its_row_of_the_table_names(package: str) -> None:
+    used = {
+        home(found) for module in MODULES if home(module) == package for found in IMPORTS[module]
+    }
+    assert sorted(used - {package}) == sorted(MAY_IMPORT[package].split())
+
+
+def test_every_package_has_a_row_and_the_readme_shows_the_same_table() -> None:
+    assert {home(module) for module in MODULES} == {*MAY_IMPORT, ""}
+    for package, others in MAY_IMPORT.items():
+        [row] = re.findall(rf"^\| `{package}[./py]*` \|.*$", README, re.MULTILINE)
+        shown = row.split("|")[3]
+        assert shown.strip() == ", ".join(others.split()), package
+
+
+def test_no_modules_and_no_packages_import_each_other_in_a_circle() -> None:
+    packages = {package: others.split() for package, others in MAY_IMPORT.items()}
+    for graph in (IMPORTS, packages):
+        list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_import_of_ours_is_relative_or_of_another_form() -> None:
+    """What `imports_of` reads is all there is."""
+    for file in MODULES.values():
+        for node in ast.walk(ast.parse(file.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), file
+            plain = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.startswith("nbfinetune") for name in plain), file
+
+
+def test_folders_stay_small_enough_to_be_read() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 5
+    assert max(len(list(folder.glob("*.py"))) for folder in PACKAGE.iterdir()) <= 15
+
+
+def test_packages_say_what_they_are_and_hold_no_code() -> None:
+    for file in PACKAGE.glob("*/__init__.py"):
+        [docstring] = ast.parse(file.read_text()).body
+        assert isinstance(docstring.value.value, str), file
+
+
 def test_core_imports_no_ipython_widgets_or_plots() -> None:
-    files = [*(PACKAGE / f"{name}.py" for name in ("learner", "vision"))]
-    files += [file for package in CORE for file in (PACKAGE / package).glob("*.py")]
-    modules = [module_name(file) for file in files]
+    modules = [module for module in MODULES if home(module) not in (*NO_CORE, "")]
     assert printed(f"for m in {modules}: __import__(m)", SCREENS) == ["[]"]
 
 
@@ -138,12 +210,9 @@ mine = nbfinetune.Learner(loaders, torch.nn.Linear(4, 2), device="cpu")
 
 
 def test_screens_know_no_training() -> None:
-    """Widgets get plain values: they import nothing that trains or has a learner."""
-    allowed = {"rendering", "history", "interpretation", "widgets"}  # the middle two: results
-    allowed.add("data.corrections")
-    for file in sorted((PACKAGE / "widgets").glob("*.py")):
-        for name in re.findall(r"^from nbfinetune\.([\w.]+)", file.read_text(), re.MULTILINE):
-            assert {name, name.partition(".")[0]} & allowed, f"{file.name} imports {name}"
+    """Widgets get plain values: of the data they know corrections alone, of interpretation all."""
+    of_data = {found for m in MODULES if home(m) == "widgets" for found in IMPORTS[m]}
+    assert {found for found in of_data if home(found) == "data"} == {"nbfinetune.data.corrections"}
 
 
 def test_public_names_are_sorted_and_exist() -> None:

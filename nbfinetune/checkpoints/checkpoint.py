@@ -1,91 +1,20 @@
-"""Checkpoints: one safetensors file with a JSON header, written whole or not at all, no pickle.
+"""Checkpoints: a learner as one file of tensors with a header.
 
 `save`, `load` and `export` are methods of `Learner`; `load_learner` is in `vision`.
 """
 
-import json
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from nbfinetune.version import __version__
+from nbfinetune.checkpoints.safetensors_file import read, write
+from nbfinetune.training.state import LearnerState
 
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
-
-_KEY = "nbfinetune"  # of the JSON text in the file's metadata
 _SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
 _NAMED = 3  # parts that one message names
-
-
-def write(
-    file: str | PathLike, tensors: Mapping[str, Tensor], header: dict, *, overwrite: bool
-) -> Path:
-    """Write tensors and header to `file`, under a temporary name first; returns the file's path.
-
-    Raises
-    ------
-    FileExistsError
-        If the file is there and `overwrite` is False.
-    """
-    path = Path(file).expanduser()
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; take another name or pass overwrite=True")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    versions = {
-        "nbfinetune": __version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-    text = json.dumps(header | {"versions": versions})
-    # Cloned: safetensors takes neither shared storage nor the channels-last layout.
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        # Not save_file: its files can be read by their owner only, whatever the umask.
-        temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the header of a file that `write` wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    ValueError
-        If it is no safetensors file, is damaged, or was not written here.
-    """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            text = (opened.metadata() or {}).get(_KEY)
-            # Cloned: the tensors would go on living in the file.
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    try:
-        header = json.loads(text)
-        header["vocab"], header["frozen"]
-    except (TypeError, ValueError, KeyError):
-        raise ValueError(
-            f"{path} has no nbfinetune header; it was saved by something else"
-        ) from None
-    return tensors, header
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -110,7 +39,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> Non
     model.load_state_dict(tensors)
 
 
-def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
+def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
     The history and the state of the random numbers are not in it.
@@ -128,7 +57,7 @@ def save(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> 
     return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
 
 
-def load(learn: "Learner", file: str | PathLike) -> None:
+def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
     Raises
@@ -157,7 +86,7 @@ def load(learn: "Learner", file: str | PathLike) -> None:
         group.update(settings | {"betas": tuple(settings["betas"])})
 
 
-def export(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -> Path:
+def export(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write what prediction needs, to be opened by `load_learner`; returns the file's path.
 
     The file has the weights, the names of architecture and classes, and the transforms.
@@ -172,7 +101,7 @@ def export(learn: "Learner", file: str | PathLike, *, overwrite: bool = False) -
     return write(file, tensors, _header(learn), overwrite=overwrite)
 
 
-def _header(learn: "Learner") -> dict:
+def _header(learn: LearnerState) -> dict:
     size = {"size": learn.transforms.size} if learn.transforms else {}
     return (
         learn.config

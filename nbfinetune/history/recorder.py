@@ -1,15 +1,8 @@
 """The Recorder: the only history of a learner, and the result that a fit returns from it."""
 
 from dataclasses import dataclass, field
-from time import perf_counter
-from typing import TYPE_CHECKING
 
 from torch import Tensor, stack
-
-from nbfinetune.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
 
 _SMOOTHING = 0.98  # fastai's AvgSmoothLoss
 
@@ -97,7 +90,7 @@ class FitResult:
         return f"{text}: {', '.join(values)}"
 
 
-class Recorder(Callback):
+class Recorder:
     """The history of a learner: one `Run` for each fit, in `runs`.
 
     Losses are read from the device in blocks, by `flush`: each read waits for the device.
@@ -112,24 +105,17 @@ class Recorder(Callback):
         """The newest run."""
         return self.runs[-1]
 
-    def before_fit(self, learn: "Learner") -> None:
-        names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
-        run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
-        run.body_epochs = learn.body_epochs
+    def begin(self, run: Run) -> None:
+        """From now on steps and epochs are those of `run`."""
         self.runs.append(run)
         self._pending: list[Tensor] = []
         self._average = 0.0
-        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
-        self._heads = [first[i] for i in sorted(first)]
 
-    def before_epoch(self, learn: "Learner") -> None:
-        self._started = perf_counter() - learn.control.waited
-
-    def after_batch(self, learn: "Learner") -> None:
-        if learn.training:
-            self._pending.append(learn.loss)
-            self.run.lrs.append([g["lr"] for g in self._heads])
-            self.run.moms.append(self._heads[-1]["betas"][0])
+    def add_step(self, loss: Tensor, lrs: list[float], mom: float) -> None:
+        """A training step is done: its loss, a scalar, the rate of each group, and the momentum."""
+        self._pending.append(loss)
+        self.run.lrs.append(lrs)
+        self.run.moms.append(mom)
 
     def flush(self) -> None:
         """Read the losses of the steps since the last flush."""
@@ -146,13 +132,14 @@ class Recorder(Callback):
         """Moving average of the training losses read so far, without its start-up bias."""
         return self.run.smooth[-1] if self.run.smooth else float("nan")
 
-    def after_epoch(self, learn: "Learner") -> None:
+    def add_epoch(self, epoch: int, values: list[float], seconds: float) -> None:
+        """An epoch is done: its validation loss and metrics, and how long it took."""
         self.flush()
-        seconds = perf_counter() - learn.control.waited - self._started
-        values = [learn.epoch, self.train_loss, *learn.values, seconds]
+        row = [epoch, self.train_loss, *values, seconds]
         self.run.row_steps.append(len(self.run.losses))
-        self.run.rows.append(dict(zip(self.run.names, values, strict=True)))
+        self.run.rows.append(dict(zip(self.run.names, row, strict=True)))
 
-    def after_fit(self, learn: "Learner") -> None:
+    def end(self, status: str) -> None:
+        """The run is over; see `Run` for how."""
         self.flush()
-        self.run.status = learn.status
+        self.run.status = status

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,10 +29,7 @@ from nbfinetune.interpretation.sample_predictions import (
     shuffles,
 )
 from nbfinetune.rendering.tables import Table
-from nbfinetune.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import Callback, LearnerState
 
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
 
@@ -69,7 +65,7 @@ class ClassificationInterpretation:
     @classmethod
     def from_learner(
         cls,
-        learn: "Learner",
+        learn: LearnerState,
         ds: str | DataLoader = "valid",
         *,
         cbs: Sequence[Callback] = (),
@@ -323,4 +319,4 @@ class ClassificationInterpretation:
 
 
 # Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.
-_REMEMBERED: "WeakKeyDictionary[Learner, dict[str, tuple]]" = WeakKeyDictionary()
+_REMEMBERED: "WeakKeyDictionary[LearnerState, dict[str, tuple]]" = WeakKeyDictionary()

@@ -7,7 +7,6 @@ label is as probable for it as that class is, on average, for the items labelled
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -19,11 +18,9 @@ from nbfinetune.interpretation.classification import ClassificationInterpretatio
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
-from nbfinetune.training.callbacks import Callback, CancelFit
-from nbfinetune.training.control import steered
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.callbacks import CancelFit
+from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.steering import Steering, exclusive_run
 
 _FOLDS = 5  # cross-validation of the head, as cleanlab's default
 _L2 = 0.1  # weight penalty of the head on standardised features
@@ -60,7 +57,7 @@ def confident_issues(probs: Tensor, targets: Tensor) -> list[int]:
 
 
 def label_issues(
-    learn: "Learner", ds: str = "all", *, cbs: Sequence[Callback] = ()
+    learn: LearnerState, ds: str = "all", *, cbs: Sequence[Callback] = ()
 ) -> tuple[ClassificationInterpretation, list[int]]:
     """The items of a learner whose labels are probably wrong.
 
@@ -125,9 +122,9 @@ class _Joined(PictureItems):
         return part.square(k)
 
 
-@steered(steers=False)
+@exclusive_run(scales_rates=False)
 def _features(
-    learn: "Learner", loaders: Sequence[DataLoader], cbs: Sequence[Callback]
+    learn: LearnerState, loaders: Sequence[DataLoader], cbs: Sequence[Callback]
 ) -> tuple[Tensor, Tensor]:
     """What the head gets, [n, d], and the targets, [n]."""
     features, targets = [], []
@@ -142,7 +139,7 @@ def _features(
     try:
         with seeded_rng(learn.seed):
             for loader in loaders:
-                for _, y in loop.predictions(learn, loader, [learn.control, *cbs]):
+                for _, y in loop.predictions(learn, loader, [Steering(), *cbs]):
                     targets.append(y.cpu())
     except CancelFit:
         raise RuntimeError("stopped; nothing was changed") from None

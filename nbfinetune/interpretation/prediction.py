@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from os import PathLike
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -19,14 +18,12 @@ from nbfinetune.data.images import read_pixels
 from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import LearnerState
 
 _BS = 64  # pictures, where a loader does not tell
 
 
-def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
+def validate(learn: LearnerState, ds: str | DataLoader = "valid") -> list[float]:
     """The loss and each metric on a part of the data.
 
     Parameters
@@ -39,7 +36,7 @@ def validate(learn: "Learner", ds: str | DataLoader = "valid") -> list[float]:
 
 
 def get_preds(
-    learn: "Learner", ds: str | DataLoader = "valid", *, with_loss: bool = False
+    learn: LearnerState, ds: str | DataLoader = "valid", *, with_loss: bool = False
 ) -> tuple:
     """Predictions for a part of the data, in its order.
 
@@ -65,7 +62,7 @@ def get_preds(
 
 
 def predict(
-    learn: "Learner", item: str | PathLike | Image.Image | Tensor
+    learn: LearnerState, item: str | PathLike | Image.Image | Tensor
 ) -> tuple[str, Tensor, Tensor]:
     """The class of one picture.
 
@@ -97,7 +94,7 @@ def predict(
     return learn.vocab[index], index, probs
 
 
-def item_losses(learn: "Learner") -> Callable[[Tensor, Tensor], Tensor]:
+def item_losses(learn: LearnerState) -> Callable[[Tensor, Tensor], Tensor]:
     """The learner's loss as a function (logits [n, c], targets [n]) -> losses [n].
 
     A loss that only gives means is asked for each item alone.
@@ -119,7 +116,7 @@ def item_losses(learn: "Learner") -> Callable[[Tensor, Tensor], Tensor]:
     return losses
 
 
-def loader_of(learn: "Learner", ds: str | DataLoader) -> DataLoader:
+def loader_of(learn: LearnerState, ds: str | DataLoader) -> DataLoader:
     """The loader that `ds` names, in the order of its data set.
 
     Raises

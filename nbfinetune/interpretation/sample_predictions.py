@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,11 +13,9 @@ from nbfinetune.interpretation.prediction import item_losses
 from nbfinetune.networks.weights_digest import Same, weights_digest
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
-from nbfinetune.training.callbacks import Callback, CancelFit
-from nbfinetune.training.control import steered
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.callbacks import CancelFit
+from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.steering import Steering, exclusive_run
 
 TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
 _ROWS = 4096  # items whose probabilities are looked at together: 16 MB of 1,000 classes
@@ -97,7 +94,7 @@ def _in_order(loader: object) -> bool:
     return isinstance(own, SequentialSampler)
 
 
-def depends_on(learn: "Learner", loader: DataLoader) -> tuple:
+def depends_on(learn: LearnerState, loader: DataLoader) -> tuple:
     """All that the predictions depend on; weights by their bytes, as any code may write them."""
     data = getattr(loader, "dataset", loader)
     targets = tuple(getattr(data, "targets", ()))
@@ -106,14 +103,14 @@ def depends_on(learn: "Learner", loader: DataLoader) -> tuple:
     return digest, Same(data), len(data), targets, tuple(learn.vocab), *how
 
 
-@steered(steers=False)
+@exclusive_run(scales_rates=False)
 def predict_items(
-    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback]
+    learn: LearnerState, loader: DataLoader, cbs: Sequence[Callback]
 ) -> tuple[ItemPredictions, bool]:
     """What is kept of each batch as it comes; and whether all were predicted, none was stopped."""
     parts, each, complete = [], item_losses(learn), False
     with seeded_rng(learn.seed), suppress(CancelFit):
-        for out, targets in loop.predictions(learn, loader, [learn.control, *cbs]):
+        for out, targets in loop.predictions(learn, loader, [Steering(), *cbs]):
             logits = out.float()
             if logits.shape[1:] != (len(learn.vocab),):
                 raise ValueError(

@@ -20,7 +20,7 @@ from nbfinetune.history.report import (
 from nbfinetune.live.time_left import Pace, search_text
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchTwin
 from nbfinetune.rendering.tables import Table
-from nbfinetune.training.callbacks import Callback
+from nbfinetune.training.state import Callback
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner

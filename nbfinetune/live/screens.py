@@ -16,8 +16,9 @@ from nbfinetune.live.time_left import Pace, search_text
 from nbfinetune.lr_finder.results import LRFindResult, SearchTwin
 from nbfinetune.rendering.tables import Twin
 from nbfinetune.runtime.cpu_contention import contention_text
-from nbfinetune.training.callbacks import Callback
 from nbfinetune.training.control import RunControl
+from nbfinetune.training.state import Callback
+from nbfinetune.training.steering import rates_to_come
 from nbfinetune.widgets.disposal import close_widgets
 from nbfinetune.widgets.status import Status
 
@@ -118,7 +119,7 @@ class LiveTraining(Callback):
             learn.recorder.flush()
             if self._new_rows:
                 self._draw_rows(learn)
-            planned = learn.control.rates_to_come(learn, _PLANNED)
+            planned = rates_to_come(learn, _PLANNED)
             self.plot.draw(curves_of(self.runs, planned, most=_POINTS))
             done, text = self._pace.how_far(learn)
             if self.runs[-1].losses:

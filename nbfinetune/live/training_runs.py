@@ -20,8 +20,8 @@ from nbfinetune.live.screens import LiveSearch, LiveTraining, pumped
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.search import search_cost
 from nbfinetune.networks.layer_groups import LearningRate, lr_per_group, lr_text
-from nbfinetune.training.callbacks import Callback
 from nbfinetune.training.fitting import BASE_LR
+from nbfinetune.training.state import Callback
 
 _START_LR, _END_LR = 1e-7, 10.0  # the axis of a search that is not told another (lr_find's)
 

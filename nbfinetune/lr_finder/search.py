@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.suggestions import (
@@ -17,12 +16,10 @@ from nbfinetune.lr_finder.suggestions import (
     suggested,
 )
 from nbfinetune.training import loop, schedules
-from nbfinetune.training.callbacks import Callback, CancelFit
-from nbfinetune.training.control import steered
+from nbfinetune.training.callbacks import CancelFit, Recording
 from nbfinetune.training.snapshot import generators, unchanged
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.steering import Steering, exclusive_run
 
 _LEAST_IT = 6  # fastai's
 _DIVERGED = 4.0  # times the best loss (fastai's)
@@ -41,13 +38,13 @@ class _Sweep(Callback):
         self.start_lr, self.end_lr, self.num_it = start_lr, end_lr, num_it
         self.stop_div, self.only, self.best = stop_div, only, math.inf
 
-    def before_batch(self, learn: "Learner") -> None:
+    def before_batch(self, learn: LearnerState) -> None:
         done = len(learn.recorder.run.lrs)
         lr = self.start_lr * (self.end_lr / self.start_lr) ** (done / self.num_it)
         for group in learn.opt.param_groups:
             group["lr"] = lr if self.only in (None, group["layer_group"]) else 0.0
 
-    def after_batch(self, learn: "Learner") -> None:
+    def after_batch(self, learn: LearnerState) -> None:
         learn.recorder.flush()
         losses, average = learn.recorder.run.losses, learn.recorder.train_loss
         if len(losses) == 1:
@@ -74,19 +71,19 @@ class _ShortRun(Callback):
         # The shape of fit_one_cycle, whose rate is looked for.
         self.rate = schedules.one_cycle(lr_max / 25, lr_max, lr_max / 1e5, 0.25)
 
-    def before_batch(self, learn: "Learner") -> None:
+    def before_batch(self, learn: LearnerState) -> None:
         if learn.training:
             for group in learn.opt.param_groups:
                 group["lr"] = self.rate(len(learn.recorder.run.lrs) / TRIAL_STEPS)
 
-    def after_batch(self, learn: "Learner") -> None:
+    def after_batch(self, learn: LearnerState) -> None:
         if learn.training and len(learn.recorder.run.lrs) == TRIAL_STEPS:
             raise CancelFit
 
 
-@steered(steers=False)
+@exclusive_run(scales_rates=False)
 def lr_find(
-    learn: "Learner",
+    learn: LearnerState,
     start_lr: float = 1e-7,
     end_lr: float = 10.0,
     num_it: int = 100,
@@ -163,7 +160,7 @@ def lr_find(
 
 
 def search_cost(
-    learn: "Learner", num_it: int, seeds: int, groups: bool, verify: int
+    learn: LearnerState, num_it: int, seeds: int, groups: bool, verify: int
 ) -> tuple[int, str]:
     """Training steps that a search takes at most, and what they are for."""
     sweeps = seeds * (len(learn.groups) if groups else 1)
@@ -174,25 +171,25 @@ def search_cost(
     return sweeps * num_it + verify * TRIAL_STEPS, text
 
 
-def trial_loss(learn: "Learner", lr: float, cbs: Sequence[Callback] = ()) -> float:
+def trial_loss(learn: LearnerState, lr: float, cbs: Sequence[Callback] = ()) -> float:
     """The held-out loss after 30 steps of one cycle up to `lr`; the learner is unchanged after."""
     n_epoch = math.ceil(TRIAL_STEPS / len(learn.dls.train))
     with unchanged(learn), learn.own_rng():
-        all_cbs = [learn.recorder, _ShortRun(lr), learn.control, *cbs]
+        all_cbs = [Recording(), _ShortRun(lr), Steering(), *cbs]
         loop.run(learn, "lr_find: short run", n_epoch, all_cbs, 0, validates=False)
         loss = _held_out(learn, cbs)
     return loss if math.isfinite(loss) else math.inf
 
 
-def _held_out(learn: "Learner", cbs: Sequence[Callback]) -> float:
+def _held_out(learn: LearnerState, cbs: Sequence[Callback]) -> float:
     """The validation loss; infinite if it is stopped."""
     with suppress(CancelFit):
-        return loop.validate(learn, learn.dls.valid, [learn.control, *cbs])[0][0]
+        return loop.validate(learn, learn.dls.valid, [Steering(), *cbs])[0][0]
     return math.inf
 
 
 def _verified(
-    learn: "Learner", found: LRFindResult, k: int, cbs: Sequence[Callback]
+    learn: LearnerState, found: LRFindResult, k: int, cbs: Sequence[Callback]
 ) -> LRFindResult:
     """The result with the best of k candidate rates as its first suggestion, if it is any good."""
     with unchanged(learn), learn.own_rng():
@@ -227,7 +224,7 @@ def _verified(
     )
 
 
-def _losses(learn: "Learner", sweep: _Sweep, k: int, cbs: Sequence[Callback]) -> list[float]:
+def _losses(learn: LearnerState, sweep: _Sweep, k: int, cbs: Sequence[Callback]) -> list[float]:
     """The losses of the k-th sweep; each but the first is over other batches than training."""
     n_epoch = math.ceil(sweep.num_it / len(learn.dls.train))
     with unchanged(learn):
@@ -236,8 +233,8 @@ def _losses(learn: "Learner", sweep: _Sweep, k: int, cbs: Sequence[Callback]) ->
             for generator in generators(learn):
                 generator.manual_seed(learn.seed)
         with learn.own_rng():
-            all_cbs = [learn.recorder, sweep, learn.control, *cbs]
-            how = {"validates": False, "varied": True}
+            all_cbs = [Recording(), sweep, Steering(), *cbs]
+            how = {"validates": False, "jitter": True}
             return loop.run(learn, "lr_find", n_epoch, all_cbs, 0, **how).losses
 
 
@@ -268,7 +265,7 @@ def _result(
 
 
 def _check(
-    learn: "Learner", start_lr: float, end_lr: float, num_it: int, suggest: tuple[str, ...]
+    learn: LearnerState, start_lr: float, end_lr: float, num_it: int, suggest: tuple[str, ...]
 ) -> None:
     if not 0 < start_lr < end_lr < math.inf:
         raise ValueError(f"start_lr {start_lr} must be positive and below end_lr {end_lr}")
@@ -284,7 +281,7 @@ def _check(
         raise ValueError("no parameter of the model is trainable; call learn.unfreeze()")
 
 
-def _check_repeats(learn: "Learner", seeds: int, groups: bool, verify: int) -> None:
+def _check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int) -> None:
     if not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is {seeds!r}; it must be a whole number of sweeps from 1 up")
     if not isinstance(verify, int) or verify < 0 or verify == 1:

@@ -1,7 +1,8 @@
-"""Training: the loop that trains a learner, and what goes with it.
+"""Training: a learner's state, and the loop that trains it.
 
-`fitting` has the fit methods (`arguments` checks what they are given, `schedules` are their rates),
-`loop` the epochs and batches, `callbacks` the events, `control` what is asked of a run, `snapshot`
-puts a learner back. `feature_cache` keeps what a frozen body gives, `microbatches` save memory,
-`metrics` are values.
+`state` is what all of it works on, and the events of a run. `fitting` has the fit methods
+(`arguments` checks what they are given, `schedules` are their rates), `loop` the epochs and
+batches, `callbacks` what hangs on the events. `control` takes requests, `steering` acts on them;
+`snapshot` puts a learner back. `feature_cache` and `feature_batches` keep what a frozen body gives;
+`microbatches` save memory; `metrics` are values.
 """

@@ -2,15 +2,12 @@
 
 from math import inf
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 from nbfinetune.networks.layer_groups import LearningRate, lr_per_group
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import LearnerState
 
 
-def rates(learn: "Learner", lr: LearningRate | None, what: str) -> list[float]:
+def rates(learn: LearnerState, lr: LearningRate | None, what: str) -> list[float]:
     """One rate for each layer group; `learn.lr` where none is given."""
     return lr_per_group(learn.lr if lr is None else lr, len(learn.groups), what=what)
 
@@ -39,7 +36,7 @@ def check_cycle(div: float, div_final: float, pct_start: float) -> None:
         raise ValueError(f"pct_start is {pct_start}; it must lie in [0, 1]")
 
 
-def check_data(learn: "Learner") -> None:
+def check_data(learn: LearnerState) -> None:
     if learn.dls is None:
         raise ValueError("this learner has no data to train on; give load_learner dls=")
 

@@ -1,14 +1,13 @@
-"""Callbacks: the events of a run, and small behaviours that hang on them."""
+"""Callbacks: small behaviours that hang on the events of a run."""
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from time import perf_counter
 
+from nbfinetune.history.recorder import Run
 from nbfinetune.training.metrics import smaller_is_better
 from nbfinetune.training.schedules import Schedule
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import Callback, LearnerState
 
 
 class CancelFit(Exception):
@@ -19,19 +18,31 @@ class CancelTrain(Exception):
     """Raise it in an event of a training batch to go on with the validation of the epoch."""
 
 
-class Callback:
-    """Something that happens in a run. Each event gets the learner; the order is that of the list.
+class Recording(Callback):
+    """Writes what a run does into `learn.recorder`."""
 
-    `before_batch` and `after_batch` are for validation batches too: see `learn.training`.
-    `after_fit` always comes, also after an error or an interrupt; `learn.status` says how it ended.
-    """
+    def before_fit(self, learn: LearnerState) -> None:
+        names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
+        run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
+        run.body_epochs = learn.body_epochs
+        learn.recorder.begin(run)
+        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
+        self._groups = [first[i] for i in sorted(first)]
 
-    def before_fit(self, learn: "Learner") -> None: ...
-    def before_epoch(self, learn: "Learner") -> None: ...
-    def before_batch(self, learn: "Learner") -> None: ...
-    def after_batch(self, learn: "Learner") -> None: ...
-    def after_epoch(self, learn: "Learner") -> None: ...
-    def after_fit(self, learn: "Learner") -> None: ...
+    def before_epoch(self, learn: LearnerState) -> None:
+        self._started = perf_counter() - learn.control.waited
+
+    def after_batch(self, learn: LearnerState) -> None:
+        if learn.training:
+            lrs, mom = [g["lr"] for g in self._groups], self._groups[-1]["betas"][0]
+            learn.recorder.add_step(learn.loss, lrs, mom)
+
+    def after_epoch(self, learn: LearnerState) -> None:
+        seconds = perf_counter() - learn.control.waited - self._started
+        learn.recorder.add_epoch(learn.epoch, learn.values, seconds)
+
+    def after_fit(self, learn: LearnerState) -> None:
+        learn.recorder.end(learn.status)
 
 
 class ParamScheduler(Callback):
@@ -46,10 +57,10 @@ class ParamScheduler(Callback):
     def __init__(self, lrs: Sequence[Schedule], mom: Schedule | None = None) -> None:
         self.lrs, self.mom = lrs, mom
 
-    def before_fit(self, learn: "Learner") -> None:
+    def before_fit(self, learn: LearnerState) -> None:
         learn.lr_schedules = self.lrs
 
-    def before_batch(self, learn: "Learner") -> None:
+    def before_batch(self, learn: LearnerState) -> None:
         if not learn.training:
             return
         lrs = [schedule(learn.progress) for schedule in self.lrs]
@@ -60,14 +71,14 @@ class ParamScheduler(Callback):
                 group["betas"] = (mom, group["betas"][1])
 
 
-def _monitored(learn: "Learner", monitor: str) -> float:
+def _monitored(learn: LearnerState, monitor: str) -> float:
     """The monitored value of the newest epoch, turned so that smaller is better; NaN is worst."""
     value = learn.recorder.run.rows[-1][monitor]
     value = value if smaller_is_better(monitor) else -value
     return value if value == value else inf
 
 
-def _check_monitor(learn: "Learner", monitor: str) -> None:
+def _check_monitor(learn: LearnerState, monitor: str) -> None:
     allowed = learn.recorder.run.names[1:-1]
     if monitor not in allowed:
         raise ValueError(f"monitor is {monitor!r}; this run records {', '.join(allowed)}")
@@ -90,11 +101,11 @@ class EarlyStopping(Callback):
     ) -> None:
         self.monitor, self.min_delta, self.patience = monitor, min_delta, patience
 
-    def before_fit(self, learn: "Learner") -> None:
+    def before_fit(self, learn: LearnerState) -> None:
         _check_monitor(learn, self.monitor)
         self.best, self.wait = inf, 0
 
-    def after_epoch(self, learn: "Learner") -> None:
+    def after_epoch(self, learn: LearnerState) -> None:
         value = _monitored(learn, self.monitor)
         if value < self.best - self.min_delta:
             self.best, self.wait = value, 0
@@ -125,15 +136,15 @@ class SaveBest(Callback):
         self.row: dict[str, float] | None = None
         self._best = (inf, inf)
 
-    def before_fit(self, learn: "Learner") -> None:
+    def before_fit(self, learn: LearnerState) -> None:
         _check_monitor(learn, self.monitor)
 
-    def after_epoch(self, learn: "Learner") -> None:
+    def after_epoch(self, learn: LearnerState) -> None:
         value = _monitored(learn, self.monitor), _monitored(learn, "valid_loss")
         if value < self._best:
             self._best, self.row = value, learn.recorder.run.rows[-1]
             self._weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
 
-    def after_fit(self, learn: "Learner") -> None:
+    def after_fit(self, learn: LearnerState) -> None:
         if learn.status in ("finished", "stopped") and self.row is not None:
             learn.model.load_state_dict(self._weights)

@@ -5,7 +5,6 @@ Each function is a method of `Learner`.
 
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING
 
 from nbfinetune.history.recorder import FitResult, Run
 from nbfinetune.networks.layer_groups import LearningRate
@@ -18,13 +17,12 @@ from nbfinetune.training.arguments import (
     ends,
     rates,
 )
-from nbfinetune.training.callbacks import Callback, ParamScheduler, SaveBest
-from nbfinetune.training.control import steered
+from nbfinetune.training.callbacks import ParamScheduler, Recording, SaveBest
+from nbfinetune.training.feature_batches import features_usable
 from nbfinetune.training.metrics import has_known_direction
 from nbfinetune.training.schedules import Schedule
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.steering import Steering, exclusive_run
 
 BASE_LR = 2e-3  # of fine_tune (fastai's)
 # Optimizer steps that a new head needs; measured on pets with base_lr 2e-3: 15 steps give an error
@@ -35,9 +33,9 @@ _HEAD_STEPS = 50
 _CHEAP_HEAD_STEPS = 100
 
 
-@steered(steers=True)
+@exclusive_run(scales_rates=True)
 def fit(
-    learn: "Learner",
+    learn: LearnerState,
     n_epoch: int,
     lr: LearningRate | None = None,
     *,
@@ -67,9 +65,9 @@ def fit(
     return _result(learn, [run], cbs)
 
 
-@steered(steers=True)
+@exclusive_run(scales_rates=True)
 def fit_one_cycle(
-    learn: "Learner",
+    learn: LearnerState,
     n_epoch: int,
     lr_max: LearningRate | None = None,
     *,
@@ -106,9 +104,9 @@ def fit_one_cycle(
     return _result(learn, [run], cbs)
 
 
-@steered(steers=True)
+@exclusive_run(scales_rates=True)
 def fit_flat_cos(
-    learn: "Learner",
+    learn: LearnerState,
     n_epoch: int,
     lr: LearningRate | None = None,
     *,
@@ -124,9 +122,9 @@ def fit_flat_cos(
     return _result(learn, [run], cbs)
 
 
-@steered(steers=True)
+@exclusive_run(scales_rates=True)
 def fit_sgdr(
-    learn: "Learner",
+    learn: LearnerState,
     n_cycles: int,
     cycle_len: int,
     lr_max: LearningRate | None = None,
@@ -149,9 +147,9 @@ def fit_sgdr(
     return _result(learn, [run], cbs)
 
 
-@steered(steers=True)
+@exclusive_run(scales_rates=True)
 def fine_tune(
-    learn: "Learner",
+    learn: LearnerState,
     epochs: int,
     base_lr: float | slice = BASE_LR,
     *,
@@ -210,15 +208,15 @@ def fine_tune(
     return _result(learn, runs, cbs)
 
 
-def _head_epochs(learn: "Learner") -> int:
+def _head_epochs(learn: LearnerState) -> int:
     """Epochs that a new head needs, the body being frozen."""
-    kept = learn.features.usable(learn, learn.dls.train)
+    kept = features_usable(learn, learn.dls.train)
     steps = _CHEAP_HEAD_STEPS if kept else _HEAD_STEPS
     return ceil(steps / ceil(len(learn.dls.train) / learn.accumulate))
 
 
 def _one_cycle(
-    learn: "Learner",
+    learn: LearnerState,
     name: str,
     n_epoch: int,
     lr_max: LearningRate | None,
@@ -244,7 +242,7 @@ def _one_cycle(
 
 
 def _fit(
-    learn: "Learner",
+    learn: LearnerState,
     name: str,
     n_epoch: int,
     lrs: Sequence[Schedule],
@@ -261,12 +259,12 @@ def _fit(
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    all_cbs = [learn.recorder, ParamScheduler(lrs, mom), learn.control, *learn.cbs, *cbs]
+    all_cbs = [Recording(), ParamScheduler(lrs, mom), Steering(), *learn.cbs, *cbs]
     with learn.own_rng():
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 
 
-def _result(learn: "Learner", runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:
+def _result(learn: LearnerState, runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:
     rows = [row for run in runs for row in run.rows]
     last = runs[-1]
     at_an_epochs_end = last.row_steps[-1:] == [len(last.losses)]

@@ -5,7 +5,6 @@ Learning rates are written and losses recorded by callbacks; tensors move to the
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,27 +14,25 @@ from torch.utils.data import DataLoader
 from nbfinetune.history.recorder import Run
 from nbfinetune.networks.layer_groups import train_mode
 from nbfinetune.runtime.malloc import freed_memory_kept
-from nbfinetune.training.callbacks import Callback, CancelFit, CancelTrain
-from nbfinetune.training.feature_cache import FeatureBatches
+from nbfinetune.training.callbacks import CancelFit, CancelTrain
+from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.microbatches import part_size, parts
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import Callback, LearnerState
 
 
 def run(
-    learn: "Learner",
+    learn: LearnerState,
     name: str,
     n_epoch: int,
     cbs: Sequence[Callback],
     start: int,
     *,
     validates: bool = True,
-    varied: bool = False,
+    jitter: bool = False,
 ) -> Run:
     """Train epochs `start` to `n_epoch` - 1; the model is in eval mode afterwards.
 
-    Without `validates` an epoch has neither validation nor `after_epoch`. With `varied` features
+    Without `validates` an epoch has neither validation nor `after_epoch`. With `jitter` features
     that are kept are changed, as by augmentation, when their picture comes again.
 
     `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
@@ -43,7 +40,7 @@ def run(
     """
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
-    learn.body_epochs = _body_epochs(learn, range(start, n_epoch), varied, validates)
+    learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)
     with ExitStack() as stack:
         stack.enter_context(freed_memory_kept(learn.device))
         stack.callback(_tidy, learn)
@@ -55,11 +52,11 @@ def run(
             for epoch in range(start, n_epoch):
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
-                how = {"varied": varied, "look": False}
+                how = {"jitter": jitter, "compare_bytes": False}
                 with suppress(CancelTrain):
                     _train(learn, _batches(learn, learn.dls.train, training=True, **how), cbs)
                 if validates:
-                    held_out = _batches(learn, learn.dls.valid, training=False, look=False)
+                    held_out = _batches(learn, learn.dls.valid, training=False, compare_bytes=False)
                     learn.values, _, _ = _validate(learn, held_out, cbs)
                     _event(cbs, "after_epoch", learn)
             learn.status = "finished"
@@ -74,12 +71,12 @@ def run(
     return learn.recorder.run
 
 
-def _after_fit(cb: Callback, learn: "Learner") -> None:
+def _after_fit(cb: Callback, learn: LearnerState) -> None:
     with suppress(CancelFit):  # the run is over anyhow
         cb.after_fit(learn)
 
 
-def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
+def _event(cbs: Sequence[Callback], name: str, learn: LearnerState) -> None:
     """Call the event of every callback; a `CancelFit` or `CancelTrain` waits for the others."""
     cancelled = None
     for cb in cbs:
@@ -91,7 +88,7 @@ def _event(cbs: Sequence[Callback], name: str, learn: "Learner") -> None:
         raise cancelled
 
 
-def _tidy(learn: "Learner") -> None:
+def _tidy(learn: LearnerState) -> None:
     learn.opt.zero_grad()
     scaler = learn.new_scaler()  # one interrupted between step and update is unusable
     scaler.load_state_dict(learn.scaler.state_dict())
@@ -103,7 +100,7 @@ def _tidy(learn: "Learner") -> None:
 class _PictureBatches:
     """Batches of a loader, which go to logits through the whole network."""
 
-    def __init__(self, learn: "Learner", loader: DataLoader, *, training: bool) -> None:
+    def __init__(self, learn: LearnerState, loader: DataLoader, *, training: bool) -> None:
         self._learn, self._loader, self._training = learn, loader, training
         self._parts = learn.parts(training=training)
 
@@ -119,29 +116,31 @@ _Batches = _PictureBatches | FeatureBatches
 
 
 def _batches(
-    learn: "Learner",
+    learn: LearnerState,
     loader: DataLoader,
     *,
     training: bool,
-    varied: bool = False,
-    look: bool = True,
+    jitter: bool = False,
+    compare_bytes: bool = True,
 ) -> _Batches:
-    kept = learn.features.batches(learn, loader, training=training, varied=varied, look=look)
+    kept = feature_batches(
+        learn, loader, training=training, jitter=jitter, compare_bytes=compare_bytes
+    )
     return kept or _PictureBatches(learn, loader, training=training)
 
 
-def _body_epochs(learn: "Learner", epochs: range, varied: bool, validates: bool) -> int | None:
+def _body_epochs(learn: LearnerState, epochs: range, jitter: bool, validates: bool) -> int | None:
     """How many of these epochs run the frozen body to keep its features; None if none is kept."""
-    train = learn.features.batches(learn, learn.dls.train, training=True, varied=varied)
+    train = feature_batches(learn, learn.dls.train, training=True, jitter=jitter)
     if train is None:
         return None
     n, valid = train.body_epochs(epochs), None
     if validates:
-        valid = learn.features.batches(learn, learn.dls.valid, training=False, look=False)
+        valid = feature_batches(learn, learn.dls.valid, training=False, compare_bytes=False)
     return max(n, valid.body_epochs(range(1))) if valid else n
 
 
-def _train(learn: "Learner", batches: _Batches, cbs: Sequence[Callback]) -> None:
+def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
@@ -154,7 +153,7 @@ def _train(learn: "Learner", batches: _Batches, cbs: Sequence[Callback]) -> None
 
 
 def _step(
-    learn: "Learner",
+    learn: LearnerState,
     batches: _Batches,
     x: Tensor,
     y: Tensor,
@@ -183,7 +182,7 @@ def _step(
 
 
 def validate(
-    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+    learn: LearnerState, loader: DataLoader, cbs: Sequence[Callback] = ()
 ) -> tuple[list[float], Tensor, Tensor]:
     """One pass over a loader in eval mode.
 
@@ -199,7 +198,7 @@ def validate(
 
 
 def _validate(
-    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
+    learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]
 ) -> tuple[list[float], Tensor, Tensor]:
     losses, logits, targets = [], [], []
     for out, y in _predictions(learn, batches, cbs):
@@ -215,7 +214,7 @@ def _validate(
 
 
 def predictions(
-    learn: "Learner", loader: DataLoader, cbs: Sequence[Callback] = ()
+    learn: LearnerState, loader: DataLoader, cbs: Sequence[Callback] = ()
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each batch of a loader through the network in eval mode, with the events of the callbacks.
 
@@ -230,7 +229,7 @@ def predictions(
 
 
 def _predictions(
-    learn: "Learner", batches: _Batches, cbs: Sequence[Callback]
+    learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     learn.model.eval()
     learn.training = False

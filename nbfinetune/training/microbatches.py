@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from math import ceil
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import LearnerState
 
 _PICTURES = 16  # in a part; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75,
 # 115, 139, of which 11, 49 and 72 go into pages that the system clears
 
 
-def part_size(learn: "Learner") -> int | None:
+def part_size(learn: LearnerState) -> int | None:
     """Pictures that a training step takes at once on a CPU; None = its whole batch.
 
     Only where that changes no gradient: the pictures of a batch share nothing but the loss, which

@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nbfinetune.runtime.interrupts import interrupts_held
-
-if TYPE_CHECKING:
-    from nbfinetune.learner import Learner
+from nbfinetune.training.state import LearnerState
 
 
 @contextmanager
-def unchanged(learn: "Learner") -> Iterator[None]:
+def unchanged(learn: LearnerState) -> Iterator[None]:
     """Run the body, then put the learner back, bit for bit, on errors and interrupts too.
 
     Put back are weights and buffers, those of the loss too, gradients, train and eval modes,
@@ -70,17 +67,17 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def _training(learn: "Learner") -> list[Tensor]:
+def _training(learn: LearnerState) -> list[Tensor]:
     return [p for p in learn.model.parameters() if p.requires_grad]
 
 
-def _loaders(learn: "Learner") -> list:
+def _loaders(learn: LearnerState) -> list:
     """The loaders whose worker processes may live on from epoch to epoch."""
     both = (learn.dls.train, learn.dls.valid)
     return [loader for loader in both if hasattr(loader, "_iterator")]
 
 
-def generators(learn: "Learner") -> list[torch.Generator]:
+def generators(learn: LearnerState) -> list[torch.Generator]:
     owners = [o for loader in _loaders(learn) for o in (loader, loader.sampler)]
     return [g for o in owners if (g := getattr(o, "generator", None)) is not None]
 

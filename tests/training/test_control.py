@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nbfinetune import Callback, CancelTrain, Learner
+from nbfinetune.training.steering import rates_to_come
 
 
 class Do(Callback):
@@ -210,7 +211,7 @@ def test_the_rates_to_come_know_scale_finish_and_start(learn: Learner) -> None:
     class Watch(Callback):
         def after_batch(self, learn: Learner) -> None:
             if learn.training:
-                seen[len(learn.recorder.run.lrs)] = learn.control.rates_to_come(learn, 100)
+                seen[len(learn.recorder.run.lrs)] = rates_to_come(learn, 100)
 
     cbs = [Watch(), Do(2, lambda learn: setattr(learn.control, "scale", 0.5))]
     cbs.append(Do(5, lambda learn: learn.control.finish(3)))

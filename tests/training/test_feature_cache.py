@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.networks.heads import body_and_head, fastai_head
 from nbfinetune.runtime import memmap
-from nbfinetune.training.feature_cache import _Kept
+from nbfinetune.training.feature_cache import CachedFeatures
 
 
 class Count:
@@ -89,7 +89,7 @@ def test_a_search_changes_pictures_that_come_again_as_augmentation_changed_other
     learn.model[1].register_forward_pre_hook(lambda module, inputs: got.append(inputs[0]))
     learn.lr_find(num_it=6)
     assert seen.n == 12 + 12  # one view more
-    plain, view = (learn.features._kept[0].values[v] for v in (0, 1))
+    plain, view = (learn.features._cached[0].values[v] for v in (0, 1))
     first, again = torch.cat(got[:3]), torch.cat(got[3:])
     assert sorted(first.tolist()) == sorted(plain.tolist())
     changes = 1.5 * (view - plain)
@@ -140,13 +140,13 @@ def test_epochs_take_turns_with_the_views_of_a_picture(make) -> None:
     result = learn.fit(4, 1e-2)
     assert result.stages[0].body_epochs == 3
     assert seen.n == 3 * 12 + 6
-    views = learn.features._kept[0].values
+    views = learn.features._cached[0].values
     assert list(views) == [0, 1, 2]
     assert not torch.equal(views[0], views[1])
     assert not torch.equal(views[1], views[2])
     plain = make(aug=True)
     plain.fit(1, 1e-2)
-    assert torch.equal(views[0], plain.features._kept[0].values[0])
+    assert torch.equal(views[0], plain.features._cached[0].values[0])
 
 
 def test_views_do_not_depend_on_what_was_drawn_before(make) -> None:
@@ -154,7 +154,7 @@ def test_views_do_not_depend_on_what_was_drawn_before(make) -> None:
     searched.lr_find(num_it=7)
     for learn in (plain, searched):
         learn.fit(2, 1e-2)
-    views = [learn.features._kept[0].values for learn in (plain, searched)]
+    views = [learn.features._cached[0].values for learn in (plain, searched)]
     assert all(torch.equal(views[0][v], views[1][v]) for v in (0, 1))
 
 
@@ -171,7 +171,7 @@ def test_an_augmentation_of_the_users_own_is_seen_in_four_views(make) -> None:
 
 
 def test_features_that_could_not_be_written_are_not_known(make) -> None:
-    kept = _Kept(make().dls.train.dataset)
+    kept = CachedFeatures(make().dls.train.dataset)
     kept.put(0, torch.tensor([1]), torch.ones(1, 8))
     with pytest.raises(RuntimeError):
         kept.put(0, torch.tensor([2, 3]), torch.ones(2, 5))
@@ -188,7 +188,7 @@ def test_an_interrupted_run_leaves_its_features_to_the_next(make) -> None:
         learn.fit(2, 1e-2, cbs=[Interrupt()])
     for one in (learn, plain):
         one.fit(1, 1e-2)
-    assert torch.equal(learn.features._kept[0].values[0], plain.features._kept[0].values[0])
+    assert torch.equal(learn.features._cached[0].values[0], plain.features._cached[0].values[0])
 
 
 def test_a_head_gets_more_steps_where_they_are_cheap(make) -> None:
@@ -286,13 +286,13 @@ def test_features_of_other_data_are_dropped(make, photos) -> None:
     learn.dls = data(photos, aug=False, bs=6)
     learn.fit(1, 1e-3)
     own = [learn.dls.train.dataset, learn.dls.valid.dataset]
-    assert [kept.dataset for kept in learn.features._kept] == own
+    assert [kept.dataset for kept in learn.features._cached] == own
 
 
 def test_a_body_that_trains_takes_its_features_out_of_memory(make) -> None:
     learn = make()
     learn.fine_tune(1, freeze_epochs=1)
-    assert learn.features._kept == []
+    assert learn.features._cached == []
 
 
 def test_labels_that_are_corrected_in_memory_count(make) -> None:

@@ -1,0 +1,79 @@
+"""Safetensors files with a JSON header: written whole or not at all, never unpickled."""
+
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from nbfinetune.version import __version__
+
+_KEY = "nbfinetune"  # of the JSON text in the file's metadata
+
+
+def write(
+    file: str | PathLike, tensors: Mapping[str, Tensor], header: dict, *, overwrite: bool
+) -> Path:
+    """Write tensors and header to `file`, under a temporary name first; returns the file's path.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there and `overwrite` is False.
+    """
+    path = Path(file).expanduser()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; take another name or pass overwrite=True")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    versions = {
+        "nbfinetune": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    text = json.dumps(header | {"versions": versions})
+    # Cloned: safetensors takes neither shared storage nor the channels-last layout.
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # Not save_file: its files can be read by their owner only, whatever the umask.
+        temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the header of a file that `write` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    ValueError
+        If it is no safetensors file, is damaged, or was not written here.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(_KEY)
+            # Cloned: the tensors would go on living in the file.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    try:
+        header = json.loads(text)
+        header["vocab"], header["frozen"]
+    except (TypeError, ValueError, KeyError):
+        raise ValueError(
+            f"{path} has no nbfinetune header; it was saved by something else"
+        ) from None
+    return tensors, header
