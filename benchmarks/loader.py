@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nbfinetune import ImageDataLoaders, get_image_files, samples
 from nbfinetune.data.augmentation import changed, draw_changes, normalized
-from nbfinetune.data.image_cache import keep_square, room_for_squares
+from nbfinetune.data.image_cache import allocate_cache, store
 from nbfinetune.data.images import read_pixels
 from nbfinetune.data.transforms import (
     IMAGENET_MEAN,
@@ -52,9 +52,9 @@ def ours(files: list[Path], size: int) -> dict[str, Callable[[], int]]:
 
     def first_epoch(train: Callable[[Tensor], Tensor]) -> int:
         for part in range(0, len(files), BS):
-            squares = room_for_squares(len(files[part : part + BS]), side)
+            squares = allocate_cache(len(files[part : part + BS]), side)
             for file, place in zip(files[part : part + BS], squares, strict=True):
-                keep_square(to_square(read_pixels(file, side), side), place)
+                store(to_square(read_pixels(file, side), side), place)
             train(squares.permute(0, 3, 1, 2))
         return len(files)
 

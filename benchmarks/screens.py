@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from nbfinetune import Callback, Learner, accuracy
-from nbfinetune.live.screens import LiveSearch, LiveTraining, pumped
+from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
 torch.set_num_threads(1)
 
 class Sleep(Callback):
@@ -39,10 +39,10 @@ def run(screen, steps):
     started = time.process_time()
     if screen == "training":
         live = LiveTraining()
-        with pumped(learn):
+        with pumping_events(learn):
             learn.fit_one_cycle(1, 1e-3, cbs=[live])
     elif screen == "search":
-        with pumped(learn):
+        with pumping_events(learn):
             learn.lr_find(num_it=steps, stop_div=False,
                           cbs=[LiveSearch(1e-7, 10, steps), sleep])
     elif screen == "bare search":

@@ -1,4 +1,4 @@
-"""Augmentation: random crops, mirror images and lighting of a batch of uint8 squares.
+"""Augmentation: random crops, mirror images and lighting of a batch of uint8 images.
 
 What is random is drawn for the whole batch at once, as vectors, and then done: on a CPU picture by
 picture with torch's uint8 resize, elsewhere for all pictures in two products of matrices.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_MIN_SCALE = 0.5  # smallest share of the square's area that a random crop takes
+_MIN_SCALE = 0.5  # smallest share of the image's area that a random crop takes
 _RATIOS = (3 / 4, 4 / 3)  # width over height of a crop (RandomResizedCrop)
 _TRIES = 10  # crops drawn for each picture, of which the first that fits is taken (the same)
 _LIGHTING = 0.2  # brightness and contrast vary by this share (fastai's max_lighting)

@@ -131,7 +131,9 @@ class Corrections:
         """
         path = Path(file).expanduser().absolute()
         if not self.marks:
-            raise ValueError("no picture is marked; mark some in the drawer of %confusion_matrix")
+            raise ValueError(
+                "no picture is marked; mark some in the image panel of %confusion_matrix"
+            )
         before = path.read_bytes() if path.exists() else None
         everything = read_corrections(path) if before is not None else {}
         for name, mark in self.marks.items():

@@ -1,4 +1,4 @@
-"""Data sets: labelled pictures as uint8 squares, and loaders of even batches of them."""
+"""Data sets: labelled pictures, decoded to uint8, and loaders of even batches of them."""
 
 import warnings
 from collections import deque
@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 from torchvision.transforms.v2 import functional as F
 
-from nbfinetune.data.image_cache import keep_square, room_for_squares
+from nbfinetune.data.image_cache import allocate_cache, store
 from nbfinetune.data.images import open_image, read_all, read_pixels, read_progress, to_rgb
 from nbfinetune.data.transforms import to_square
 
@@ -28,7 +28,7 @@ _NAMED = 5  # files or classes that one message names
 
 
 class PictureItems:
-    """Items whose pictures can be shown: `path(i)`, `image(i)` and `square(i)`."""
+    """Items whose pictures can be shown: `path(i)`, `image(i)` and `cached_image(i)`."""
 
     def path(self, i: int) -> Path | None:
         """The file of item i, None if it has none."""
@@ -38,8 +38,8 @@ class PictureItems:
         """The whole picture of item i: RGB, upright."""
         raise NotImplementedError
 
-    def square(self, i: int) -> Tensor | None:
-        """The middle square of item i, uint8 [3, side, side], None if it is not in memory."""
+    def cached_image(self, i: int) -> Tensor | None:
+        """The decoded image of item i, uint8 [3, side, side], None if it is not in memory."""
         raise NotImplementedError
 
 
@@ -50,10 +50,10 @@ class ImageDataset(PictureItems, Dataset):
     ----------
     items : files, or a data set whose items are (picture, class index)
     targets : class index of each item
-    side : side of the squares in pixels
-    squares : the decoded squares, shape [m, 3, side, side], or None to decode an item whenever it
-        is asked for
-    rows : which of the squares is that of each item; default: the first is that of the first item
+    side : of the decoded images, which are square, in pixels
+    cache : decoded images, shape [m, 3, side, side], or None to decode an item whenever it is
+        asked for
+    rows : which row of the cache is that of each item; default: the first of the first item
     """
 
     def __init__(
@@ -61,30 +61,30 @@ class ImageDataset(PictureItems, Dataset):
         items: Sequence,
         targets: list[int],
         side: int,
-        squares: Tensor | None,
+        cache: Tensor | None,
         rows: Sequence[int] | None = None,
     ) -> None:
-        self.items, self.targets, self.side, self.squares = items, targets, side, squares
+        self.items, self.targets, self.side, self.cache = items, targets, side, cache
         self.rows = range(len(targets)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        square = self.square(i)
-        return self._decoded(i) if square is None else square, self.targets[i]
+        image = self.cached_image(i)
+        return self._decode(i) if image is None else image, self.targets[i]
 
     def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The squares of these items, uint8 [n, 3, side, side], and their targets, int64 [n]."""
+        """These items decoded, uint8 [n, 3, side, side], and their targets, int64 [n]."""
         y = torch.tensor([self.targets[i] for i in numbers])
-        if self.squares is not None:
+        if self.cache is not None:
             rows = torch.tensor([self.rows[i] for i in numbers])
             # Rows of bytes are copied whole from memory, whose order is that of channels_last.
-            return self.squares.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
-        squares = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
+            return self.cache.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
+        images = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
 
         def decode(k: int) -> None:
-            keep_square(self._decoded(numbers[k]), squares[k])
+            store(self._decode(numbers[k]), images[k])
 
         if get_worker_info() is not None or not self._is_file(0):
             # A process of several decodes alone; a data set need not be safe in threads.
@@ -93,9 +93,9 @@ class ImageDataset(PictureItems, Dataset):
         else:
             with ThreadPoolExecutor(cpu_count()) as pool:
                 list(pool.map(decode, range(len(numbers))))
-        return squares.permute(0, 3, 1, 2), y
+        return images.permute(0, 3, 1, 2), y
 
-    def _decoded(self, i: int) -> Tensor:
+    def _decode(self, i: int) -> Tensor:
         if self._is_file(i):
             return to_square(read_pixels(self.items[i], self.side), self.side)
         return to_square(self.image(i), self.side)
@@ -104,9 +104,9 @@ class ImageDataset(PictureItems, Dataset):
         # An item of a data set is not asked for: that would decode its picture.
         return isinstance(self.items, list) and isinstance(self.items[i], Path)
 
-    def square(self, i: int) -> Tensor | None:
-        """The square of item i, None if it is decoded whenever it is asked for."""
-        return None if self.squares is None else self.squares[self.rows[i]]
+    def cached_image(self, i: int) -> Tensor | None:
+        """The decoded image of item i, None if it is decoded whenever it is asked for."""
+        return None if self.cache is None else self.cache[self.rows[i]]
 
     def image(self, i: int) -> Image.Image:
         """The whole picture of item i: RGB, upright."""
@@ -121,12 +121,12 @@ class ImageDataset(PictureItems, Dataset):
         return Path(samples[i][0]) if samples else None
 
     def subset(self, numbers: Sequence[int]) -> "ImageDataset":
-        """The items of these numbers, with the same squares; for a data set of files."""
+        """The items of these numbers, with the same cache; for a data set of files."""
         return ImageDataset(
             [self.items[i] for i in numbers],
             [self.targets[i] for i in numbers],
             self.side,
-            self.squares,
+            self.cache,
             [self.rows[i] for i in numbers],
         )
 
@@ -153,7 +153,7 @@ class _EvenLoader(DataLoader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.num_workers == 0 and gives_pictures(self):
-            return self._at_once() if self.dataset.squares is not None else self._ahead()
+            return self._at_once() if self.dataset.cache is not None else self._ahead()
         try:
             return super().__iter__()
         except Exception as error:  # no memory, no process, or the data set cannot be sent to one
@@ -170,7 +170,7 @@ class _EvenLoader(DataLoader):
         return iter(self.batch_sampler)
 
     def _at_once(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, each copied as a whole from the squares that are kept."""
+        """The batches, each copied as a whole from the cache."""
         for numbers in self._numbers():
             yield self._pinned(self.dataset.batch(numbers))
 
@@ -193,8 +193,8 @@ def even_loader(
 ) -> DataLoader:
     """A loader of all of `dataset` in even batches of at most `bs`.
 
-    Without `num_workers` no processes are started: squares that are kept need none, and others are
-    decoded by threads.
+    Without `num_workers` no processes are started: cached images need none, and others are decoded
+    by threads.
     """
     return _EvenLoader(
         dataset,
@@ -205,13 +205,13 @@ def even_loader(
 
 
 def gives_pictures(loader: object) -> bool:
-    """Whether a loader gives the squares and targets of an `ImageDataset` and nothing else."""
+    """Whether a loader gives the images and targets of an `ImageDataset` and nothing else."""
     if type(loader) not in (DataLoader, _EvenLoader) or type(loader.dataset) is not ImageDataset:
         return False
     return loader.collate_fn is default_collate and loader.batch_sampler is not None
 
 
-def some(names: Sequence[object]) -> str:
+def first_few(names: Sequence[object]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(str(name) for name in names[:_NAMED]) + more
@@ -223,29 +223,29 @@ def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int]
     Returns
     -------
     good : the numbers of those that can be decoded
-    squares : the square of every file, shape [n, 3, side, side], undefined for the others; None
-        if there is no room for them
+    cache : the decoded images of all files, shape [n, 3, side, side], undefined for the others;
+        None if there is no room for them
 
     Raises
     ------
     ValueError
         If one cannot be decoded and `on_bad` is "error"; the message names files and reasons.
     """
-    squares = room_for_squares(len(files), side)
+    cache = allocate_cache(len(files), side)
 
     def read(i: int) -> None:
-        square = to_square(read_pixels(files[i], side), side)
-        if squares is not None:
-            keep_square(square, squares[i])
+        image = to_square(read_pixels(files[i], side), side)
+        if cache is not None:
+            store(image, cache[i])
 
     bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
     check_bad(bad, len(files), on_bad)
     good = [i for i in range(len(files)) if i not in bad]
-    return good, _channels_first(squares)
+    return good, _channels_first(cache)
 
 
-def _channels_first(squares: Tensor | None) -> Tensor | None:
-    return None if squares is None else squares.permute(0, 3, 1, 2)
+def _channels_first(cache: Tensor | None) -> Tensor | None:
+    return None if cache is None else cache.permute(0, 3, 1, 2)
 
 
 def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
@@ -258,7 +258,7 @@ def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
     """
     if not bad:
         return
-    text = f"{len(bad)} of {total} pictures cannot be read: {some(list(bad.values()))}"
+    text = f"{len(bad)} of {total} pictures cannot be read: {first_few(list(bad.values()))}"
     if on_bad == "skip" and len(bad) < total:
         warnings.warn(f"left out: {text}", stacklevel=4)
         return
@@ -268,7 +268,7 @@ def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
 def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
     """A torchvision-style data set, read once; its items are (picture, class index)."""
     good, targets, bad = [], [], {}
-    squares = room_for_squares(len(dataset), side)
+    cache = allocate_cache(len(dataset), side)
     for i in read_progress(range(len(dataset)), len(dataset)):
         try:
             picture, target = dataset[i]
@@ -278,11 +278,11 @@ def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
             continue
         good.append(i)
         targets.append(int(target))
-        if squares is not None:
-            keep_square(to_square(image, side), squares[i])
+        if cache is not None:
+            store(to_square(image, side), cache[i])
     check_bad(bad, len(dataset), on_bad)
     items = dataset if not bad else Subset(dataset, good)
-    return ImageDataset(items, targets, side, _channels_first(squares), good)
+    return ImageDataset(items, targets, side, _channels_first(cache), good)
 
 
 def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbfinetune.data.datasets import some
+from nbfinetune.data.datasets import first_few
 
 
 def folder_labels(files: Sequence[Path], root: Path) -> list[str]:
@@ -14,7 +14,7 @@ def folder_labels(files: Sequence[Path], root: Path) -> list[str]:
     if loose := [part[0] for part in parts if len(part) == 1]:
         raise ValueError(
             f"{len(loose)} pictures lie in {root} itself, outside any class folder "
-            f"({some(loose)}); put them into one, or use from_name_re or from_csv"
+            f"({first_few(loose)}); put them into one, or use from_name_re or from_csv"
         )
     return [part[0] for part in parts]
 
@@ -23,7 +23,7 @@ def name_labels(files: Sequence[Path], pat: str) -> list[str]:
     """The first group of a regular expression in the name of each file."""
     found = [re.search(pat, f.name) for f in files]
     if missing := [f.name for f, match in zip(files, found, strict=True) if not match]:
-        raise ValueError(f"pattern {pat!r} is not found in {some(missing)}")
+        raise ValueError(f"pattern {pat!r} is not found in {first_few(missing)}")
     if re.compile(pat).groups < 1:
         raise ValueError(f"pattern {pat!r} has no group; put the label into (...)")
     return [match[1] for match in found]

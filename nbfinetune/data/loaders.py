@@ -1,7 +1,7 @@
 """Data: folders, file names, CSV files, lists and data sets to training and validation loaders.
 
 Pictures are decoded once, when the loaders are made: what cannot be read is known then, and they
-are kept as uint8 squares, in memory or in a file, while there is room. The learner does all that is
+are kept as uint8 images, in memory or in a file, while there is room. The learner does all that is
 random or of the network (augmentation, normalisation) on the batch, on its device.
 """
 
@@ -206,7 +206,7 @@ class ImageDataLoaders:
         marks = {} if corrections is None else read_corrections(corrections)
         kept, corrected = correct(files, labels, marks)
         side = presize(size)
-        read, squares = read_files([files[i] for i in kept], side, on_bad)
+        read, cache = read_files([files[i] for i in kept], side, on_bad)
         good = [kept[k] for k in read]
         names = sorted_labels({corrected[i] for i in good})
         index = {name: t for t, name in enumerate(names)}
@@ -218,7 +218,7 @@ class ImageDataLoaders:
             held_out = split_labels(usable, labels, valid_pct, seed)
         else:
             held_out = {i for i in good if is_valid[i]}
-        everything = ImageDataset([files[i] for i in good], targets, side, squares, read)
+        everything = ImageDataset([files[i] for i in good], targets, side, cache, read)
         places = [[k for k, i in enumerate(good) if (i in held_out) == v] for v in (False, True)]
         parts = [everything.subset(part) for part in places]
         vocab = [str(name) for name in names]
@@ -267,8 +267,8 @@ class ImageDataLoaders:
         dataset = self.train.dataset
         with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
             chosen = torch.randperm(len(dataset))[:max_n].tolist()
-            squares, _ = dataset.batch(chosen)
-            shown = ImageTransforms(self.size, aug=self.aug).augment(squares)
+            images, _ = dataset.batch(chosen)
+            shown = ImageTransforms(self.size, aug=self.aug).augment(images)
         captions = [self.vocab[dataset.targets[i]] for i in chosen]
         return PictureSheet([F.to_pil_image(picture) for picture in shown], captions)
 

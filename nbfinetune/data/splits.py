@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from nbfinetune.data.datasets import ImageDataset, some
+from nbfinetune.data.datasets import ImageDataset, first_few
 
 
 def stratified(
@@ -21,8 +21,8 @@ def stratified(
         members[target].append(i)
     if lonely := [vocab[t] for t, items in members.items() if len(items) == 1]:
         raise ValueError(
-            f"{len(lonely)} classes have a single picture ({some(lonely)}); a class needs two, "
-            "one to train on and one held out: add pictures or leave the class out"
+            f"{len(lonely)} classes have a single picture ({first_few(lonely)}); a class needs "
+            "two, one to train on and one held out: add pictures or leave the class out"
         )
     shuffled = random.Random(seed)
     held_out: set[int] = set()
@@ -57,5 +57,5 @@ def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) 
         raise ValueError(f"class index {outside[0]} is outside the vocab of {len(vocab)} classes")
     if unseen := sorted(found["valid"] - found["train"]):
         raise ValueError(
-            f"no train pictures of {some([vocab[t] for t in unseen])}, which the valid set has"
+            f"no train pictures of {first_few([vocab[t] for t in unseen])}, which the valid set has"
         )

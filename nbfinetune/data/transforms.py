@@ -1,6 +1,6 @@
 """Picture transforms: uint8 batches to what the network takes, on the device.
 
-A data set gives squares of the presize; training crops and colours them at random, validation
+A data set gives square images of the presize; training crops and colours them at random, validation
 takes the middle, as ImageNet networks are evaluated.
 """
 
@@ -47,7 +47,7 @@ def to_square(picture: Image.Image | np.ndarray, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ImageTransforms:
-    """From a uint8 batch of squares to normalised floats.
+    """From a uint8 batch of square images to normalised floats.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nbfinetune.history.recorder import Run
-from nbfinetune.rendering.downsampling import MOST_POINTS, thin
+from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.svg import Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
@@ -75,15 +75,15 @@ def curves_of(
         lrs += [step[-1] for step in run.lrs]
 
     def at_epochs(name: str) -> Line:
-        return thin([step for step, _ in rows], [row[name] for _, row in rows], most)
+        return downsample([step for step, _ in rows], [row[name] for _, row in rows], most)
 
     steps, lr_steps = range(1, len(losses) + 1), range(1, len(lrs) + 1)
     return TrainingCurves(
-        thin(steps, losses, most),
-        thin(steps, smooth, most // 2),
+        downsample(steps, losses, most),
+        downsample(steps, smooth, most // 2),
         at_epochs("valid_loss"),
         {name: at_epochs(name) for name in (runs[0].names[3:-1] if runs else ())},
-        thin(lr_steps, lrs, most // 2),
+        downsample(lr_steps, lrs, most // 2),
         ([len(lrs) + step for step in planned[0]], list(planned[1])),
         borders,
         events,

@@ -22,10 +22,10 @@ from nbfinetune.interpretation.comparison import Comparison
 from nbfinetune.interpretation.matrix_options import NORMALIZE
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.interpretation.sample_predictions import (
-    ItemPredictions,
+    SamplePredictions,
     depends_on,
     pictures_of,
-    predict_items,
+    predict_samples,
     shuffles,
 )
 from nbfinetune.rendering.tables import Table
@@ -94,7 +94,7 @@ class ClassificationInterpretation:
         remembered = _REMEMBERED.setdefault(learn, {})
         if key and ds in remembered and remembered[ds][0] == key:
             return remembered[ds][1]
-        items, complete = predict_items(learn, loader, cbs)
+        items, complete = predict_samples(learn, loader, cbs)
         dataset = getattr(loader, "dataset", None)
         n = len(items.targets) if dataset is None else len(dataset)
         pictures = pictures_of(loader)
@@ -132,7 +132,7 @@ class ClassificationInterpretation:
         [('b', 'a', 1)]
         """
         vocab = [str(name) for name in vocab]
-        items = ItemPredictions.given(targets, preds, len(vocab))
+        items = SamplePredictions.given(targets, preds, len(vocab))
         n = len(items.targets)
         if paths is not None and len(paths) != n:
             raise ValueError(f"{len(paths)} paths for {n} items; give one for each")

@@ -117,9 +117,9 @@ class _Joined(PictureItems):
         part, k = self._find(i)
         return part.image(k)
 
-    def square(self, i: int) -> Tensor | None:
+    def cached_image(self, i: int) -> Tensor | None:
         part, k = self._find(i)
-        return part.square(k)
+        return part.cached_image(k)
 
 
 @exclusive_run(scales_rates=False)

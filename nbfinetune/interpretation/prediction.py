@@ -88,7 +88,9 @@ def predict(
     is_file = isinstance(item, (str, PathLike))
     x = to_square(read_pixels(item, side) if is_file else as_image(item), side)[None]
     with torch.no_grad():
-        logits = learn.logits(learn.prepare(x, training=False), learn.parts(training=False))
+        logits = learn.logits(
+            learn.prepare(x, training=False), learn.precision_split(training=False)
+        )
     probs = logits[0].float().cpu().softmax(0)
     index = probs.argmax()
     return learn.vocab[index], index, probs

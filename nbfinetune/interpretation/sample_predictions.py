@@ -1,4 +1,4 @@
-"""Item predictions: what is kept of each item of a pass over labelled data, O(n k) in all."""
+"""Sample predictions: what is kept of each item of a pass over labelled data, O(n k) in all."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from nbfinetune.data.datasets import EvenBatches, PictureItems
 from nbfinetune.interpretation.prediction import item_losses
-from nbfinetune.networks.weights_digest import Same, weights_digest
+from nbfinetune.networks.weights_digest import IdentityKey, weights_digest
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
@@ -23,7 +23,7 @@ _TINY = 1e-12  # a probability of 0 has a finite loss
 
 
 @dataclass(frozen=True)
-class ItemPredictions:
+class SamplePredictions:
     """What is kept of some items; see `ClassificationInterpretation`."""
 
     targets: Tensor
@@ -35,7 +35,9 @@ class ItemPredictions:
     top_probs: Tensor
 
     @classmethod
-    def of(cls, probs: Tensor, targets: Tensor, losses: Tensor | None = None) -> "ItemPredictions":
+    def of(
+        cls, probs: Tensor, targets: Tensor, losses: Tensor | None = None
+    ) -> "SamplePredictions":
         """Of probabilities [n, c]; without losses those of cross entropy."""
         # float32: half precision ties, and its logarithm is coarse.
         probs = probs.float()
@@ -48,7 +50,7 @@ class ItemPredictions:
     @classmethod
     def given(
         cls, targets: Sequence[int] | Tensor, preds: Sequence[int] | Tensor, c: int
-    ) -> "ItemPredictions":
+    ) -> "SamplePredictions":
         """Of class indices [n] or probabilities [n, c] that any model predicted.
 
         Raises
@@ -68,7 +70,7 @@ class ItemPredictions:
         return cls(targets, preds, losses, right, sure, preds[:, None], sure[:, None])
 
     @classmethod
-    def cat(cls, parts: Sequence["ItemPredictions"], c: int) -> "ItemPredictions":
+    def cat(cls, parts: Sequence["SamplePredictions"], c: int) -> "SamplePredictions":
         """All of them, in their order."""
         none = cls.of(torch.zeros(0, max(c, 1)), torch.zeros(0, dtype=torch.int64))
         return cls(*map(torch.cat, zip(*(p.tensors() for p in (parts or [none])), strict=True)))
@@ -100,13 +102,13 @@ def depends_on(learn: LearnerState, loader: DataLoader) -> tuple:
     targets = tuple(getattr(data, "targets", ()))
     how = (learn.transforms, learn.amp, learn.amp_inference, learn.loss_func)
     digest = weights_digest(learn.model)
-    return digest, Same(data), len(data), targets, tuple(learn.vocab), *how
+    return digest, IdentityKey(data), len(data), targets, tuple(learn.vocab), *how
 
 
 @exclusive_run(scales_rates=False)
-def predict_items(
+def predict_samples(
     learn: LearnerState, loader: DataLoader, cbs: Sequence[Callback]
-) -> tuple[ItemPredictions, bool]:
+) -> tuple[SamplePredictions, bool]:
     """What is kept of each batch as it comes; and whether all were predicted, none was stopped."""
     parts, each, complete = [], item_losses(learn), False
     with seeded_rng(learn.seed), suppress(CancelFit):
@@ -117,9 +119,9 @@ def predict_items(
                     f"the model gives {list(logits.shape)} for a batch, but the vocab has "
                     f"{len(learn.vocab)} classes"
                 )
-            parts.append(ItemPredictions.of(logits.softmax(1), targets, each(logits, targets)))
+            parts.append(SamplePredictions.of(logits.softmax(1), targets, each(logits, targets)))
         complete = True
-    return ItemPredictions.cat(parts, len(learn.vocab)), complete
+    return SamplePredictions.cat(parts, len(learn.vocab)), complete
 
 
 def pictures_of(loader: DataLoader) -> PictureItems | None:

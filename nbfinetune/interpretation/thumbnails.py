@@ -14,8 +14,8 @@ _QUALITY = 80  # a thumbnail of 112 px is about 5 kB
 
 def thumbnail(interp: "ClassificationInterpretation", i: int, side: int) -> bytes:
     """Item i as the data set keeps it decoded, else its whole picture; see `as_jpeg`."""
-    square = interp.dataset.square(i) if interp.dataset is not None else None
-    return as_jpeg(interp.image(i) if square is None else F.to_pil_image(square), side)
+    decoded = interp.dataset.cached_image(i) if interp.dataset is not None else None
+    return as_jpeg(interp.image(i) if decoded is None else F.to_pil_image(decoded), side)
 
 
 def as_jpeg(image: Image.Image, side: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Waiting: a magic lets the run of its learner that is on end first."""
+"""Background runs: in a thread, which a magic lets end before it touches their learner."""
 
 import threading
 from time import sleep
@@ -17,7 +17,7 @@ class BackgroundRun(threading.Thread):
     """A run in the background, until its screen is closed too."""
 
 
-def wait_for(learn: "Learner") -> None:
+def wait_until_idle(learn: "Learner") -> None:
     """Wait for the run of the learner that is on in another thread, if there is one."""
     thread = learn.control.thread
     if thread is None or thread is threading.current_thread():

@@ -1,9 +1,9 @@
-"""Shown: a magic's result that its cell has on the screen already is not displayed once more."""
+"""Display hook: a result that its cell has on the screen already is not displayed once more."""
 
 from IPython.core.interactiveshell import InteractiveShell
 
 
-class Shown:
+class DisplayHook:
     """Knows the newest result that was displayed, and in which cell."""
 
     def __init__(self, shell: InteractiveShell) -> None:

@@ -1,4 +1,4 @@
-"""Passes over the data that magics ask for, and the screens of what they found."""
+"""Inference runs: predictions that magics ask for, and the screens of what was found."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,30 +15,32 @@ from nbfinetune.interpretation.label_issues import label_issues
 from nbfinetune.interpretation.matrix_report import ItemsReport, MatrixReport, confused_table
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.learner import Learner
-from nbfinetune.live.background import wait_for
+from nbfinetune.live.background import wait_until_idle
 from nbfinetune.live.cell_errors import Interrupted, one_line
-from nbfinetune.live.display_hook import Shown
-from nbfinetune.live.progress import PassProgress, kernel_runs, static
-from nbfinetune.live.screens import LivePass, pumped, show_with_twin
+from nbfinetune.live.display_hook import DisplayHook
+from nbfinetune.live.progress import InferenceProgress, kernel_runs, static
+from nbfinetune.live.screens import LiveInference, pumping_events, show_with_static_view
 from nbfinetune.live.training_runs import call, shows_widgets
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
-from nbfinetune.widgets.disposal import close_widgets
+from nbfinetune.widgets.disposal import dispose
 from nbfinetune.widgets.item_gallery import ItemGallery
 
 
-class MagicPasses:
+class InferenceRuns:
     """What the interpretation magics show, one method for each; arguments are their options.
 
     Parameters
     ----------
     shell : of the cells
     corrections : the marks on pictures
-    shown : gets each result that is on the screen already
+    display_hook : gets each result that is on the screen already
     """
 
-    def __init__(self, shell: InteractiveShell, corrections: Corrections, shown: Shown) -> None:
-        self._shell, self._corrections, self._shown = shell, corrections, shown
+    def __init__(
+        self, shell: InteractiveShell, corrections: Corrections, display_hook: DisplayHook
+    ) -> None:
+        self._shell, self._corrections, self._display_hook = shell, corrections, display_hook
         self._screens: dict[str, tuple[int, list[ipywidgets.Widget]]] = {}
 
     def confusion_matrix(
@@ -81,7 +83,7 @@ class MagicPasses:
     ) -> ItemGallery:
         """The pictures whose labels are probably wrong, k of them at most."""
         parts = ("train", "valid") if ds == "all" else (ds,)
-        interp, items = self._pass(learn, partial(label_issues, learn, ds), parts)
+        interp, items = self._infer(learn, partial(label_issues, learn, ds), parts)
         shown = items[:k]
         heading = f"{len(items)} of {len(interp):,} labels are probably wrong"
         if len(shown) < len(items):
@@ -90,18 +92,18 @@ class MagicPasses:
 
     def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
         predict = partial(ClassificationInterpretation.from_learner, learn, ds)
-        return self._pass(learn, predict, (ds,))
+        return self._infer(learn, predict, (ds,))
 
-    def _pass(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:
+    def _infer(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:
         """What `predict(cbs=...)` gives of these parts of the data, with progress and Stop."""
-        wait_for(learn)
+        wait_until_idle(learn)
         try:
             n = sum(len(loader_of(learn, part)) for part in parts)
         except (ValueError, RuntimeError) as error:
             raise UsageError(str(error)) from None
-        screen = LivePass(n) if kernel_runs() and not static() else PassProgress(n)
+        screen = LiveInference(n) if kernel_runs() and not static() else InferenceProgress(n)
         try:
-            with pumped(learn):
+            with pumping_events(learn):
                 return call(screen, predict)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was changed") from None
@@ -134,10 +136,10 @@ class MagicPasses:
         """Show the screen and what stays of it; the latter alone where there are no widgets."""
         if shows_widgets(no_widgets):
             self._close_earlier(screen)
-            show_with_twin(screen, report, screen.status)
+            show_with_static_view(screen, report, screen.status)
         else:
             display(report)
-        self._shown.note(screen)
+        self._display_hook.note(screen)
 
     def _close_earlier(self, screen: ipywidgets.Widget) -> None:
         """Close what the cell showed when it ran before: it is gone, and would keep the data."""
@@ -147,6 +149,6 @@ class MagicPasses:
         run, screens = self._screens.get(cell, (0, []))
         if run != self._shell.execution_count:  # else they are those of this run
             for earlier in screens:
-                close_widgets(earlier)
+                dispose(earlier)
             screens = []
         self._screens[cell] = self._shell.execution_count, [*screens, screen]

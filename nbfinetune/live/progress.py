@@ -17,8 +17,8 @@ from nbfinetune.history.report import (
     minutes,
     stage_of,
 )
-from nbfinetune.live.time_left import Pace, search_text
-from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchTwin
+from nbfinetune.live.time_left import TimeLeft, search_text
+from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchReport
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training.state import Callback
 
@@ -64,7 +64,7 @@ class EpochTable(Callback):
         self.notebook = kernel_runs() if notebook is None else notebook
         self.columns: list[str] = []
         self.runs: list[Run] = []
-        self._handle, self._pace, self._said = None, Pace(), ""
+        self._handle, self._time_left, self._said = None, TimeLeft(), ""
 
     @property
     def began(self) -> bool:
@@ -73,7 +73,7 @@ class EpochTable(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         self._shown = 0.0
-        self._pace.start(learn)
+        self._time_left.start(learn)
         self.runs.append(learn.recorder.run)
         if not self.columns:
             self.columns = list(learn.recorder.run.names)
@@ -83,7 +83,7 @@ class EpochTable(Callback):
         self._show(learn)
 
     def after_batch(self, learn: "Learner") -> None:
-        self._pace.tick(learn)
+        self._time_left.tick(learn)
         if monotonic() - self._shown >= _INTERVAL:
             self._show(learn)
 
@@ -115,7 +115,7 @@ class EpochTable(Callback):
 
     def _show(self, learn: "Learner") -> None:
         self._shown = monotonic()
-        done, text = self._pace.how_far(learn)
+        done, text = self._time_left.how_far(learn)
         if self.notebook and static():
             return
         if self.notebook:
@@ -179,7 +179,7 @@ class SearchProgress(Callback):
             return
         self._show(Line(search_text(learn, self.done, self.n_steps, self._started)))
 
-    def _show(self, shown: "Line | SearchTwin") -> None:
+    def _show(self, shown: "Line | SearchReport") -> None:
         if not self.notebook:
             if sys.stdout.isatty():
                 print(f"\r\x1b[K{shown!r}", end="", flush=True)
@@ -192,12 +192,12 @@ class SearchProgress(Callback):
         """Show the last line, if the search began; in a notebook with what it found."""
         if not self.began:
             return
-        self._show(SearchTwin(found, text) if found and self.notebook else Line(text))
+        self._show(SearchReport(found, text) if found and self.notebook else Line(text))
         if not self.notebook:
             print("" if sys.stdout.isatty() else text, flush=True)
 
 
-class PassProgress(Callback):
+class InferenceProgress(Callback):
     """Shows how far a pass over some data is, in a line of a terminal that goes away again.
 
     Parameters

@@ -11,15 +11,15 @@ from IPython.display import display
 from nbfinetune.history.recorder import Run
 from nbfinetune.history.report import TrainingReport, curves_of, epoch_table
 from nbfinetune.live.event_pump import EventPump
-from nbfinetune.live.progress import Line, PassProgress, say
-from nbfinetune.live.time_left import Pace, search_text
-from nbfinetune.lr_finder.results import LRFindResult, SearchTwin
-from nbfinetune.rendering.tables import Twin
+from nbfinetune.live.progress import InferenceProgress, Line, say
+from nbfinetune.live.time_left import TimeLeft, search_text
+from nbfinetune.lr_finder.results import LRFindResult, SearchReport
+from nbfinetune.rendering.tables import StaticView
 from nbfinetune.runtime.cpu_contention import contention_text
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
-from nbfinetune.widgets.disposal import close_widgets
+from nbfinetune.widgets.disposal import dispose
 from nbfinetune.widgets.status import Status
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ _PLANNED = 60  # points of the schedule to come
 _POINTS = 400  # of a line on a screen of 570 px
 _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
 _SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
-_PATIENCE = 1.0  # seconds in which a pass needs no progress
-_ANSWER = 2.0  # seconds in which a front end that shows widgets has answered
+_PATIENCE = 1.0  # seconds in which inference needs no progress
+_RENDER_TIMEOUT = 2.0  # seconds in which a front end that shows widgets has answered
 
 
 @contextmanager
-def pumped(learn: "Learner") -> Iterator[EventPump]:
+def pumping_events(learn: "Learner") -> Iterator[EventPump]:
     """Clicks reach the learner's control while the body runs."""
     with EventPump() as pump:
         learn.control.poll = pump.poll
@@ -47,7 +47,7 @@ def pumped(learn: "Learner") -> Iterator[EventPump]:
             learn.control.poll = lambda: None
 
 
-class _Clock:
+class _Throttle:
     """Says when to draw again."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class LiveTraining(Callback):
         self.hint = ""
         self.plot: TrainingPlot | None = None
         self.runs: list[Run] = []
-        self._clock, self._pace, self._new_rows = _Clock(), Pace(), False
+        self._clock, self._time_left, self._new_rows = _Throttle(), TimeLeft(), False
 
     @property
     def began(self) -> bool:
@@ -92,7 +92,7 @@ class LiveTraining(Callback):
         self.plot.scale = 1.0  # a new stage has a new schedule
         learn.control.on_pause = self.plot.show_paused
         self.runs.append(learn.recorder.run)
-        self._pace.start(learn)
+        self._time_left.start(learn)
         self._new_rows = True  # the name of the stage
         self._draw(learn)
 
@@ -105,7 +105,7 @@ class LiveTraining(Callback):
         self._handle = display(self.plot, display_id=True)
 
     def after_batch(self, learn: "Learner") -> None:
-        self._pace.tick(learn)
+        self._time_left.tick(learn)
         if self._clock.due:
             self._draw(learn)
 
@@ -121,7 +121,7 @@ class LiveTraining(Callback):
                 self._draw_rows(learn)
             planned = rates_to_come(learn, _PLANNED)
             self.plot.draw(curves_of(self.runs, planned, most=_POINTS))
-            done, text = self._pace.how_far(learn)
+            done, text = self._time_left.how_far(learn)
             if self.runs[-1].losses:
                 text += f"; train_loss {learn.recorder.train_loss:.4f}"
                 text += f", lr {self.runs[-1].lrs[-1][-1]:.1e}"
@@ -146,7 +146,7 @@ class LiveTraining(Callback):
         """Put the picture and the table in the place of the screen, for good."""
         if self.plot is not None:
             self._handle.update(TrainingReport(self.runs, text))
-            close_widgets(self.plot)
+            dispose(self.plot)
 
 
 def _obey(control: RunControl, request: str) -> None:
@@ -154,7 +154,7 @@ def _obey(control: RunControl, request: str) -> None:
         getattr(control, request)()
 
 
-class LivePass(PassProgress):
+class LiveInference(InferenceProgress):
     """The same as a widget with a button that stops the pass; for what takes more than a second."""
 
     def __init__(self, n_batches: int) -> None:
@@ -175,19 +175,19 @@ class LivePass(PassProgress):
     def close(self) -> None:
         if self._screen is not None:
             self._handle.update(Line(""))
-            close_widgets(self._screen)
+            dispose(self._screen)
 
 
-def answered(status: Status, pump: EventPump) -> bool:
+def wait_until_rendered(status: Status, pump: EventPump) -> bool:
     """Whether a front end has shown the screen; True too where that cannot be known."""
-    until = time.monotonic() + _ANSWER
+    until = time.monotonic() + _RENDER_TIMEOUT
     while pump.works and not status.rendered and time.monotonic() < until:
         time.sleep(0.02)
         pump.poll()
     return status.rendered or not pump.works
 
 
-def show_with_twin(screen: ipywidgets.Widget, report: object, status: Status) -> None:
+def show_with_static_view(screen: ipywidgets.Widget, report: object, status: Status) -> None:
     """Display a screen that stays, and under it a report of it for the time without a kernel.
 
     Parameters
@@ -196,8 +196,8 @@ def show_with_twin(screen: ipywidgets.Widget, report: object, status: Status) ->
     """
     with EventPump() as pump:
         handle = display(screen, display_id=True)
-        if answered(status, pump):
-            display(Twin(report))
+        if wait_until_rendered(status, pump):
+            display(StaticView(report))
         else:
             handle.update(report)
 
@@ -216,7 +216,7 @@ class LiveSearch(Callback):
         self.start_lr, self.end_lr, self.n_steps, self.cost = start_lr, end_lr, n_steps, cost
         self.plot: LRPlot | None = None
         self.done = 0
-        self._clock = _Clock()
+        self._clock = _Throttle()
 
     @property
     def began(self) -> bool:
@@ -251,9 +251,9 @@ class LiveSearch(Callback):
         pump: EventPump,
         on_pick: Callable[[float], None],
     ) -> None:
-        """Show what was found, and the marker at `lr`. The static twin is displayed below.
+        """Show what was found, and the marker at `lr`. The static view is displayed below.
 
-        Where no front end answers, the twin takes the place of the plot.
+        Where no front end answers, it takes the place of the plot.
 
         Parameters
         ----------
@@ -262,18 +262,18 @@ class LiveSearch(Callback):
         """
         self._found = found
         self.plot.draw(found.lrs, found.losses, found.centred)
-        bracket = (found.low, found.high) if found.low is not None else None
+        usable = (found.low, found.high) if found.low is not None else None
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
-        self.plot.finish(found.marks, bracket, band, lr, how, found.verdict)
+        self.plot.finish(found.marks, usable, band, lr, how, found.verdict)
         self.plot.observe(lambda change: on_pick(change["new"]), "lr")
         line = f"next run: {lr:.1e} ({how})"
-        if answered(self.plot.status, pump):
-            display(Twin(SearchTwin(found, line)))
+        if wait_until_rendered(self.plot.status, pump):
+            display(StaticView(SearchReport(found, line)))
         else:
-            self._end(SearchTwin(found, line))
+            self._end(SearchReport(found, line))
 
     def retire(self) -> None:
-        """Leave the twin alone: the marker of an older search would no longer choose the rate."""
+        """Leave the static view: the marker of an older search would no longer choose the rate."""
         if self.plot is not None and self.plot.comm is not None:
             self._end(Line(repr(self._found)))
 
@@ -284,4 +284,4 @@ class LiveSearch(Callback):
 
     def _end(self, instead: object) -> None:
         self._handle.update(instead)
-        close_widgets(self.plot)
+        dispose(self.plot)

@@ -1,4 +1,4 @@
-"""Pace: how far a run or a search is, and how long it will take, in one line."""
+"""Time left: how far a run or a search is, and how long it will take, in one line."""
 
 from contextlib import suppress
 from time import monotonic
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _HEAD_IS_FASTER = 50  # times, than body and head (48 to 144 measured)
 
 
-class Pace:
+class TimeLeft:
     """How far a stage is, how long it will take, and how many pictures a second it does."""
 
     def start(self, learn: "Learner") -> None:

@@ -1,4 +1,4 @@
-"""Runs started by magics: their screen, in the cell or in the background, and the rates found."""
+"""Training runs that magics start, in the cell or in the background, and the rates found."""
 
 import threading
 import traceback
@@ -12,11 +12,11 @@ from IPython.core.error import UsageError
 
 from nbfinetune.history.recorder import FitResult
 from nbfinetune.learner import Learner
-from nbfinetune.live.background import BackgroundRun, wait_for
+from nbfinetune.live.background import BackgroundRun, wait_until_idle
 from nbfinetune.live.cell_errors import Interrupted, interrupted_as
-from nbfinetune.live.display_hook import Shown
+from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import EpochTable, SearchProgress, ended_text, kernel_runs, static
-from nbfinetune.live.screens import LiveSearch, LiveTraining, pumped
+from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.search import search_cost
 from nbfinetune.networks.layer_groups import LearningRate, lr_per_group, lr_text
@@ -28,7 +28,7 @@ _START_LR, _END_LR = 1e-7, 10.0  # the axis of a search that is not told another
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
 
 
-class MagicRuns:
+class TrainingRuns:
     """The runs of the magics, and the learning rates that searches found.
 
     Attributes
@@ -36,11 +36,11 @@ class MagicRuns:
     found : learner -> its last search
     chosen : learner -> the rate that a search found or that was picked in its plot, and which
     plots : learner -> the plot of that search
-    shown : gets each result that is on the screen already
+    display_hook : gets each result that is on the screen already
     """
 
-    def __init__(self, shown: Shown) -> None:
-        self.shown = shown
+    def __init__(self, display_hook: DisplayHook) -> None:
+        self.display_hook = display_hook
         self.found: WeakKeyDictionary[Learner, LRFindResult | LRFindComparison] = (
             WeakKeyDictionary()
         )
@@ -61,13 +61,13 @@ class MagicRuns:
     ) -> FitResult | None:
         """Run `fit(cbs=...)` of the learner with a screen."""
         if not bg:
-            wait_for(learn)
+            wait_until_idle(learn)
         elif learn.control.running:
             raise UsageError("this learner trains in the background already; %stop ends that")
         screen = LiveTraining() if shows_widgets(no_widgets) else EpochTable()
         if bg:
             return _in_background(learn, fit, screen)
-        with pumped(learn) as pump:
+        with pumping_events(learn) as pump:
             if isinstance(screen, LiveTraining) and not pump.works:
                 screen.hint = "buttons act after the cell here; interrupt it to stop the run"
             try:
@@ -86,7 +86,7 @@ class MagicRuns:
         self, learn: Learner, args: dict[str, Any], *, no_widgets: bool
     ) -> LRFindResult | LRFindComparison:
         """Run `learn.lr_find(**args)` with a screen; the next run uses the rate it finds."""
-        wait_for(learn)
+        wait_until_idle(learn)
         try:
             lr_per_group(learn.lr, len(learn.groups))  # shown where nothing is found
         except ValueError as error:
@@ -97,7 +97,7 @@ class MagicRuns:
         live = shows_widgets(no_widgets) and not args["groups"]
         ends = args.get("start_lr", _START_LR), args.get("end_lr", _END_LR)
         screen = LiveSearch(*ends, n_steps, cost) if live else SearchProgress(n_steps, cost)
-        with pumped(learn) as pump:
+        with pumping_events(learn) as pump:
             found = self._call_search(screen, learn, args)
             self.found[learn] = found
             if found.lr is not None:
@@ -107,12 +107,12 @@ class MagicRuns:
             if not live:
                 screen.close(f"next run: {lr_text(learn.lr)} ({how})", found)
                 if kernel_runs():
-                    self.shown.note(found)
+                    self.display_hook.note(found)
                 return found
             # The plot must not keep the learner, nor its network, in memory.
             observed = ref(learn)
             self.plots[learn] = screen
-            self.shown.note(found)
+            self.display_hook.note(found)
             with interrupted_as("interrupted; the learning rate was found before"):
                 lr = lr_per_group(learn.lr, len(learn.groups))[-1]
                 screen.show(found, lr, how, pump, lambda lr: self._pick(observed(), lr))
@@ -129,7 +129,7 @@ class MagicRuns:
     def _call_search(
         self, screen: LiveSearch | SearchProgress, learn: Learner, args: dict[str, Any]
     ) -> LRFindResult | LRFindComparison:
-        begun = _Begun(lambda: self._retire(learn))
+        begun = _OnBegin(lambda: self._retire(learn))
         try:
             return call(screen, lambda cbs: learn.lr_find(**args, cbs=[begun, *cbs]))
         except KeyboardInterrupt:
@@ -168,7 +168,7 @@ def call(screen: Screen, method: Callable) -> Any:
         raise UsageError(str(error)) from None
 
 
-class _Begun(Callback):
+class _OnBegin(Callback):
     """Calls a function when a run begins."""
 
     def __init__(self, on_begin: Callable[[], None]) -> None:
@@ -187,7 +187,7 @@ def _in_background(
     def work() -> None:
         text = ""
         try:
-            text = _ended(learn, fit(cbs=[screen, _Begun(begun.set)]))
+            text = _ended(learn, fit(cbs=[screen, _OnBegin(begun.set)]))
         except BaseException as error:
             errors.append(error)
             text = f"failed: {type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
-from nbfinetune.rendering.downsampling import thin
+from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.svg import HEIGHT, Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
@@ -123,7 +123,7 @@ class LRFindResult:
         if self.confidence == "none":
             return f"lr_find: no suggestion: {text}"
         rates = _rates(self.marks)
-        return f"lr_find: {rates}; {_bracket(self)}; confidence {self.confidence}: {text}"
+        return f"lr_find: {rates}; {_usable_range(self)}; confidence {self.confidence}: {text}"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": lr_picture({"": self}, repr(self))}
@@ -160,7 +160,13 @@ class LRFindComparison:
         for name, found in self.results.items():
             known = found.confidence != "none"
             rates = _rates(found.marks) if known else "none"
-            row = (name, rates, _bracket(found) if known else "", found.confidence, found.verdict)
+            row = (
+                name,
+                rates,
+                _usable_range(found) if known else "",
+                found.confidence,
+                found.verdict,
+            )
             rows.append(row)
         columns = ("curve", "suggestion", "usable rates", "confidence", "why")
         return Table("", columns, rows)
@@ -174,7 +180,7 @@ class LRFindComparison:
 
 
 @dataclass(frozen=True)
-class SearchTwin:
+class SearchReport:
     """What a search leaves in a notebook without a kernel.
 
     Parameters
@@ -198,7 +204,7 @@ def _rates(suggestions: dict[str, float]) -> str:
     return ", ".join(f"{name} {lr:.1e}" for name, lr in suggestions.items())
 
 
-def _bracket(found: LRFindResult) -> str:
+def _usable_range(found: LRFindResult) -> str:
     return f"usable {found.low:.1e} to {found.high:.1e}" if found.low is not None else ""
 
 
@@ -225,8 +231,8 @@ def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
         if found.band:
             n = len(found.band[0])
             parts += plot.band(found.lrs[:n], *found.band, colour_of(k))
-        parts += plot.dots(*thin(found.lrs, found.losses), colour_of(k))
-        parts += plot.line(*thin(found.lrs, found.centred), colour_of(k))
+        parts += plot.dots(*downsample(found.lrs, found.losses), colour_of(k))
+        parts += plot.line(*downsample(found.lrs, found.centred), colour_of(k))
         for name, lr in found.marks.items():
             parts += plot.mark(lr, row, f"{name} {lr:.1e}", colour_of(row + 1 if alone else k))
             row += 1

@@ -142,7 +142,7 @@ def suggested(
     ----------
     name : of NAMES
     smooth : `moving_average` of the losses, untrimmed
-    usable : the bracket of usable rates, None without confidence
+    usable : the usable range, None without confidence
     """
     if name == "bracket":
         return bracket(*usable) if usable else math.nan
@@ -234,14 +234,14 @@ def agree(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], verdict: Verd
 
 
 def candidates(
-    lrs: Sequence[float], losses: Sequence[float], bracket: tuple[float, float] | None, k: int
+    lrs: Sequence[float], losses: Sequence[float], usable: tuple[float, float] | None, k: int
 ) -> list[float]:
-    """`k` rates to try, evenly spaced on the log axis within the bracket of usable rates.
+    """`k` rates to try, evenly spaced on the log axis within the usable range.
 
     Without one they lie in the three decades below the rate at which the loss rises.
     """
-    if bracket:
-        low, high = bracket
+    if usable:
+        low, high = usable
     else:
         level, noise, smooth = _levels(losses)
         risen = np.flatnonzero(smooth > level + max(_CLEAR * noise, FLAT * abs(level)))

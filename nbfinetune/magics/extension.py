@@ -42,5 +42,5 @@ def unload(shell: InteractiveShell) -> None:
         del shell.magics_manager.magics["line"][name]
     shell.magics_manager.magics["line"].update(magics.replaced)
     shell.Completer.custom_matchers.remove(magics.matcher)
-    magics.shown.unload()
-    looks.shown.unload()
+    magics.display_hook.unload()
+    looks.display_hook.unload()

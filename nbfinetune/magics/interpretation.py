@@ -13,7 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from nbfinetune.data.corrections import CORRECTIONS, Corrections
 from nbfinetune.interpretation.matrix_options import NORMALIZE, ORDERS
 from nbfinetune.live.cell_errors import one_line
-from nbfinetune.live.display_hook import Shown
+from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.magics.lines import (
     learner_arg,
     option,
@@ -23,7 +23,7 @@ from nbfinetune.magics.lines import (
 )
 
 if TYPE_CHECKING:
-    from nbfinetune.live.inference_runs import MagicPasses
+    from nbfinetune.live.inference_runs import InferenceRuns
     from nbfinetune.rendering.tables import Table
     from nbfinetune.widgets.confused_pairs import ConfusedPairs
     from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
@@ -42,16 +42,16 @@ class InterpretationMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.shown = Shown(shell)
+        self.display_hook = DisplayHook(shell)
         # Of the shell: reloading the extension or making a new learner loses no mark.
         self.corrections = _CORRECTIONS.setdefault(shell, Corrections())
 
     @cached_property
-    def passes(self) -> "MagicPasses":
-        """The passes; with them come torch and widgets, which loading does not import."""
-        from nbfinetune.live.inference_runs import MagicPasses
+    def inference(self) -> "InferenceRuns":
+        """What predicts; with it come torch and widgets, which loading does not import."""
+        from nbfinetune.live.inference_runs import InferenceRuns
 
-        return MagicPasses(self.shell, self.corrections, self.shown)
+        return InferenceRuns(self.shell, self.corrections, self.display_hook)
 
     @line_magic
     @magic_arguments()
@@ -77,7 +77,7 @@ class InterpretationMagics(Magics):
         if args.get("top", 1) < 1:
             raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
         args["size"] = _size(args.pop("figsize", None), args.pop("dpi"))
-        matrix = self.passes.confusion_matrix(learn, **args)
+        matrix = self.inference.confusion_matrix(learn, **args)
         return None if quiet else matrix
 
     @line_magic
@@ -95,7 +95,7 @@ class InterpretationMagics(Magics):
         %most_confused 3 --ds train
         """
         learn, args, quiet = parse_line(self.most_confused, line, self.shell.user_ns)
-        pairs = self.passes.most_confused(learn, **args)
+        pairs = self.inference.most_confused(learn, **args)
         return None if quiet else pairs
 
     @line_magic
@@ -116,7 +116,7 @@ class InterpretationMagics(Magics):
         learn, args, quiet = parse_line(self.top_losses, line, self.shell.user_ns)
         if args["k"] < 1:
             raise UsageError(f"{args['k']} pictures; give a number from 1 up")
-        gallery = self.passes.top_losses(learn, **args)
+        gallery = self.inference.top_losses(learn, **args)
         return None if quiet else gallery
 
     @line_magic
@@ -134,7 +134,7 @@ class InterpretationMagics(Magics):
         issues = %label_issues 36 --ds train
         """
         learn, args, quiet = parse_line(self.label_issues, line, self.shell.user_ns)
-        gallery = self.passes.label_issues(learn, **args)
+        gallery = self.inference.label_issues(learn, **args)
         return None if quiet else gallery
 
     @line_magic

@@ -7,7 +7,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from nbfinetune.live.background import wait_for
+from nbfinetune.live.background import wait_until_idle
 from nbfinetune.magics.lines import learner_arg, parse_line
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ModelMagics(Magics):
 
 def _freeze(learn: "Learner", n: int) -> None:
     """Freeze to group n, and say in one line what trains now, or that nothing changed."""
-    wait_for(learn)
+    wait_until_idle(learn)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

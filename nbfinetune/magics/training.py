@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from nbfinetune.live.display_hook import Shown
+from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.magics.lines import (
     LR_HELP,
     learner_arg,
@@ -21,7 +21,7 @@ from nbfinetune.magics.lines import (
 if TYPE_CHECKING:
     from nbfinetune.history.recorder import FitResult
     from nbfinetune.learner import Learner
-    from nbfinetune.live.training_runs import MagicRuns
+    from nbfinetune.live.training_runs import TrainingRuns
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
     from nbfinetune.networks.layer_groups import LearningRate
 
@@ -38,14 +38,14 @@ class TrainingMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.shown = Shown(shell)
+        self.display_hook = DisplayHook(shell)
 
     @cached_property
-    def runs(self) -> "MagicRuns":
+    def runs(self) -> "TrainingRuns":
         """The runs; with them come torch and widgets, which loading does not import."""
-        from nbfinetune.live.training_runs import MagicRuns
+        from nbfinetune.live.training_runs import TrainingRuns
 
-        return MagicRuns(self.shown)
+        return TrainingRuns(self.display_hook)
 
     @line_magic
     @magic_arguments()

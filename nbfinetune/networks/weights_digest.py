@@ -1,4 +1,4 @@
-"""Weights: whether a network is still the one that something was computed with."""
+"""Weights digest: whether a network is still the one that something was computed with."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ def weights_digest(model: nn.Module) -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Same:
+class IdentityKey:
     """Equal to one that holds the very same thing; it keeps it, as another may come to its id."""
 
     thing: object
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.thing is other.thing
+        return isinstance(other, IdentityKey) and self.thing is other.thing

@@ -1,4 +1,4 @@
-"""Thinning: at most so many points of a line, with its extremes."""
+"""Downsampling: at most so many points of a line, with its extremes."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ MOST_POINTS = (
 )
 
 
-def thin(
+def downsample(
     x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
     """The line itself, or the lowest and the highest point of each of most / 2 equal stretches.
@@ -23,7 +23,7 @@ def thin(
 
     Examples
     --------
-    >>> thin(range(8), [0, 9, 1, 2, 3, -5, 4, 6], most=4)
+    >>> downsample(range(8), [0, 9, 1, 2, 3, -5, 4, 6], most=4)
     (array([0., 1., 5., 7.]), array([ 0.,  9., -5.,  6.]))
     """
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)

@@ -1,4 +1,4 @@
-"""Reports: tables and picture sheets that show themselves as text and as HTML.
+"""Tables: tables and picture sheets that show themselves as text and as HTML.
 
 Every cell, title and caption is untrusted text: it is escaped in HTML.
 """
@@ -22,7 +22,7 @@ _RIGHT_TO_LEFT = re.compile(
 )
 
 
-def apart(name: str) -> str:
+def bidi_isolated(name: str) -> str:
     """A name that leaves the numbers around it in their order, whatever way it is written."""
     return f"\u2068{name}\u2069" if _RIGHT_TO_LEFT.search(name) else name
 
@@ -76,7 +76,7 @@ def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Twin:
+class StaticView:
     """What a live screen is without a kernel; hidden while the screen above it is live.
 
     Parameters
@@ -90,7 +90,7 @@ class Twin:
         return repr(self.shown)
 
     def _repr_html_(self) -> str:
-        return f'<div class="nbft-twin">{self.shown._repr_html_()}</div>'
+        return f'<div class="nbft-static-view">{self.shown._repr_html_()}</div>'
 
 
 @dataclass(frozen=True)

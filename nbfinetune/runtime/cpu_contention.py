@@ -1,4 +1,4 @@
-"""Threads: whether other work on the machine makes several slower than one.
+"""CPU contention: whether other work on the machine makes several slower than one.
 
 Threads that compute together wait for the slowest. Where another program holds a core that is a
 thread without one: a convolution was seen to take 4.2 to 8 times as long with two threads as with
@@ -14,7 +14,7 @@ _ROUNDS = 3
 _NOTABLE = 1.5  # times slower; without other work several threads are faster than one
 
 
-def slowdown() -> float:
+def thread_slowdown() -> float:
     """Time of a convolution with all threads over that with one; takes some 50 ms."""
     n = torch.get_num_threads()
     x, weight = torch.ones(4, 32, 56, 56), torch.ones(32, 32, 3, 3)
@@ -38,7 +38,7 @@ def contention_text(device: torch.device) -> str:
     n = torch.get_num_threads()
     if device.type != "cpu" or n == 1:
         return ""
-    slower = slowdown()
+    slower = thread_slowdown()
     if slower < _NOTABLE:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Allocator: memory that one batch frees is kept for the next, as far as the C library can do it.
+"""malloc: memory that one batch frees is kept for the next, as far as the C library can do it.
 
 glibc gives large blocks back to the system at once, and the system clears each page before it gives
 it out again: 0.4 of the CPU time of a step of efficientnet_lite0 with 52 pictures of 224 px went
@@ -24,7 +24,7 @@ _inside = 0  # passes that are on, in any thread
 
 
 @contextmanager
-def freed_memory_kept(device: torch.device) -> Iterator[None]:
+def keep_freed_memory(device: torch.device) -> Iterator[None]:
     """Inside, freed memory stays with the process; afterwards the system has it back.
 
     Costs up to a tenth more memory inside. Does nothing for devices other than CPUs, nor without

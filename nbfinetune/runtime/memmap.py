@@ -1,4 +1,4 @@
-"""Room: large tensors, in memory or in files without a name in the cache folder."""
+"""Memory maps: large tensors, in memory or in files without a name in the cache folder."""
 
 import math
 import mmap
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nbfinetune"
 
 
-def room_for(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor to be filled: up to 2 GB in memory, a larger one in a file in the cache folder.
 
     That file has no name, or, on Windows, one that is deleted when the process ends: nothing is

@@ -1,4 +1,4 @@
-"""Fit arguments: rates as they are given, and what is refused before anything is changed."""
+"""Arguments of fits: rates as they are given, and what is refused before anything is changed."""
 
 from math import inf
 from numbers import Integral

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.transforms import ImageTransforms
-from nbfinetune.networks.weights_digest import Same
+from nbfinetune.networks.weights_digest import IdentityKey
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.feature_cache import CachedFeatures
 from nbfinetune.training.state import LearnerState
@@ -49,7 +49,7 @@ def feature_batches(
         return None
     body, head = learn.body_and_head
     digest = cache.digest(body, compare_bytes=compare_bytes)
-    depend_on = digest, learn.transforms, Same(learn.transforms.aug), learn.amp_inference
+    depend_on = digest, learn.transforms, IdentityKey(learn.transforms.aug), learn.amp_inference
     cached = cache.of(loader.dataset, _datasets(learn), depend_on)
     views = _views(learn) if training else 1
     jitter = jitter and learn.transforms.aug is not False
@@ -65,7 +65,7 @@ def features_usable(learn: LearnerState, loader: DataLoader) -> bool:
     if any(m._forward_hooks or m._forward_pre_hooks for m in learn.body_and_head[0].modules()):
         return False  # somebody wants to see the body at work
     mine = any(loader.dataset is part for part in _datasets(learn))
-    return mine and learn.features.has_room_for(loader.dataset)
+    return mine and learn.features.fits(loader.dataset)
 
 
 def _views(learn: LearnerState) -> int:
@@ -137,7 +137,7 @@ class FeatureBatches:
         if len(missing):
             features = self._compute(missing, view)
             cached.put(view, missing, features)
-            if not cached.has_room:
+            if not cached.fits:
                 return features
         return cached.values[view][numbers].to(self._learn.device)
 

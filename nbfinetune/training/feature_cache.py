@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nbfinetune.data.datasets import ImageDataset
 from nbfinetune.networks.weights_digest import weights_digest
-from nbfinetune.runtime.memmap import room_for
+from nbfinetune.runtime.memmap import allocate
 
 
 class CachedFeatures:
@@ -21,15 +21,15 @@ class CachedFeatures:
         self.dataset = dataset
         self.known: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self.has_room = True
+        self.fits = True
 
     def put(self, view: int, numbers: Tensor, features: Tensor) -> None:
-        if view not in self.values and self.has_room:
+        if view not in self.values and self.fits:
             try:
                 shape = (len(self.dataset), *features.shape[1:])
-                self.values[view] = room_for(shape, features.dtype)
+                self.values[view] = allocate(shape, features.dtype)
             except OSError as error:
-                self.has_room = False
+                self.fits = False
                 warn(f"the frozen body runs in each epoch: its features are {error}", stacklevel=2)
         if view in self.values:
             self.values[view][numbers] = features.cpu()
@@ -84,9 +84,9 @@ class FeatureCache:
         """Forget all features."""
         self._cached = []
 
-    def has_room_for(self, dataset: object) -> bool:
+    def fits(self, dataset: object) -> bool:
         """Whether the features of a data set have not failed to find room."""
-        return all(c.has_room for c in self._cached if c.dataset is dataset)
+        return all(c.fits for c in self._cached if c.dataset is dataset)
 
     def digest(self, body: nn.Module, *, compare_bytes: bool) -> bytes:
         """A digest of the body's weights and buffers.

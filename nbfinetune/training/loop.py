@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.history.recorder import Run
 from nbfinetune.networks.layer_groups import train_mode
-from nbfinetune.runtime.malloc import freed_memory_kept
+from nbfinetune.runtime.malloc import keep_freed_memory
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
-from nbfinetune.training.microbatches import part_size, parts
+from nbfinetune.training.microbatches import microbatch_size, microbatches
 from nbfinetune.training.state import Callback, LearnerState
 
 
@@ -42,7 +42,7 @@ def run(
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
     learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)
     with ExitStack() as stack:
-        stack.enter_context(freed_memory_kept(learn.device))
+        stack.enter_context(keep_freed_memory(learn.device))
         stack.callback(_tidy, learn)
         for cb in reversed(cbs):  # the stack calls the last one first
             stack.callback(_after_fit, cb, learn)
@@ -102,14 +102,14 @@ class _PictureBatches:
 
     def __init__(self, learn: LearnerState, loader: DataLoader, *, training: bool) -> None:
         self._learn, self._loader, self._training = learn, loader, training
-        self._parts = learn.parts(training=training)
+        self._split = learn.precision_split(training=training)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(self._loader)
 
     def logits(self, x: Tensor) -> Tensor:
         x = self._learn.prepare(x, training=self._training)
-        return self._learn.logits(x, self._parts)
+        return self._learn.logits(x, self._split)
 
 
 _Batches = _PictureBatches | FeatureBatches
@@ -144,7 +144,7 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
-    size = None if isinstance(batches, FeatureBatches) else part_size(learn)
+    size = None if isinstance(batches, FeatureBatches) else microbatch_size(learn)
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
@@ -163,10 +163,10 @@ def _step(
     first = learn.iter - learn.iter % learn.accumulate
     last = min(first + learn.accumulate, learn.n_iter) - 1
     losses = []
-    for part, share in parts(y, size, learn.loss_func):
-        logits = batches.logits(x[part])
+    for piece, share in microbatches(y, size, learn.loss_func):
+        logits = batches.logits(x[piece])
         with learn.autocast():
-            loss = learn.loss_func(logits, y[part])
+            loss = learn.loss_func(logits, y[piece])
         loss = loss if share == 1 else loss * share
         losses.append(loss.detach())
         learn.scaler.scale(loss / (last - first + 1) if last > first else loss).backward()
@@ -193,7 +193,7 @@ def validate(
     targets : shape [n], on the CPU
     """
     learn.check_idle()
-    with freed_memory_kept(learn.device):
+    with keep_freed_memory(learn.device):
         return _validate(learn, _batches(learn, loader, training=False), cbs)
 
 
@@ -224,7 +224,7 @@ def predictions(
     targets : shape [n], on the device
     """
     learn.check_idle()
-    with freed_memory_kept(learn.device):
+    with keep_freed_memory(learn.device):
         yield from _predictions(learn, _batches(learn, loader, training=False), cbs)
 
 

@@ -1,4 +1,4 @@
-"""Parts: a batch taken in pieces, whose losses add up to that of the whole, to use less memory."""
+"""Microbatches: pieces of a batch whose losses add up to its own, to use less memory."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -8,11 +8,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nbfinetune.training.state import LearnerState
 
-_PICTURES = 16  # in a part; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75,
-# 115, 139, of which 11, 49 and 72 go into pages that the system clears
+# Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
+# of which 11, 49 and 72 go into pages that the system clears.
+_PICTURES = 16
 
 
-def part_size(learn: LearnerState) -> int | None:
+def microbatch_size(learn: LearnerState) -> int | None:
     """Pictures that a training step takes at once on a CPU; None = its whole batch.
 
     Only where that changes no gradient: the pictures of a batch share nothing but the loss, which
@@ -26,14 +27,14 @@ def part_size(learn: LearnerState) -> int | None:
     return _PICTURES if is_mean and not shared else None
 
 
-def parts(
+def microbatches(
     y: Tensor, size: int | None, loss_func: nn.CrossEntropyLoss
 ) -> Iterator[tuple[slice, float | Tensor]]:
-    """The parts of a batch with targets y [n], and the share of each in its loss.
+    """The pieces of a batch with targets y [n], and the share of each in its loss.
 
     Parameters
     ----------
-    size : targets in a part at most; parts are of even size. None = one part
+    size : targets in a piece at most; all are of even size. None = one piece
     """
     if size is None or len(y) <= size or y.is_floating_point():
         yield slice(None), 1.0
@@ -43,6 +44,6 @@ def parts(
         counts = counts * loss_func.weight[y.clamp(min=0)]
     n, whole = ceil(len(y) / size), counts.sum()
     for k in range(n):
-        part = slice(k * len(y) // n, (k + 1) * len(y) // n)
-        if share := counts[part].sum() / whole:
-            yield part, share
+        piece = slice(k * len(y) // n, (k + 1) * len(y) // n)
+        if share := counts[piece].sum() / whole:
+            yield piece, share

@@ -167,7 +167,7 @@ class LearnerState:
         parts = self.body_and_head
         return bool(parts) and not any(p.requires_grad for p in parts[0].parameters())
 
-    def parts(self, *, training: bool) -> tuple[nn.Sequential, nn.Sequential] | None:
+    def precision_split(self, *, training: bool) -> tuple[nn.Sequential, nn.Sequential] | None:
         """Body and head where the body is run in a precision of its own, else None.
 
         It looks at each layer: ask once for many batches.
@@ -177,10 +177,10 @@ class LearnerState:
             return None
         return self.body_and_head
 
-    def logits(self, x: Tensor, parts: tuple[nn.Sequential, nn.Sequential] | None) -> Tensor:
+    def logits(self, x: Tensor, split: tuple[nn.Sequential, nn.Sequential] | None) -> Tensor:
         """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
-        if parts:
-            return self.head_logits(parts[1], self.features_of(parts[0], x))
+        if split:
+            return self.head_logits(split[1], self.features_of(split[0], x))
         with self.autocast():
             out = self.model(x)
         return out if self.amp == "off" else out.float()

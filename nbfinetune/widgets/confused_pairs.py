@@ -6,7 +6,7 @@ import ipywidgets
 
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
-from nbfinetune.rendering.tables import apart
+from nbfinetune.rendering.tables import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.status import Status
 
@@ -38,7 +38,8 @@ class ConfusedPairs(ipywidgets.VBox):
         self.interp = interp
         self.pairs = [(interp.vocab[i], interp.vocab[j], n) for i, j, n in pairs]
         names = [
-            f"actual {apart(a)}, predicted {apart(b)}: {n}" for a, b, n in self.pairs[:_LISTED]
+            f"actual {bidi_isolated(a)}, predicted {bidi_isolated(b)}: {n}"
+            for a, b, n in self.pairs[:_LISTED]
         ]
         self._list = ipywidgets.Select(
             options=[(name, k) for k, name in enumerate(names)], value=None,

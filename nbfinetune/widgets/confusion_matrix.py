@@ -15,7 +15,7 @@ from nbfinetune.interpretation.matrix_view import (
     matrix_view,
     ordered_classes,
 )
-from nbfinetune.rendering.tables import apart
+from nbfinetune.rendering.tables import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
 from nbfinetune.widgets.status import Status
@@ -161,7 +161,10 @@ class ConfusionMatrix(ipywidgets.VBox):
     def open_items(self, items: Sequence[int], actual: str, predicted: str) -> None:
         """Show the pictures of a cell."""
         pictures = "1 picture" if len(items) == 1 else f"{len(items):,} pictures"
-        self.grid.show(items, f"actual {apart(actual)}, predicted {apart(predicted)}: {pictures}")
+        self.grid.show(
+            items,
+            f"actual {bidi_isolated(actual)}, predicted {bidi_isolated(predicted)}: {pictures}",
+        )
 
     def _changes(self, change: Comparison) -> ipywidgets.Widget:
         parts: list[ipywidgets.Widget] = [ipywidgets.Label(repr(change))]

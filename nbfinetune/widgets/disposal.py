@@ -1,9 +1,9 @@
-"""Closing: a widget and all that it holds, so that neither side keeps them."""
+"""Disposal: a widget and all that it holds, so that neither side keeps them."""
 
 import ipywidgets
 
 
-def close_widgets(widget: ipywidgets.Widget) -> None:
+def dispose(widget: ipywidgets.Widget) -> None:
     """Close a widget and those it holds, so that neither side keeps them."""
     if widget.comm is None:
         return
@@ -12,7 +12,7 @@ def close_widgets(widget: ipywidgets.Widget) -> None:
     while held:
         value = held.pop()
         if isinstance(value, ipywidgets.Widget):
-            close_widgets(value)
+            dispose(value)
         elif isinstance(value, (list, tuple)):
             held += value
         elif isinstance(value, dict):

@@ -7,25 +7,25 @@ function add(parent, tag, properties = {}, text = "") {
   return node;
 }
 
-// Keys that JupyterLab keeps: running the cell, and leaving the drawer.
+// Keys that JupyterLab keeps: running the cell, and leaving the panel.
 const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
 
 function render({ model, el }) {
-  const drawer = add(el, "section", { className: "nbft-drawer", hidden: true });
-  drawer.setAttribute("aria-label", "pictures of the selected cell");
-  const head = add(drawer, "div", { className: "nbft-drawer-head" });
+  const panel = add(el, "section", { className: "nbft-image-panel", hidden: true });
+  panel.setAttribute("aria-label", "pictures of the selected cell");
+  const head = add(panel, "div", { className: "nbft-image-panel-head" });
   const title = add(head, "h4");
   title.setAttribute("aria-live", "polite");
   const previous = add(head, "button", { className: "nbft-previous" }, "Previous page");
   const where = add(head, "span");
   const next = add(head, "button", { className: "nbft-next" }, "Next page");
   const undo = add(head, "button", { className: "nbft-undo" }, "Undo mark");
-  const line = add(drawer, "div");
+  const line = add(panel, "div");
   line.setAttribute("role", "status");
-  const problem = add(drawer, "div", { className: "nbft-problem" });
+  const problem = add(panel, "div", { className: "nbft-problem" });
   problem.setAttribute("role", "alert");
-  const grid = add(drawer, "div", { className: "nbft-thumbs" });
-  const dialog = add(drawer, "dialog", { className: "nbft-large" });
+  const grid = add(panel, "div", { className: "nbft-thumbs" });
+  const dialog = add(panel, "dialog", { className: "nbft-large" });
   const large = add(dialog, "img");
   const missing = add(dialog, "p", { className: "nbft-problem" });
   const caption = add(dialog, "p");
@@ -110,8 +110,8 @@ function render({ model, el }) {
     grid.replaceChildren();
     model.get("thumbs").forEach(figure);
     marks();
-    drawer.hidden = !model.get("heading");
-    drawer.dataset.drawn = String(Number(drawer.dataset.drawn ?? 0) + 1);
+    panel.hidden = !model.get("heading");
+    panel.dataset.drawn = String(Number(panel.dataset.drawn ?? 0) + 1);
   };
   const marks = () => {
     const texts = model.get("marks");
@@ -141,7 +141,7 @@ function render({ model, el }) {
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => model.send({ event: "enlarge", item: -1 }));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  drawer.addEventListener("keydown", (event) => {
+  panel.addEventListener("keydown", (event) => {
     if (dialog.open || !passes(event)) event.stopPropagation(); // else "r" would make the cell raw
   });
 

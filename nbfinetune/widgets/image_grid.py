@@ -10,7 +10,7 @@ import traitlets
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import as_jpeg, thumbnail
-from nbfinetune.rendering.tables import apart
+from nbfinetune.rendering.tables import bidi_isolated
 
 _HERE = Path(__file__).parent
 PAGE = 36  # pictures: 200 kB, on screen at once
@@ -59,7 +59,7 @@ class ImageGrid(anywidget.AnyWidget):
         self.observe(lambda change: self._mark(change["new"]), "mark")
 
     def show(self, items: Sequence[int], heading: str) -> None:
-        """Open the drawer at the first page of these items."""
+        """Open the panel at the first page of these items."""
         self.items, self.heading, self.problem = list(items), heading, ""
         self.n_pages = -(-len(self.items) // PAGE)
         self.enlarged = -1
@@ -102,10 +102,8 @@ class ImageGrid(anywidget.AnyWidget):
         file = path.name if path else f"item {i}"
         p_actual, p_predicted = f"{interp.target_probs[i]:.2f}", f"{interp.predicted_probs[i]:.2f}"
         loss = f"{interp.losses[i]:.2f}"
-        words = (
-            f"{apart(file)}: actual {apart(actual)} ({p_actual}), predicted {apart(predicted)} "
-            f"({p_predicted}), loss {loss}"
-        )
+        f, a, p = map(bidi_isolated, (file, actual, predicted))
+        words = f"{f}: actual {a} ({p_actual}), predicted {p} ({p_predicted}), loss {loss}"
         return {
             "item": i,
             "words": words,

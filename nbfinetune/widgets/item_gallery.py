@@ -1,4 +1,4 @@
-"""ItemGallery: the drawer of pictures alone, open from the start."""
+"""ItemGallery: the image panel alone, open from the start."""
 
 from collections.abc import Sequence
 

@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from nbfinetune.rendering.downsampling import thin
+from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.svg import colour_of, loss_range
 from nbfinetune.widgets.lr_handle import LRHandle
 from nbfinetune.widgets.status import Status
@@ -37,7 +37,7 @@ class LRPlot(ipywidgets.VBox):
         self._y = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
         scales = {"x": self._x, "y": self._y}
         blue, green = colour_of(0), colour_of(2)
-        self._bracket = bqplot.Lines(
+        self._usable = bqplot.Lines(
             x=[], y=[], scales=scales, fill="bottom", colors=[green], opacities=[0.0],
             fill_opacities=[0.15], fill_colors=[green],
         )  # fmt: skip
@@ -53,7 +53,7 @@ class LRPlot(ipywidgets.VBox):
         decades = 10.0 ** np.arange(first, last + 1)
         ticks = decades if len(decades) > 1 else np.array([start_lr, end_lr])
         self._figure = bqplot.Figure(
-            marks=[self._bracket, self._band, self._raw, self._line],
+            marks=[self._usable, self._band, self._raw, self._line],
             axes=[
                 bqplot.Axis(scale=self._x, label="learning rate", tick_format=".0e",
                             tick_values=ticks, grid_lines="none"),
@@ -82,10 +82,10 @@ class LRPlot(ipywidgets.VBox):
 
     def draw(self, lrs: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> None:
         """Show the curve so far."""
-        x, y = (np.asarray(v, np.float32) for v in thin(lrs, losses, _POINTS))
+        x, y = (np.asarray(v, np.float32) for v in downsample(lrs, losses, _POINTS))
         if not len(y):
             return
-        line_x, line_y = (np.asarray(v, np.float32) for v in thin(lrs, smooth, _POINTS))
+        line_x, line_y = (np.asarray(v, np.float32) for v in downsample(lrs, smooth, _POINTS))
         low, high = map(float, loss_range([y]))
         with self._raw.hold_sync(), self._line.hold_sync(), self._y.hold_sync():
             self._raw.x, self._raw.y = x[y <= high], y[y <= high]
@@ -104,7 +104,7 @@ class LRPlot(ipywidgets.VBox):
     def finish(
         self,
         marks: Mapping[str, float],
-        bracket: tuple[float, float] | None,
+        usable: tuple[float, float] | None,
         band: tuple[Sequence[float], ...] | None,
         lr: float,
         how: str,
@@ -115,16 +115,16 @@ class LRPlot(ipywidgets.VBox):
         Parameters
         ----------
         marks : suggestions, name -> rate
-        bracket : usable rates, shaded
+        usable : the usable range, shaded
         band : rates, lowest and highest losses of several sweeps
         lr : what the next run will use
         how : where it comes from, such as "bracket"
         verdict : what the curve is worth
         """
         low, high = self._y.min, self._y.max
-        if bracket:
-            with self._bracket.hold_sync():
-                self._bracket.x, self._bracket.y = np.array(bracket), np.array([high, high])
+        if usable:
+            with self._usable.hold_sync():
+                self._usable.x, self._usable.y = np.array(usable), np.array([high, high])
         if band:
             rates, *edges = band
             with self._band.hold_sync():
@@ -133,8 +133,8 @@ class LRPlot(ipywidgets.VBox):
         self._how, self._verdict, self._from = how, verdict, lr
         self._handle.shown, self._field.layout.display = True, ""
         facts = ", ".join(f"{name} {rate:.1e}" for name, rate in marks.items())
-        usable = f"; usable {bracket[0]:.1e} to {bracket[1]:.1e}, shaded" if bracket else ""
-        self._done.value = facts + usable
+        between = f"; usable {usable[0]:.1e} to {usable[1]:.1e}, shaded" if usable else ""
+        self._done.value = facts + between
         self.lr = lr
         self._say()
 

@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from nbfinetune.interpretation.matrix_view import MatrixView
-from nbfinetune.rendering.tables import apart
+from nbfinetune.rendering.tables import bidi_isolated
 
 _HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ class MatrixCanvas(anywidget.AnyWidget):
     def show(self, view: MatrixView, selected: Sequence[int]) -> None:
         """Draw another view."""
         with self.hold_sync():
-            self.names, self.title, self.of = [*map(apart, view.names)], view.title, view.of
+            self.names, self.title, self.of = [*map(bidi_isolated, view.names)], view.title, view.of
             self.normalize = view.normalize
             self.numbers = view.numbers.astype("<u4").tobytes()
             self.counts = view.counts.astype("<u4").tobytes()

@@ -21,13 +21,13 @@ def files(page) -> list[str]:
 
 
 def wait_for_cell(nb: "Notebook", i: int, j: int, n: int) -> None:
-    """Wait for the drawer of a cell, and for its pictures."""
+    """Wait for the panel of a cell, and for its pictures."""
     from playwright.sync_api import expect
 
     names = nb.kernel(f"print(cm.interp.vocab[{i}], cm.interp.vocab[{j}])").split()
     pictures = "1 picture" if n == 1 else f"{n} pictures"
     heading = f"actual {names[0]}, predicted {names[1]}: {pictures}"
-    expect(nb.page.locator(".nbft-drawer-head h4")).to_have_text(heading)
+    expect(nb.page.locator(".nbft-image-panel-head h4")).to_have_text(heading)
     expect(nb.page.locator(THUMB)).to_have_count(n)
     nb.page.wait_for_function(
         f"[...document.querySelectorAll('{THUMB} img')].every(image => image.naturalWidth > 0)"

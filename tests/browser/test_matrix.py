@@ -102,7 +102,7 @@ def test_the_keyboard_alone_finds_a_cell_and_its_pictures(notebook) -> None:
     nb.screenshot("matrix_keyboard")
 
 
-def test_pairs_and_losses_open_the_same_drawer(notebook) -> None:
+def test_pairs_and_losses_open_the_same_image_panel(notebook) -> None:
     cells = [SETUP, "pairs = %most_confused", "losses = %top_losses 40", "issues = %label_issues 5"]
     nb = notebook(cells)
     nb.run_all()
@@ -114,7 +114,7 @@ def test_pairs_and_losses_open_the_same_drawer(notebook) -> None:
     nb.screenshot("most_confused")
 
     expect(nb.cell(2).locator(THUMB)).to_have_count(36)
-    expect(nb.cell(2).locator(".nbft-drawer-head")).to_contain_text("page 1 of 2")
+    expect(nb.cell(2).locator(".nbft-image-panel-head")).to_contain_text("page 1 of 2")
     nb.cell(2).get_by_role("button", name="Next page").click()
     expect(nb.cell(2).locator(THUMB)).to_have_count(4)
     order = ast.literal_eval(
@@ -123,12 +123,12 @@ def test_pairs_and_losses_open_the_same_drawer(notebook) -> None:
     assert nb.cell(2).locator(f"{THUMB} .nbft-file").all_inner_texts() == order
     nb.screenshot("top_losses")
     expect(nb.cell(3).locator(THUMB)).to_have_count(5)
-    expect(nb.cell(3).locator(".nbft-twin")).to_be_hidden()
+    expect(nb.cell(3).locator(".nbft-static-view")).to_be_hidden()
 
     nb.save()
     nb.reopen_without_kernel()
     for i in (1, 2, 3):
-        nb.cell(i).locator(".nbft-twin table").wait_for()
+        nb.cell(i).locator(".nbft-static-view table").wait_for()
     nb.screenshot("interpretation_without_kernel")
 
 
@@ -196,7 +196,7 @@ interp = ClassificationInterpretation.from_predictions(
     expect(page.locator(".nbft-status")).to_contain_text("1 classes have '0042'")
     click_cell(page, 0, 0)
     n = int(nb.kernel("print(len(interp.cell(42, 42)))"))
-    expect(page.locator(".nbft-drawer-head")).to_contain_text(f"{n} pictures")
+    expect(page.locator(".nbft-image-panel-head")).to_contain_text(f"{n} pictures")
     page.get_by_label("class", exact=True).fill("")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Next classes").click()
@@ -211,7 +211,7 @@ interp = ClassificationInterpretation.from_predictions(
     page.locator(MATRIX).focus()
     click_cell(page, 300, 300)
     wait = f"print(cm.selected == ({i}, {i}))"
-    expect(page.locator(".nbft-drawer-head")).to_contain_text(f"actual class {i:04}")
+    expect(page.locator(".nbft-image-panel-head")).to_contain_text(f"actual class {i:04}")
     assert nb.kernel(wait) == "True\n"
 
 
@@ -250,7 +250,7 @@ def interpretation(c, n):
 few, many = interpretation(37, 3_000), interpretation(1_000, 3_000)"""
 
 
-def test_matrices_and_drawers_open(notebook) -> None:
+def test_matrices_and_image_panels_open(notebook) -> None:
     """The times are printed: benchmarks/interpretation.py shows them."""
     cells = [
         MANY,
@@ -273,13 +273,13 @@ def test_matrices_and_drawers_open(notebook) -> None:
     note = "document.addEventListener('click', () => { clicked = performance.now() }, true)"
     page.evaluate(f"() => {{ {note} }}")
     for k in range(7):
-        drawn = nb.cell(1).locator(".nbft-drawer").get_attribute("data-drawn")
+        drawn = nb.cell(1).locator(".nbft-image-panel").get_attribute("data-drawn")
         click_cell(page, k, k + 1)
         page.wait_for_function(
             """([drawn]) => {
-                const drawer = document.querySelector(".nbft-drawer");
-                const pictures = [...drawer.querySelectorAll("img:not(dialog img)")];
-                const all = drawer.dataset.drawn > drawn && pictures.every(p => p.naturalWidth > 0);
+                const panel = document.querySelector(".nbft-image-panel");
+                const pictures = [...panel.querySelectorAll("img:not(dialog img)")];
+                const all = panel.dataset.drawn > drawn && pictures.every(p => p.naturalWidth > 0);
                 window.shown = all ? performance.now() : undefined;
                 return all;
             }""",

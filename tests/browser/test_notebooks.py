@@ -37,7 +37,7 @@ def test_a_notebook_runs_and_its_saved_file_shows_the_epochs_without_a_kernel(
     nb.cell(training).locator("table").wait_for()
     assert nb.cell(training).locator("tr").all_inner_texts() == rows
     nb.screenshot(f"{name}_without_kernel")
-    nb.cell(sources.index("cm = %confusion_matrix")).locator(".nbft-twin img").wait_for()
+    nb.cell(sources.index("cm = %confusion_matrix")).locator(".nbft-static-view img").wait_for()
     nb.screenshot(f"{name}_matrix_without_kernel")
 
 
@@ -48,14 +48,14 @@ def _look_at_the_top_cell(nb, matrix: int) -> None:
     nb.cell(matrix).locator(MATRIX).wait_for()
     (i, j, n), _ = top_cells(nb)
     click_cell(nb.page, i, j)
-    drawer = nb.cell(matrix).locator(".nbft-drawer")
-    expect(drawer.locator(THUMB)).to_have_count(n)
-    assert drawer.locator(".nbft-file").all_inner_texts() == expected_files(nb, i, j)
-    first = drawer.locator(THUMB).first
+    panel = nb.cell(matrix).locator(".nbft-image-panel")
+    expect(panel.locator(THUMB)).to_have_count(n)
+    assert panel.locator(".nbft-file").all_inner_texts() == expected_files(nb, i, j)
+    first = panel.locator(THUMB).first
     first.get_by_role("button").click()
     nb.page.wait_for_function("document.querySelector('dialog[open] img').naturalWidth > 0")
     nb.page.keyboard.press("Escape")
     first.get_by_role("combobox").select_option("remove")
     expect(first).to_have_attribute("data-mark", "remove")
-    drawer.get_by_role("button", name="Undo mark").click()
+    panel.get_by_role("button", name="Undo mark").click()
     expect(first).to_have_attribute("data-mark", "")

@@ -126,18 +126,18 @@ def test_the_marker_is_dragged_moved_with_keys_and_typed(notebook, kernel) -> No
     assert nb.output(2)[0]["text"] == "lr_max 2.0e-03, as picked in its plot\n"
 
 
-def test_the_curve_and_its_twin_stay_in_the_saved_notebook(notebook, lab) -> None:
+def test_the_curve_and_its_static_view_stay_in_the_saved_notebook(notebook, lab) -> None:
     nb = notebook([SETUP, "found = %lr_find", "%fine_tune 2 --freeze-epochs 1"])
     nb.run_all()
     nb.page.locator(HANDLE).wait_for()
-    expect(nb.cell(1).locator(".nbft-twin")).to_be_hidden()  # while the plot is live
+    expect(nb.cell(1).locator(".nbft-static-view")).to_be_hidden()  # while the plot is live
     expect(nb.cell(2).locator("img")).to_have_count(1)
     expect(nb.cell(2).locator(".nbft-training")).to_have_count(0)  # it has become a picture
     nb.save()
     nb.reopen_without_kernel()
-    nb.cell(1).locator(".nbft-twin img").wait_for()
-    expect(nb.cell(1).locator(".nbft-twin")).to_be_visible()
-    nb.screenshot("lr_twin_without_kernel")
+    nb.cell(1).locator(".nbft-static-view img").wait_for()
+    expect(nb.cell(1).locator(".nbft-static-view")).to_be_visible()
+    nb.screenshot("lr_without_kernel")
     nb.cell(2).locator("img").wait_for()
     expect(nb.cell(2).locator("tr")).to_have_count(1 + 2 + 3)
     nb.screenshot("training_without_kernel")
@@ -150,7 +150,7 @@ def test_the_curve_and_its_twin_stay_in_the_saved_notebook(notebook, lab) -> Non
     page.goto((folder / nb.path).with_suffix(".html").as_uri())
     shown = page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert shown == [640, 640]
-    assert page.locator(".nbft-twin").is_visible()
+    assert page.locator(".nbft-static-view").is_visible()
     assert page.locator("tr").count() == 1 + 2 + 3
     page.screenshot(path=nb.screenshot("html"), full_page=True)
     page.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nbfinetune import ImageDataLoaders
-from nbfinetune.data.image_cache import room_for_squares
+from nbfinetune.data.image_cache import allocate_cache
 from nbfinetune.runtime import memmap
 from nbfinetune.runtime.memmap import cache_folder
 
@@ -29,7 +29,7 @@ def test_squares_that_do_not_fit_into_memory_are_kept_in_a_file(photos, dls, no_
 
 @pytest.mark.skipif(os.name == "nt", reason="there the file has a name until it is closed")
 def test_the_file_has_no_name(no_memory: Path) -> None:
-    squares = room_for_squares(100, 256)
+    squares = allocate_cache(100, 256)
     assert list(no_memory.iterdir()) == []
     squares[99] = 7
     assert squares[98:].float().mean() == 3.5
@@ -41,12 +41,12 @@ def test_a_disk_that_fills_up_is_told_before_anything_is_written(no_memory, monk
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.warns(UserWarning, match=r"decoded anew.*\(No space left on device\)"):
-        assert room_for_squares(100, 256) is None
+        assert allocate_cache(100, 256) is None
 
 
 def test_without_fallocate_the_file_is_written_whole(no_memory, monkeypatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    squares = room_for_squares(100, 256)
+    squares = allocate_cache(100, 256)
     assert squares.shape == (100, 256, 256, 3)
     assert not squares.any()
 
@@ -65,14 +65,14 @@ def test_a_full_disk_is_told_in_one_line(no_memory: Path, monkeypatch) -> None:
     monkeypatch.setattr(memmap, "_FREE", 2**60)
     message = r"100 pictures .* are 0.0 GB, .* in .*cache \(.* GB free.*\).*NBFINETUNE_CACHE"
     with pytest.warns(UserWarning, match=message):
-        assert room_for_squares(100, 256) is None
+        assert allocate_cache(100, 256) is None
     assert list(no_memory.iterdir()) == []
 
 
 def test_a_cache_folder_that_cannot_be_made_is_told(no_memory: Path) -> None:
     no_memory.write_text("a file in its place")
     with pytest.warns(UserWarning, match=r"decoded anew.*cache \(File exists\)"):
-        assert room_for_squares(100, 256) is None
+        assert allocate_cache(100, 256) is None
 
 
 def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,14 +170,14 @@ def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
     monkeypatch.setattr("nbfinetune.runtime.memmap._FREE", 2**80)
     with pytest.warns(UserWarning, match="is decoded anew in each epoch"):
         lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
-    assert lazy.train.dataset.squares is None
+    assert lazy.train.dataset.cache is None
     assert torch.equal(lazy.train.dataset[3][0], dls.train.dataset[3][0])
 
 
 @pytest.fixture
 def lazy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> ImageDataLoaders:
     """`dls` without room for squares."""
-    monkeypatch.setattr("nbfinetune.data.datasets.room_for_squares", lambda n, side: None)
+    monkeypatch.setattr("nbfinetune.data.datasets.allocate_cache", lambda n, side: None)
     return ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
 
 
@@ -210,8 +210,8 @@ def test_a_file_that_is_gone_later_ends_the_epoch_with_its_reason(lazy) -> None:
 
 def test_a_subset_shares_the_squares(dls: ImageDataLoaders) -> None:
     train, valid = dls.train.dataset, dls.valid.dataset
-    assert train.squares.data_ptr() == valid.squares.data_ptr()
-    assert torch.equal(train.subset([4, 2]).square(1), train.square(2))
+    assert train.cache.data_ptr() == valid.cache.data_ptr()
+    assert torch.equal(train.subset([4, 2]).cached_image(1), train.cached_image(2))
 
 
 def test_each_item_keeps_its_square_where_files_are_left_out(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from nbfinetune import Callback, CancelFit, EarlyStopping, Learner, accuracy
 from nbfinetune.history.report import minutes
 from nbfinetune.live.progress import EpochTable
-from nbfinetune.live.time_left import Pace
+from nbfinetune.live.time_left import TimeLeft
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_epochs_that_run_the_body_weigh_more_in_the_time_left(
     learn: Learner, body_epochs: int | None, share: float
 ) -> None:
     """A step of the head alone is a fiftieth of one of the whole network."""
-    pace, shares = Pace(), []
+    pace, shares = TimeLeft(), []
 
     class Look(Callback):
         def before_fit(self, learn: Learner) -> None:

@@ -4,9 +4,9 @@ import pytest
 
 from nbfinetune import Callback, EarlyStopping, Learner, accuracy
 from nbfinetune.history.report import TrainingReport
-from nbfinetune.live.screens import LiveSearch, LiveTraining, pumped
-from nbfinetune.lr_finder.results import SearchTwin
-from nbfinetune.rendering.tables import Twin
+from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
+from nbfinetune.lr_finder.results import SearchReport
+from nbfinetune.rendering.tables import StaticView
 from nbfinetune.widgets.training_plot import TrainingPlot
 
 
@@ -71,10 +71,10 @@ def test_the_scale_of_one_stage_does_not_reach_the_next(learn: Learner, shown) -
     assert learn.fit(1, 1e-2, cbs=[screen]).stages[0].lrs[-1] == [1e-2] * 3
 
 
-def test_a_search_is_streamed_and_its_twin_takes_its_place_without_a_front_end(
+def test_a_search_is_streamed_and_its_static_view_takes_its_place_without_a_front_end(
     learn: Learner, shown, monkeypatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.live.screens._ANSWER", 0.0)
+    monkeypatch.setattr("nbfinetune.live.screens._RENDER_TIMEOUT", 0.0)
     screen = LiveSearch(1e-7, 10.0, 100)
     found = learn.lr_find(cbs=[screen])
     assert shown == [screen.plot]
@@ -88,19 +88,19 @@ def test_a_search_is_streamed_and_its_twin_takes_its_place_without_a_front_end(
     screen.show(found, 1e-3, "as before", Pump(), print)
     assert shown[-1].found is found
     assert repr(shown[-1]) == f"{found!r}\nnext run: 1.0e-03 (as before)"
-    assert "nbft-twin" not in shown[-1]._repr_html_()
+    assert "nbft-static-view" not in shown[-1]._repr_html_()
     assert len(shown) == 2
     assert screen.plot.comm is None
 
 
-def test_with_a_front_end_the_plot_stays_and_the_twin_is_below(learn: Learner, shown) -> None:
+def test_with_a_front_end_the_plot_stays_above_its_static_view(learn: Learner, shown) -> None:
     screen = LiveSearch(1e-7, 10.0, 100)
     found = learn.lr_find(cbs=[screen])
     screen.plot.status.rendered = True
     picked = []
-    with pumped(learn) as pump:
+    with pumping_events(learn) as pump:
         screen.show(found, 1e-3, "as before", pump, picked.append)
-    assert shown == [screen.plot, Twin(SearchTwin(found, "next run: 1.0e-03 (as before)"))]
+    assert shown == [screen.plot, StaticView(SearchReport(found, "next run: 1.0e-03 (as before)"))]
     assert screen.plot.lr == 1e-3
     assert picked == []
     screen.plot._handle.set_state({"value": 3e-3})
@@ -108,7 +108,7 @@ def test_with_a_front_end_the_plot_stays_and_the_twin_is_below(learn: Learner, s
 
 
 def test_the_pump_is_taken_off_after_the_run(learn: Learner) -> None:
-    with pumped(learn) as pump:
+    with pumping_events(learn) as pump:
         assert learn.control.poll == pump.poll
     assert learn.control.poll() is None
     assert learn.control.poll != pump.poll
@@ -144,11 +144,11 @@ def test_a_search_that_ends_with_an_error_leaves_a_line(learn: Learner, shown) -
     assert screen.plot.comm is None
 
 
-def test_an_older_plot_becomes_its_twin_when_a_new_search_begins(learn: Learner, shown) -> None:
+def test_an_older_plot_becomes_its_static_view_at_a_new_search(learn: Learner, shown) -> None:
     screen = LiveSearch(1e-7, 10.0, 100)
     found = learn.lr_find(cbs=[screen])
     screen.plot.status.rendered = True
-    with pumped(learn) as pump:
+    with pumping_events(learn) as pump:
         screen.show(found, 1e-3, "as before", pump, print)
     screen.retire()
     assert repr(shown[-1]) == repr(found)

@@ -113,7 +113,7 @@ def test_the_sentence_says_what_to_do() -> None:
     assert "is flat" in judge(lrs, 2.0 + noise).sentence
 
 
-def test_the_bracket_holds_the_fall() -> None:
+def test_the_usable_range_holds_the_fall() -> None:
     verdict = judge(LRS, list(good(np.random.default_rng(1))))
     assert verdict.confidence == "high"
     assert 1e-5 < verdict.low < 1e-2 < verdict.high < 3
@@ -127,7 +127,7 @@ def test_losses_that_are_not_finite_end_the_curve() -> None:
     assert cut.high == pytest.approx(whole.high, rel=0.3)
 
 
-def test_candidates_lie_evenly_within_the_bracket() -> None:
+def test_candidates_lie_evenly_within_the_usable_range() -> None:
     assert candidates([], [], (1e-4, 1e-2), 3) == pytest.approx([10**-3.5, 1e-3, 10**-2.5])
 
 
@@ -152,7 +152,7 @@ def test_sweeps_that_disagree_lower_the_confidence() -> None:
     )
 
 
-def test_the_bracket_begins_where_the_loss_falls_for_good() -> None:
+def test_the_usable_range_begins_where_the_loss_falls_for_good() -> None:
     losses = [2.0] * 60 + [2.0 - 0.05 * i for i in range(20)] + [1.0 + 0.5 * i for i in range(20)]
     assert judge(LRS, losses).low > LRS[55]
     losses[28:34] = [1.0] * 6  # luck

@@ -114,7 +114,7 @@ def test_marks_are_listed_written_and_read_back(ip, learn, tmp_path, photos: Pat
     message = {"event": "mark", "item": 0, "action": "remove", "label": ""}
     cm.grid._handle_custom_msg(message, [])
     file = cm.interp.path(0)
-    again = ip.run_line_magic("top_losses", "--ds train")  # another drawer, the same marks
+    again = ip.run_line_magic("top_losses", "--ds train")  # another panel, the same marks
     assert again.grid.n_marks == 1
     assert file.name in repr(ip.run_line_magic("clean", ""))
     capsys.readouterr()
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_written_is_one_line(ip, tmp_path: Path) -> None:
 def test_a_cell_that_runs_again_closes_its_old_screens_but_not_its_own(ip, monkeypatch) -> None:
     """Two magics in one cell are two screens; those of its last run are gone from the page."""
     monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
-    monkeypatch.setattr("nbfinetune.live.screens.answered", lambda status, pump: True)
+    monkeypatch.setattr("nbfinetune.live.screens.wait_until_rendered", lambda status, pump: True)
     monkeypatch.setattr(ip, "get_parent", lambda: {"metadata": {"cellId": "a"}}, raising=False)
     runs = []
     for count in (1, 2):

@@ -508,10 +508,10 @@ def test_the_result_of_a_search_on_the_screen_is_not_shown_twice(ip, found) -> N
     magics = ip.magics_manager.registry["TrainingMagics"]
     format_value = ip.display_formatter.format
     assert "text/html" in format_value(found)[0]
-    magics.shown.note(found)
+    magics.display_hook.note(found)
     assert format_value(found) == ({}, {})  # the value of the cell that showed it
     assert "text/html" in format_value(found)[0]  # asked for again
-    magics.shown.note(found)
+    magics.display_hook.note(found)
     ip.execution_count += 1
     assert "text/html" in format_value(found)[0]  # in another cell
 
@@ -545,7 +545,7 @@ def test_bad_options_get_one_line_on_live_screens_too(ip, line: str, monkeypatch
 
 def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, monkeypatch) -> None:
     monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
-    monkeypatch.setattr("nbfinetune.live.screens.answered", lambda status, pump: True)
+    monkeypatch.setattr("nbfinetune.live.screens.wait_until_rendered", lambda status, pump: True)
     ip.run_line_magic("lr_find", "")
     [screen] = ip.magics_manager.registry["TrainingMagics"].runs.plots.values()
     with pytest.raises(UsageError, match="num_it is 3"):
@@ -583,7 +583,7 @@ def test_a_magic_in_another_shell_waits_for_a_cell_no_longer_than_its_run(ip, le
 
 def test_a_plot_does_not_keep_its_learner_in_memory(ip, loaders, mlp, monkeypatch) -> None:
     monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
-    monkeypatch.setattr("nbfinetune.live.screens._ANSWER", 0.0)
+    monkeypatch.setattr("nbfinetune.live.screens._RENDER_TIMEOUT", 0.0)
     ip.user_ns["other"] = Learner(loaders, mlp, device="cpu")
     ip.run_line_magic("lr_find", "-l other;")
     gone = weakref.ref(ip.user_ns.pop("other"))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from nbfinetune.networks.weights_digest import Same, weights_digest
+from nbfinetune.networks.weights_digest import IdentityKey, weights_digest
 
 
 def test_any_byte_of_weights_or_statistics_changes_the_digest() -> None:
@@ -36,5 +36,5 @@ def test_state_that_is_no_tensor_counts_too() -> None:
 
 def test_only_the_very_same_thing_is_the_same() -> None:
     one, other = [1], [1]
-    assert Same(one) == Same(one)
-    assert Same(one) != Same(other)
+    assert IdentityKey(one) == IdentityKey(one)
+    assert IdentityKey(one) != IdentityKey(other)

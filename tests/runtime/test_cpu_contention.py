@@ -18,7 +18,7 @@ def two_threads():
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_slowdown_is_told_with_what_to_type(monkeypatch) -> None:
-    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 3.5)
+    monkeypatch.setattr(cpu_contention, "thread_slowdown", lambda: 3.5)
     text = cpu_contention.contention_text(CPU)
     assert text == (
         "other work on this machine makes 2 threads 3.5 times slower than one: "
@@ -28,7 +28,7 @@ def test_a_slowdown_is_told_with_what_to_type(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_nothing_is_said_where_nothing_is_lost(monkeypatch) -> None:
-    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 0.7)
+    monkeypatch.setattr(cpu_contention, "thread_slowdown", lambda: 0.7)
     assert cpu_contention.contention_text(CPU) == ""
 
 
@@ -41,7 +41,7 @@ def test_the_ratio_is_that_of_the_measured_times(monkeypatch) -> None:
 
     monkeypatch.setattr(cpu_contention.torch, "conv2d", conv)
     monkeypatch.setattr(cpu_contention.time, "perf_counter", lambda: now[0])
-    assert cpu_contention.slowdown() == 4.0
+    assert cpu_contention.thread_slowdown() == 4.0
     assert torch.get_num_threads() == 2
 
 
@@ -52,12 +52,12 @@ def test_the_number_of_threads_is_given_back_on_an_interrupt(monkeypatch) -> Non
 
     monkeypatch.setattr(cpu_contention.torch, "conv2d", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cpu_contention.slowdown()
+        cpu_contention.thread_slowdown()
     assert torch.get_num_threads() == 2
 
 
 def test_one_thread_and_other_devices_are_not_measured(monkeypatch) -> None:
-    monkeypatch.setattr(cpu_contention, "slowdown", lambda: 1 / 0)
+    monkeypatch.setattr(cpu_contention, "thread_slowdown", lambda: 1 / 0)
     assert cpu_contention.contention_text(torch.device("cuda")) == ""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert cpu_contention.contention_text(CPU) == ""

@@ -8,7 +8,7 @@ import torch
 
 from nbfinetune import Learner
 from nbfinetune.runtime import malloc
-from nbfinetune.runtime.malloc import freed_memory_kept
+from nbfinetune.runtime.malloc import keep_freed_memory
 
 CPU = torch.device("cpu")
 GLIBC = {"M_TRIM_THRESHOLD": -1, "M_TOP_PAD": -2, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}
@@ -28,14 +28,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def test_large_blocks_are_neither_mapped_nor_trimmed_inside(calls) -> None:
-    with freed_memory_kept(CPU):
+    with keep_freed_memory(CPU):
         assert {"M_MMAP_MAX": 0, "M_TRIM_THRESHOLD": -1}.items() <= dict(calls).items()
         assert "trim" not in dict(calls)
 
 
 def test_memory_goes_back_to_the_system_on_an_error_too(calls) -> None:
     def interrupted() -> None:
-        with freed_memory_kept(CPU):
+        with keep_freed_memory(CPU):
             calls.clear()
             raise KeyboardInterrupt
 
@@ -58,21 +58,21 @@ def test_runs_and_predictions_keep_it_once(calls, loaders, mlp) -> None:
 @pytest.mark.parametrize(("device", "platform"), [("cuda", "linux"), ("cpu", "win32")])
 def test_other_devices_and_systems_are_left_alone(calls, monkeypatch, device, platform) -> None:
     monkeypatch.setattr(malloc.sys, "platform", platform)
-    with freed_memory_kept(torch.device(device)):
+    with keep_freed_memory(torch.device(device)):
         pass
     assert calls == []
 
 
 def test_a_c_library_without_the_settings_is_left_alone(monkeypatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    with freed_memory_kept(CPU):
+    with keep_freed_memory(CPU):
         done = True
     assert done
 
 
 def test_a_pass_within_a_run_takes_nothing_back(calls) -> None:
-    with freed_memory_kept(CPU):
-        with freed_memory_kept(CPU):
+    with keep_freed_memory(CPU):
+        with keep_freed_memory(CPU):
             pass
         assert "trim" not in dict(calls)
     assert [name for name, _ in calls].count("trim") == 1

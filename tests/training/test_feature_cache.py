@@ -250,7 +250,7 @@ def test_without_room_the_body_runs_in_each_epoch_and_that_is_said(make, monkeyp
     def full(shape: tuple, dtype: torch.dtype) -> None:
         raise OSError("too large")
 
-    monkeypatch.setattr("nbfinetune.training.feature_cache.room_for", full)
+    monkeypatch.setattr("nbfinetune.training.feature_cache.allocate", full)
     seen = Count(learn)
     with pytest.warns(UserWarning, match="body runs in each epoch: its features are too large"):
         result = learn.fit(2, 1e-2)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
-from nbfinetune.training.microbatches import part_size, parts
+from nbfinetune.training.microbatches import microbatch_size, microbatches
 
 
 @pytest.fixture
@@ -59,17 +59,17 @@ def test_losses_that_are_no_mean_of_cross_entropy_stay_whole(make, loss_func: nn
 
 
 def test_only_pictures_on_a_cpu_come_in_parts(make, loaders, mlp) -> None:
-    assert part_size(Learner(loaders, mlp, device="cpu")) is None
+    assert microbatch_size(Learner(loaders, mlp, device="cpu")) is None
     learn, _ = make()
-    assert part_size(learn) == 5
+    assert microbatch_size(learn) == 5
     learn.device = torch.device("cuda")
-    assert part_size(learn) is None
+    assert microbatch_size(learn) is None
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (5, [5]), (6, [3, 3]), (11, [3, 4, 4])])
 def test_parts_are_even_and_their_shares_are_the_whole(n: int, sizes: list[int]) -> None:
     y = torch.arange(n)
-    found = list(parts(y, 5, nn.CrossEntropyLoss()))
+    found = list(microbatches(y, 5, nn.CrossEntropyLoss()))
     assert [len(y[part]) for part, _ in found] == sizes
     assert torch.equal(torch.cat([y[part] for part, _ in found]), y)
     assert sum(share for _, share in found) == pytest.approx(1)
@@ -77,7 +77,7 @@ def test_parts_are_even_and_their_shares_are_the_whole(n: int, sizes: list[int])
 
 def test_the_share_of_a_part_is_that_of_its_class_weights() -> None:
     y, loss = torch.tensor([1, 1, 0, 0]), nn.CrossEntropyLoss(torch.tensor([1.0, 3.0]))
-    assert [float(share) for _, share in parts(y, 2, loss)] == [0.75, 0.25]
+    assert [float(share) for _, share in microbatches(y, 2, loss)] == [0.75, 0.25]
 
 
 def test_targets_that_do_not_count_have_no_share(make) -> None:
@@ -86,12 +86,12 @@ def test_targets_that_do_not_count_have_no_share(make) -> None:
     ignoring = nn.CrossEntropyLoss(ignore_index=0)
     weighted = nn.CrossEntropyLoss(torch.tensor([0.0, 1.0, 1.0]))
     for loss in (ignoring, weighted):
-        assert [float(share) for _, share in parts(y, size, loss)] == [0.5, 0.5]
+        assert [float(share) for _, share in microbatches(y, size, loss)] == [0.5, 0.5]
     x = torch.randn(6, 3)
     for loss in (ignoring, weighted, nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0]))):
-        total = sum(share * loss(x[part], y[part]) for part, share in parts(y, size, loss))
+        total = sum(share * loss(x[part], y[part]) for part, share in microbatches(y, size, loss))
         assert total == pytest.approx(float(loss(x, y)), rel=1e-5)
 
 
 def test_soft_targets_stay_whole() -> None:
-    assert len(list(parts(torch.rand(6, 3), 2, nn.CrossEntropyLoss()))) == 1
+    assert len(list(microbatches(torch.rand(6, 3), 2, nn.CrossEntropyLoss()))) == 1

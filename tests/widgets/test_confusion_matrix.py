@@ -1,4 +1,4 @@
-"""The matrix, its drawer and the other lists of pictures, driven as a front end drives them."""
+"""The matrix, its panel and the other lists of pictures, driven as a front end drives them."""
 
 from pathlib import Path
 
@@ -290,7 +290,7 @@ def test_a_click_on_a_view_that_has_gone_opens_nothing() -> None:
     assert matrix.grid.items == []
 
 
-def test_marks_made_in_one_drawer_show_in_all(pictures) -> None:
+def test_marks_made_in_one_panel_show_in_all(pictures) -> None:
     corrections = Corrections()
     first, second = (ImageGrid(pictures, corrections) for _ in range(2))
     for grid in (first, second):
@@ -301,7 +301,7 @@ def test_marks_made_in_one_drawer_show_in_all(pictures) -> None:
     assert first.said.endswith("fine (1 marked; %clean lists them)")
 
 
-def test_an_applied_mark_is_not_undone_by_the_drawer(pictures, tmp_path: Path) -> None:
+def test_an_applied_mark_is_not_undone_by_the_panel(pictures, tmp_path: Path) -> None:
     corrections = Corrections()
     grid = ImageGrid(pictures, corrections)
     grid.show([0], "one")
@@ -312,7 +312,7 @@ def test_an_applied_mark_is_not_undone_by_the_drawer(pictures, tmp_path: Path) -
     assert file.exists()
 
 
-def test_an_empty_cell_opens_an_empty_drawer(interp) -> None:
+def test_an_empty_cell_opens_an_empty_panel(interp) -> None:
     matrix = ConfusionMatrix(interp, Corrections())
     before = matrix.grid.version
     matrix.selected = (3, 0)
