@@ -83,7 +83,10 @@ def browser() -> Iterator["Browser"]:
         path = found[0] if found else playwright.chromium.executable_path
         if not Path(path).exists():
             _missing("Chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        # Scroll bars as users have them: one more pixel of a box than there is room for moves all.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=CHROMIUM_ARGS, ignore_default_args=["--hide-scrollbars"]
+        )
         yield browser
         browser.close()
 

@@ -76,6 +76,18 @@ def _when_still(page) -> list[dict]:
     pytest.fail("the page does not come to rest")
 
 
+def px_beside_its_rate(page) -> float:
+    """How far the marker is from where the tick labels of the axis say that its rate is."""
+    ticks = page.evaluate("""() => [...document.querySelectorAll(".nbft-over g.tick")].map(tick =>
+        [tick.textContent, tick.querySelector("line").getBoundingClientRect().x])""")
+    ticks = [(math.log10(float(text)), x) for text, x in ticks if "e" in text]  # not the losses
+    (low, left), (high, right) = min(ticks), max(ticks)
+    handle = page.locator(HANDLE)
+    box, lr = handle.bounding_box(), float(handle.get_attribute("aria-valuenow"))
+    expected = left + (math.log10(lr) - low) / (high - low) * (right - left)
+    return abs(box["x"] + box["width"] / 2 - expected)
+
+
 def rate(nb) -> float:
     return float(nb.kernel("print(learn.lr)"))
 
@@ -98,9 +110,11 @@ def test_the_marker_is_dragged_moved_with_keys_and_typed(notebook, kernel) -> No
     handle.wait_for()
     suggested = rate(nb)
     assert float(handle.get_attribute("aria-valuenow")) == pytest.approx(suggested)
+    assert px_beside_its_rate(nb.page) < 1.5
 
     drag_to(nb.page, 3e-3)
     wait_for_text(nb, "next run: 3.0e-03")
+    assert px_beside_its_rate(nb.page) < 1.5
     assert rate(nb) == pytest.approx(3e-3, rel=0.02)
     assert f"moved from {suggested:.1e}" in nb.page.locator(".nbft-status").inner_text()
 
