@@ -6,6 +6,7 @@ Picture files are never moved, renamed or deleted.
 import csv
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ ACTIONS = ("relabel", "remove", "fine")
 CORRECTIONS = "corrections.csv"
 _COLUMNS = ["file", "action", "label", "was"]
 _ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
+_FORMULA = re.compile("'*[=+@\t\r\n-]")  # what spreadsheets run (OWASP), and what is written for it
+_ESCAPED = re.compile("'+[=+@\t\r\n-]")
 
 
 @dataclass(frozen=True)
@@ -153,14 +156,21 @@ class Corrections:
 
 
 def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
-    """Files in the folder are written relative to it: it may be moved with them."""
+    """Files in the folder are written relative to it: it may be moved with them.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it, which spreadsheets
+    take for "this is text" and `read_corrections` takes off.
+    """
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    plain = csv.writer(out, lineterminator="\n")
+    quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(_COLUMNS)
     for file, mark in marks.items():
         inside = file.is_relative_to(folder)
         name = file.relative_to(folder).as_posix() if inside else str(file)
-        writer.writerow([name, mark.action, mark.label, mark.was])
+        row = [name, mark.action, mark.label, mark.was]
+        writer = quoted if "\r" in "".join(row) else plain  # csv does not quote "\r" by itself
+        writer.writerow([f"'{text}" if _FORMULA.match(text) else text for text in row])
     return out.getvalue().encode(errors=_ANY_NAME)
 
 
@@ -189,13 +199,14 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
         raise ValueError(f"{path} is no file of corrections: its columns are not {_COLUMNS}")
     marks = {}
     for i, row in enumerate(rows, 2):
+        texts = [text[1:] if _ESCAPED.match(text) else text for text in row]
         if (
             len(row) != len(_COLUMNS)
             or row[1] not in ACTIONS
             or (row[1] == "relabel") != bool(row[2])
         ):
             raise ValueError(f"{path}: line {i} is not a correction: {row}")
-        marks[path.parent / row[0]] = Mark(*row[1:])
+        marks[path.parent / texts[0]] = Mark(*texts[1:])
     return marks
 
 
