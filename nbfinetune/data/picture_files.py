@@ -70,25 +70,30 @@ def get_image_files(path: str | PathLike) -> list[Path]:
     Raises
     ------
     ValueError
-        If `path` is no folder, holds no picture, or has a folder that cannot be listed: its class
-        would be missing.
+        If `path` is no folder, holds no picture, or has a folder that cannot be listed or a link
+        that leads nowhere: its class would be missing.
     """
     root = as_path(path, "path")
     if not os.path.isdir(root):
         raise ValueError(
             f"{printable(root)} is not a folder; pass the folder that holds the pictures"
         )
-    files, others = [], set()
+    files, others, dead = [], set(), []
     for folder, names in _folders(root):
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
+            suffix, file = os.path.splitext(name)[1].lower(), os.path.join(folder, name)
             known = suffix in image_suffixes() or suffix in _NO_DECODER
-            if known or (
-                not _NO_PICTURE.fullmatch(suffix) and _holds_picture(os.path.join(folder, name))
-            ):
-                files.append(Path(folder, name))
+            if known or (not _NO_PICTURE.fullmatch(suffix) and _holds_picture(file)):
+                files.append(Path(file))
+            elif os.path.islink(file) and not os.path.exists(file):
+                dead.append(file)
             else:
                 others.add(suffix or "no suffix")
+    if dead:
+        raise ValueError(
+            f"{len(dead)} links lead nowhere ({first_few(dead)}), perhaps to a disk that is away: "
+            "their pictures would be missing; mend or remove them"
+        )
     if not files:
         found = f" (it has files of: {first_few(sorted(others))})" if others else ""
         raise ValueError(
@@ -158,8 +163,8 @@ def other_content(head: bytes) -> str | None:
         return "a Git LFS pointer in place of the file; type git lfs pull"
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
         return "a web page (HTML) that was saved in place of the file; download it again"
-    if start.startswith(b"<?xml"):
-        return "XML, such as a server's message, in place of the file; look into it"
+    if start.startswith((b"<?xml", b"{")):
+        return "XML or JSON, such as a server's message, in place of the file; look into it"
     if start.startswith(b"pk\x03\x04"):
         return "a zip file or workbook; unpack it, or save it as CSV"
     if start.startswith(b"\x1f\x8b"):

@@ -46,7 +46,12 @@ NO_DECODER = {
     ),
     "page": ("a.jpg", b"\n<!DOCTYPE html><html>", r"a web page \(HTML\)"),
     "page without type": ("a.png", b"<html><body>404", r"a web page \(HTML\)"),
-    "message": ("a.jpg", b"<?xml version='1.0'?><Error>AccessDenied</Error>", "XML, such as a"),
+    "message": (
+        "a.jpg",
+        b"<?xml version='1.0'?><Error>AccessDenied</Error>",
+        "XML or JSON, such as a",
+    ),
+    "other message": ("a.jpg", b'{"error": "not found"}', "XML or JSON, such as a"),
     "archive": ("a.jpg", b"PK\x03\x04" + bytes(99), "a zip file"),
     "document": ("a.jpg", b"%PDF-1.7", "a PDF"),
     "damaged": ("a.webp", b"nothing", "not a picture that Pillow knows$"),
@@ -145,6 +150,13 @@ def test_folders_that_cannot_be_listed_are_refused(place: str, root: Path, monke
             ValueError, match=rf"1 folders cannot be listed \(.*{place}: Permission"
         ):
             call(root)
+
+
+@pytest.mark.parametrize("name", ["fox", "cat/old", "fox.v2"])
+def test_links_to_folders_that_are_away_are_refused(name: str, root: Path) -> None:
+    (root / name).symlink_to("/mnt/disk-that-is-away")
+    with pytest.raises(ValueError, match=rf"1 links lead nowhere \(.*{name}\), perhaps to a disk"):
+        ImageDataLoaders.from_folder(root, size=8)
 
 
 def test_one_folder_that_two_links_lead_to_is_there_twice(root: Path) -> None:
