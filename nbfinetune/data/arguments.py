@@ -30,8 +30,9 @@ def say(notes: list[str], text: str) -> None:
 
 
 def as_list(values: Iterable, name: str) -> list:
-    """The values once, by position (whatever index they have), numbers of numpy and torch as
-    Python's.
+    """The values once, by position, scalars of numpy and torch as Python's.
+
+    A pandas index is of no account: it is often what a filter or a shuffle has left.
 
     Raises
     ------

@@ -7,6 +7,7 @@ is said.
 import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_EXCEL = re.compile(r"sep=([,;|\t])(?=\r?\n)")  # what Excel takes for the character between columns
 _GUESS = "cp1252"  # of western Windows; it is only proposed
 _AROUND = 20  # bytes shown on both sides of the one that cannot be decoded
 
@@ -125,6 +127,8 @@ def read_csv(
         )
     name = printable(file.name)
     text = _text(file, name, encoding)
+    if said := _EXCEL.match(text):  # the line stays as an empty one: lines are counted
+        text, delimiter = text[said.end() :], delimiter or said[1]
     if delimiter is not None:
         table = _parsed(name, text, delimiter)
         table.check(columns)

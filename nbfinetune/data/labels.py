@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from nbfinetune.data.arguments import as_list, as_marks, is_missing, say
 from nbfinetune.data.csv_files import CsvTable
-from nbfinetune.data.picture_files import get_image_files, image_suffixes
+from nbfinetune.data.picture_files import get_image_files, image_suffixes, subfolders
 from nbfinetune.data.splits import TEST_FOLDERS, WHOLE_NUMBER, split_folders
 from nbfinetune.rendering.names import first_few, printable, shortened
 
@@ -72,9 +72,8 @@ def folder_labels(files: Sequence[Path], root: Path, notes: list[str]) -> list[s
             f"{first_few(sorted(below))}: if these are the classes, use from_lists with "
             "[file.parent.name for file in files]",
         )
-    hidden = (".", "__", "@", "$")  # as in pictures' folders: of systems and tools
-    folders = [f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(hidden)]
-    if empty := sorted(f for f in folders if f not in inner and f.lower() not in TEST_FOLDERS):
+    others = [name for name in subfolders(root) if name not in inner]
+    if empty := [name for name in others if name.lower() not in TEST_FOLDERS]:
         say(notes, f"{len(empty)} folders have no pictures, and are no class: {first_few(empty)}")
     return [part[0] for part in parts]
 

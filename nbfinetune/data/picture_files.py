@@ -102,6 +102,12 @@ def get_image_files(path: str | PathLike) -> list[Path]:
     return sorted(files)
 
 
+def subfolders(root: Path) -> list[str]:
+    """The names of the folders in `root`, without those that are hidden or of the system."""
+    names = [name for name in os.listdir(root) if name[:1] != "." and name not in _SYSTEM_FOLDERS]
+    return sorted(name for name in names if os.path.isdir(root / name))
+
+
 def locate(root: Path, name: Path) -> Path:
     """The file `name` in `root`; as it stands if it is only there, as in glob("root/*.jpg")."""
     inside = root / name
@@ -113,13 +119,13 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """The folders from `root` down, each with the names of its files, without what is hidden."""
     unlisted: list[OSError] = []
     above: dict[str, tuple[str, ...]] = {}  # where each folder and those above it really are
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unlisted.append):
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=unlisted.append):
         real, outer = os.path.realpath(folder), above.get(os.path.dirname(folder), ())
         if real in outer:  # a link back up
-            subfolders.clear()
+            inner.clear()
             continue
         above[folder] = (*outer, real)
-        subfolders[:] = [s for s in subfolders if s[:1] != "." and s not in _SYSTEM_FOLDERS]
+        inner[:] = [s for s in inner if s[:1] != "." and s not in _SYSTEM_FOLDERS]
         yield folder, [name for name in names if name[:1] != "."]
     if unlisted:
         found = [f"{error.filename}: {error.strerror}" for error in unlisted]

@@ -8,6 +8,7 @@ from pathlib import Path
 from nbfinetune.data.arguments import say
 from nbfinetune.data.datasets import ImageDataset, read_files
 from nbfinetune.data.duplicates import duplicate_notes, origin, same_items
+from nbfinetune.data.picture_files import subfolders
 from nbfinetune.rendering.names import first_few, printable
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")  # a float column of pandas has 1.0
@@ -121,7 +122,7 @@ def split_folders(root: Path, train: str, valid: str, notes: list[str]) -> tuple
         If one of the two is there and the other is not.
     """
     try:
-        folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name[:1] != ".")
+        folders = subfolders(root)
     except OSError:
         return None  # whoever lists the pictures says why
     found = [_called(folders, name, _SIDES[k]) for k, name in enumerate((train, valid))]

@@ -49,6 +49,7 @@ READ = {
     "old Macintosh line ends": _rows(cat="kočka", end="\r").encode(),
     "quotes": _rows(cat='"kočka"').encode(),
     "empty lines": _rows(cat="kočka").replace("\n", "\n\n").encode(),
+    "Excel's first line": ("sep=;\n" + _rows(cat="kočka", between=";")).encode(),
     "rows of nothing": (_rows(cat="kočka") + ",\n,\n").encode(),
 }
 
@@ -131,6 +132,10 @@ OTHER = {
     ),
     "short row": ((_rows() + "x.png\n").encode(), r"1 rows have not 2 columns .*\(line 14 has 1\)"),
     "ragged below line breaks": (_rows(cat='"a\nb"', emu="a,b").encode(), r"\(line 14 has 3"),
+    "ragged below Excel's line": (
+        ("sep=,\r\n" + _rows(emu="a,b", end="\r\n")).encode(),
+        r"4 rows have not 2 columns .*\(line 11 has 3",
+    ),
     "open quote": (
         _rows(emu='"emu').encode(),
         "row that begins in line 10 cannot be read .* quote",
