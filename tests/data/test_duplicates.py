@@ -154,5 +154,7 @@ def test_parts_of_a_data_set_that_overlap_are_named(files, tmp_path: Path) -> No
         ImageDataLoaders.from_datasets(
             Subset(pictures, [0, 1, 3]), Subset(Subset(pictures, [5, 3]), [0, 1]), size=8
         )
+    with pytest.warns(UserWarning, match=rf"2 {LEAK} \(item 2 = item 0, item 3 = item 1\)"):
+        ImageDataLoaders.from_datasets(pictures[:4], pictures[2:], size=8)
     with pytest.warns(UserWarning, match=f"6 {LEAK}"):
         ImageDataLoaders.from_datasets(pictures, pictures, size=8)
