@@ -11,8 +11,9 @@ from nbfinetune.version import __version__ as __version__
 if TYPE_CHECKING:
     from nbfinetune.data import samples
     from nbfinetune.data.corrections import Corrections
-    from nbfinetune.data.images import check_images, get_image_files
+    from nbfinetune.data.images import check_images
     from nbfinetune.data.loaders import ImageDataLoaders
+    from nbfinetune.data.picture_files import get_image_files
     from nbfinetune.history.recorder import FitResult
     from nbfinetune.interpretation.classification import ClassificationInterpretation
     from nbfinetune.interpretation.multi_label import MultiLabelInterpretation
@@ -74,7 +75,7 @@ _MODULE_OF = {
     "accuracy": "training.metrics",
     "check_images": "data.images",
     "error_rate": "training.metrics",
-    "get_image_files": "data.images",
+    "get_image_files": "data.picture_files",
     "load_learner": "vision",
     "samples": "data.samples",
     "top_k_accuracy": "training.metrics",

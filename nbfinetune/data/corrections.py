@@ -6,19 +6,23 @@ Picture files are never moved, renamed or deleted.
 import csv
 import io
 import os
-import warnings
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from weakref import WeakMethod
 
+from nbfinetune.data.arguments import as_path, say
+from nbfinetune.rendering.names import first_few, printable
 from nbfinetune.rendering.tables import Table
 
 ACTIONS = ("relabel", "remove", "fine")
 CORRECTIONS = "corrections.csv"
 _COLUMNS = ["file", "action", "label", "was"]
 _ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
+_FORMULA = re.compile("'*[=+@\t\r\n-]")  # what spreadsheets run (OWASP), and what is written for it
+_ESCAPED = re.compile("'+[=+@\t\r\n-]")
 
 
 @dataclass(frozen=True)
@@ -153,14 +157,21 @@ class Corrections:
 
 
 def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
-    """Files in the folder are written relative to it: it may be moved with them."""
+    """Files in the folder are written relative to it: it may be moved with them.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it, which spreadsheets
+    take for "this is text" and `read_corrections` takes off.
+    """
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    plain = csv.writer(out, lineterminator="\n")
+    quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(_COLUMNS)
     for file, mark in marks.items():
         inside = file.is_relative_to(folder)
         name = file.relative_to(folder).as_posix() if inside else str(file)
-        writer.writerow([name, mark.action, mark.label, mark.was])
+        row = [name, mark.action, mark.label, mark.was]
+        writer = quoted if "\r" in "".join(row) else plain  # csv does not quote "\r" by itself
+        writer.writerow([f"'{text}" if _FORMULA.match(text) else text for text in row])
     return out.getvalue().encode(errors=_ANY_NAME)
 
 
@@ -182,39 +193,48 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
     ValueError
         If it is not such a file.
     """
-    path = Path(file).expanduser().absolute()
-    with open(path, newline="", encoding="utf-8-sig", errors=_ANY_NAME) as lines:
-        header, *rows = list(csv.reader(lines)) or [[]]
+    path = as_path(file, "corrections")
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors=_ANY_NAME) as lines:
+            header, *rows = list(csv.reader(lines)) or [[]]
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{printable(path)} is not there; give corrections a file"
+        ) from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{printable(path)} is no file of corrections: {reason}") from None
     if header != _COLUMNS:
-        raise ValueError(f"{path} is no file of corrections: its columns are not {_COLUMNS}")
+        raise ValueError(
+            f"{printable(path)} is no file of corrections: its columns are not {_COLUMNS}"
+        )
     marks = {}
     for i, row in enumerate(rows, 2):
+        texts = [text[1:] if _ESCAPED.match(text) else text for text in row]
         if (
             len(row) != len(_COLUMNS)
             or row[1] not in ACTIONS
             or (row[1] == "relabel") != bool(row[2])
         ):
-            raise ValueError(f"{path}: line {i} is not a correction: {row}")
-        marks[path.parent / row[0]] = Mark(*row[1:])
+            raise ValueError(f"{printable(path)}: line {i} is not a correction: {row}")
+        marks[path.parent / texts[0]] = Mark(*texts[1:])
     return marks
 
 
 def correct(
-    files: Sequence[Path], labels: Sequence[str | int], marks: dict[Path, Mark]
-) -> tuple[list[int], list[str | int]]:
+    files: Sequence[Path], labels: Sequence[str], marks: dict[Path, Mark], notes: list[str]
+) -> tuple[list[int], list[str]]:
     """The files that stay, by number, and the labels of all.
 
-    Warns of corrections whose files are not among them.
+    Corrections whose files are not among them are warned of and noted.
     """
     there = set(files)
     if missing := [file.name for file in marks if file not in there]:
-        warnings.warn(
+        say(
+            notes,
             f"{len(missing)} corrections are of files that are not among the pictures: "
-            f"{', '.join(missing[:5])}{' ...' * (len(missing) > 5)}",
-            stacklevel=3,
+            f"{first_few(missing)}",
         )
-    known = {str(label): label for label in labels}  # labels may be numbers
     of = [marks.get(file, Mark("fine", "", "")) for file in files]
     kept = [i for i, mark in enumerate(of) if mark.action != "remove"]
-    corrected = [known.get(m.label, m.label) if m.label else labels[i] for i, m in enumerate(of)]
-    return kept, corrected
+    return kept, [mark.label or labels[i] for i, mark in enumerate(of)]

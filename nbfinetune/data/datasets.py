@@ -20,11 +20,12 @@ from torch.utils.data import (
 )
 from torchvision.transforms.v2 import functional as F
 
+from nbfinetune.data.arguments import InvalidItem, as_item, say
+from nbfinetune.data.duplicates import origin
 from nbfinetune.data.image_cache import allocate_cache, store
 from nbfinetune.data.images import open_image, read_all, read_pixels, read_progress, to_rgb
 from nbfinetune.data.transforms import to_square
-
-_NAMED = 5  # files or classes that one message names
+from nbfinetune.rendering.names import first_few
 
 
 class PictureItems:
@@ -117,8 +118,11 @@ class ImageDataset(PictureItems, Dataset):
         """The file of item i; None where the data set it came from has no files."""
         if self._is_file(i):
             return self.items[i]
-        samples = getattr(self.items, "samples", None)
-        return Path(samples[i][0]) if samples else None
+        items, i = origin(self.items, i)
+        samples = items if isinstance(items, list) else getattr(items, "samples", None)
+        entry = samples[i] if isinstance(samples, Sequence) and i < len(samples) else None
+        file = entry[0] if isinstance(entry, (tuple, list)) and entry else None
+        return Path(file) if isinstance(file, (str, Path)) else None
 
     def subset(self, numbers: Sequence[int]) -> "ImageDataset":
         """The items of these numbers, with the same cache; for a data set of files."""
@@ -211,14 +215,10 @@ def gives_pictures(loader: object) -> bool:
     return loader.collate_fn is default_collate and loader.batch_sampler is not None
 
 
-def first_few(names: Sequence[object]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(str(name) for name in names[:_NAMED]) + more
-
-
-def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int], Tensor | None]:
-    """Decode every file once.
+def read_files(
+    files: Sequence[Path], side: int, on_bad: str, notes: list[str]
+) -> tuple[list[int], Tensor | None]:
+    """Decode every file once; what is left out is added to the notes.
 
     Returns
     -------
@@ -239,7 +239,7 @@ def read_files(files: Sequence[Path], side: int, on_bad: str) -> tuple[list[int]
             store(image, cache[i])
 
     bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
-    check_bad(bad, len(files), on_bad)
+    check_bad(bad, len(files), on_bad, notes)
     good = [i for i in range(len(files)) if i not in bad]
     return good, _channels_first(cache)
 
@@ -248,8 +248,8 @@ def _channels_first(cache: Tensor | None) -> Tensor | None:
     return None if cache is None else cache.permute(0, 3, 1, 2)
 
 
-def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
-    """Raise, or with on_bad="skip" warn, if items are bad; their texts are named.
+def check_bad(bad: dict[int, str], total: int, on_bad: str, notes: list[str]) -> None:
+    """Raise, or with on_bad="skip" warn and note, if items are bad; their texts are named.
 
     Raises
     ------
@@ -260,27 +260,29 @@ def check_bad(bad: dict[int, str], total: int, on_bad: str) -> None:
         return
     text = f"{len(bad)} of {total} pictures cannot be read: {first_few(list(bad.values()))}"
     if on_bad == "skip" and len(bad) < total:
-        warnings.warn(f"left out: {text}", stacklevel=4)
+        say(notes, f"left out: {text}")
         return
     raise ValueError(f'{text}; pass on_bad="skip" to leave them out (check_images lists them all)')
 
 
-def read_dataset(dataset: Sequence, side: int, on_bad: str) -> ImageDataset:
+def read_dataset(dataset: Sequence, side: int, on_bad: str, notes: list[str]) -> ImageDataset:
     """A torchvision-style data set, read once; its items are (picture, class index)."""
     good, targets, bad = [], [], {}
     cache = allocate_cache(len(dataset), side)
     for i in read_progress(range(len(dataset)), len(dataset)):
         try:
-            picture, target = dataset[i]
+            picture, target = as_item(dataset[i], i)
             image = as_image(picture)
+        except InvalidItem:
+            raise
         except (TypeError, ValueError, OSError) as error:
             bad[i] = f"item {i}: {error}"
             continue
         good.append(i)
-        targets.append(int(target))
+        targets.append(target)
         if cache is not None:
             store(to_square(image, side), cache[i])
-    check_bad(bad, len(dataset), on_bad)
+    check_bad(bad, len(dataset), on_bad, notes)
     items = dataset if not bad else Subset(dataset, good)
     return ImageDataset(items, targets, side, _channels_first(cache), good)
 

@@ -5,11 +5,11 @@ JPEGs that come as pixels go through torchvision where that is quicker; Pillow j
 """
 
 import os
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
 from itertools import chain
 from os import PathLike, cpu_count
 from pathlib import Path
@@ -20,6 +20,11 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
+
+from nbfinetune.data.arguments import as_files
+from nbfinetune.data.duplicates import same_files
+from nbfinetune.data.picture_files import get_image_files, no_decoder
+from nbfinetune.rendering.names import printable
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -37,45 +42,6 @@ _WHOLE_16_BIT = 257  # 65535 / 255: the factor between 16-bit and 8-bit values
 
 class UnreadableImage(ValueError):
     """A picture that cannot be decoded; its text is the reason alone."""
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """The file suffixes that Pillow can read as pictures, lower case, with the dot."""
-    Image.init()
-    readable = {s for s, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
-    return frozenset(readable - {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"})
-
-
-def get_image_files(path: str | PathLike) -> list[Path]:
-    """The picture files below `path`, sorted, as absolute paths.
-
-    Hidden files and folders are passed over, links to folders are followed.
-
-    Raises
-    ------
-    ValueError
-        If `path` is no folder or holds no picture.
-    """
-    root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder; pass the folder that holds the pictures")
-    files, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in image_suffixes()
-        ]
-    if not files:
-        raise ValueError(f"no pictures below {root}; expected files such as .jpg or .png")
-    return sorted(files)
 
 
 def open_image(file: str | PathLike) -> Image.Image:
@@ -142,7 +108,7 @@ def _opened(file: str | PathLike) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableImage("not a picture that Pillow knows") from None
+        raise UnreadableImage(no_decoder(file)) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, EOFError, ...
@@ -184,9 +150,11 @@ def _from_high_depth(image: Image.Image) -> Image.Image:
 
 
 def check_images(path: str | PathLike | Iterable[str | PathLike]) -> dict[Path, str]:
-    """Every picture file that cannot be decoded, with its reason.
+    """Every picture file that cannot be decoded, or is there a second time, with its reason.
 
-    Each file is decoded whole, so truncation anywhere is found.
+    Each file is decoded whole, so truncation anywhere is found. Of files with the same bytes all
+    but the first are named; the reason says so where the first lies in another folder: there it
+    has another label, or is on the other side of the split.
 
     Parameters
     ----------
@@ -197,16 +165,31 @@ def check_images(path: str | PathLike | Iterable[str | PathLike]) -> dict[Path, 
     dict
         File -> reason; empty if all are good.
 
+    Raises
+    ------
+    ValueError
+        If `path` is no folder, holds no picture, or has a folder that cannot be listed.
+
     Examples
     --------
     >>> check_images("photos")  # doctest: +SKIP
     {PosixPath('photos/cat/7.jpg'): 'damaged (image file is truncated (16 bytes not processed))'}
     """
     if isinstance(path, (str, PathLike)):
-        path = get_image_files(path)
-    files = [Path(f) for f in path]
-    bad = read_all(files, lambda i: open_image(files[i]))
-    return {files[i]: reason for i, reason in bad.items()}
+        files = get_image_files(path)
+    else:
+        files = as_files(list(path) if isinstance(path, Set) else path, "path")
+    reasons = read_all(files, lambda i: open_image(files[i]))
+    for first, *others in same_files(files):
+        for i in others:
+            if files[i] != files[first]:
+                reasons.setdefault(i, _same_as(files[first], files[i]))
+    return {files[i]: printable(reasons[i]) for i in sorted(reasons)}
+
+
+def _same_as(first: Path, file: Path) -> str:
+    where = "" if file.parent == first.parent else ", which is in another folder"
+    return f"the same picture as {first}{where}"
 
 
 def read_all(files: Sequence[Path], read: Callable[[int], object]) -> dict[int, str]:
@@ -241,7 +224,12 @@ def _reason(read: Callable[[int], object], i: int) -> str | None:
 
 
 def read_progress(items: Iterable[T], total: int) -> Iterable[T]:
-    """`items`, with a progress bar with time left from the second second on."""
+    """`items`, with a progress bar with time left from the second second on.
+
+    It is drawn in terminals and notebooks; in a log file it would be a line for each drawing.
+    """
+    notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    drawn = notebook or (sys.stderr is not None and sys.stderr.isatty())
     quiet = bool(os.environ.get("NBFINETUNE_STATIC"))  # for notebooks whose outputs are compared
-    options = {"unit": "", "delay": 2, "leave": False, "disable": quiet}
+    options = {"unit": "", "delay": 2, "leave": False, "disable": quiet or not drawn}
     return tqdm(items, total=total, desc="reading pictures", **options)

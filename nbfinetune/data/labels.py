@@ -1,41 +1,238 @@
 """Labels: of picture files by their folder, by their name, or from a CSV file."""
 
-import csv
+import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 
-from nbfinetune.data.datasets import first_few
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from nbfinetune.data.arguments import as_list, as_marks, is_missing, say
+from nbfinetune.data.csv_files import CsvTable
+from nbfinetune.data.picture_files import get_image_files, image_suffixes, subfolders
+from nbfinetune.data.splits import TEST_FOLDERS, WHOLE_NUMBER, split_folders
+from nbfinetune.rendering.names import first_few, printable, shortened
+
+_GAPS = re.compile(r"nan|none|null|na|n/a|<na>|nat|#n/a|#ref!|undefined|unknown|\?")
 
 
-def folder_labels(files: Sequence[Path], root: Path) -> list[str]:
-    """The folder just below `root` that each file is in."""
+def folder_items(
+    root: Path, train: str, valid: str, notes: list[str]
+) -> tuple[list[Path], list[str], dict[str, list[bool]]]:
+    """The files in class folders, their labels, and `is_valid` if that is given by folders."""
+    folders = split_folders(root, train, valid, notes)
+    if folders is None:
+        files = without_test(get_image_files(root), root, notes)
+        return files, folder_labels(files, root, notes), {}
+    trained, held_out = map(get_image_files, folders)
+    labels = [
+        *folder_labels(trained, folders[0], notes),
+        *folder_labels(held_out, folders[1], notes),
+    ]
+    is_valid = [False] * len(trained) + [True] * len(held_out)
+    return [*trained, *held_out], labels, {"is_valid": is_valid}
+
+
+def folder_labels(files: Sequence[Path], root: Path, notes: list[str]) -> list[str]:
+    """The folder just below `root` that each file is in.
+
+    Folders without pictures are no class, and noted; so are the same folders in all classes, which
+    are perhaps the classes.
+
+    Raises
+    ------
+    ValueError
+        For pictures in `root` itself, and where `root` has one folder only, which has the folders
+        of the classes.
+    """
     parts = [f.relative_to(root).parts for f in files]
     if loose := [part[0] for part in parts if len(part) == 1]:
         raise ValueError(
-            f"{len(loose)} pictures lie in {root} itself, outside any class folder "
-            f"({first_few(loose)}); put them into one, or use from_name_re or from_csv"
+            f"{len(loose)} pictures lie in {printable(root)} itself, outside any class folder "
+            f"({first_few(loose)}); put them into one, use from_name_re or from_csv, "
+            f"or, if {root.name!r} is a class, pass the folder above it, {str(root.parent)!r}"
         )
+    inner: dict[str, set[str]] = defaultdict(set)
+    for top, *deeper in parts:
+        inner[top].add(deeper[0] if len(deeper) > 1 else "")
+    top, below = next(iter(inner.items()))
+    same = "" not in below and all(names == below for names in inner.values())
+    if same and len(inner) == 1:
+        raise ValueError(
+            f"{printable(root)} has one folder, {top!r}, in which all pictures lie in the folders "
+            f"{first_few(sorted(below))}; pass the folder that has these, {str(root / top)!r}"
+        )
+    if same and len(below) > 1:
+        say(
+            notes,
+            f"the classes are {first_few(list(inner))}, and each has the folders "
+            f"{first_few(sorted(below))}: if these are the classes, use from_lists with "
+            "[file.parent.name for file in files]",
+        )
+    others = [name for name in subfolders(root) if name not in inner]
+    if empty := [name for name in others if name.lower() not in TEST_FOLDERS]:
+        say(notes, f"{len(empty)} folders have no pictures, and are no class: {first_few(empty)}")
     return [part[0] for part in parts]
 
 
-def name_labels(files: Sequence[Path], pat: str) -> list[str]:
+def without_test(files: Sequence[Path], root: Path, notes: list[str]) -> list[Path]:
+    """The files outside a folder `test` beside classes, of which a note is made."""
+    tops = {f.relative_to(root).parts[0] for f in files if f.parent != root}
+    left_out = [top for top in sorted(tops) if top.lower() in TEST_FOLDERS]
+    if not left_out or len(tops) - len(left_out) < 2:
+        return list(files)
+    kept = [f for f in files if f.relative_to(root).parts[0] not in left_out]
+    say(
+        notes,
+        f"{len(files) - len(kept)} pictures in {first_few(left_out)} are left out: a folder of "
+        "this name is no class beside others; rename it if it is",
+    )
+    return kept
+
+
+def name_labels(files: Sequence[Path], pat: str | re.Pattern) -> list[str]:
     """The first group of a regular expression in the name of each file."""
-    found = [re.search(pat, f.name) for f in files]
+    try:
+        pattern = re.compile(pat)
+        found = [pattern.search(f.name) for f in files]
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"pat is {shortened(repr(pat))}, which is no regular expression of text: {error}"
+        ) from None
     if missing := [f.name for f, match in zip(files, found, strict=True) if not match]:
         raise ValueError(f"pattern {pat!r} is not found in {first_few(missing)}")
-    if re.compile(pat).groups < 1:
+    if pattern.groups < 1:
         raise ValueError(f"pattern {pat!r} has no group; put the label into (...)")
+    pairs = list(zip(files, found, strict=True))
+    if empty := [f.name for f, match in pairs if is_missing(match[1])]:
+        raise ValueError(
+            f"the group of pattern {pat!r} is empty, so there is no label, in "
+            f"{first_few(empty)}; make it match there, or pass the other files as fnames"
+        )
     return [match[1] for match in found]
 
 
-def csv_columns(file: Path, columns: Sequence[int | str], delimiter: str) -> list[list[str]]:
-    """These columns, by number or heading, of a CSV file with a header line."""
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        header, *rows = [row for row in csv.reader(lines, delimiter=delimiter) if row] or [[]]
-    place = {name: i for i, name in enumerate(header)} | {i: i for i in range(len(header))}
-    if unknown := [col for col in columns if col not in place]:
-        raise ValueError(f"{file.name} has no column {unknown[0]!r}; it has {header}")
-    if short := [i for i, row in enumerate(rows, 2) if len(row) != len(header)]:
-        raise ValueError(f"{file.name}: row {short[0]} has not {len(header)} columns")
-    return [[row[place[col]] for row in rows] for col in columns]
+def table_items(
+    table: CsvTable, columns: Sequence[int | str], folder: Path, suff: str
+) -> tuple[list[Path], list[str], dict[str, list[bool]]]:
+    """The files in `folder` that a table names, their labels, and `is_valid` if it has it.
+
+    Parameters
+    ----------
+    columns : of the file, of the label, and of what is held out if it has one
+
+    Raises
+    ------
+    ValueError
+        Naming the lines without file or label, or without a word for held out or trained on; for a
+        table without headings, whose first picture would be left out.
+    """
+    names, labels, *marks = map(table.column, columns)
+    heading = table.header[table.place(columns[0])]
+    suffix = "" if suff else os.path.splitext(heading)[1].lower()
+    if suffix in image_suffixes() or os.path.isfile(folder / f"{heading}{suff}"):
+        raise ValueError(
+            f"{table.name} has no header line: its first line names the picture {heading!r}; "
+            "put a line of headings above it, such as file,label"
+        )
+    for what, column in (("file", names), ("label", labels)):
+        pairs = zip(table.lines, column, strict=True)
+        if empty := [f"line {line}" for line, text in pairs if is_missing(text)]:
+            raise ValueError(
+                f"{table.name}: {len(empty)} of {len(names)} rows have no {what} "
+                f"({first_few(empty)}); give them one or leave the rows out"
+            )
+    files = [folder / f"{name}{suff}" for name in names]
+    if not marks:
+        return files, labels, {}
+    title = table.header[table.place(columns[2])]
+    where = [f"{title} in line {line} of {table.name}" for line in table.lines]
+    return files, labels, {"is_valid": as_marks(marks[0], len(files), where.__getitem__)}
+
+
+def label_notes(vocab: Sequence[str]) -> list[str]:
+    """What is doubtful about class names.
+
+    One class alone, names that are another's in another spelling, that say that there is no label,
+    or that hold line breaks, other control characters or blanks at their ends.
+    """
+    notes = []
+    if len(vocab) == 1:
+        notes.append(
+            f"there is one class only, {shortened(vocab[0])}: nothing is told apart, and an error "
+            "of 0 says nothing; is the path a folder too high or too low?"
+        )
+    alike = defaultdict(list)
+    for name in vocab:
+        spelled = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        number = WHOLE_NUMBER.fullmatch(spelled)
+        alike[float(spelled) if number else spelled].append(name)
+    if twins := [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
+        notes.append(
+            f"{len(twins)} class names differ only in case, blanks, Unicode form or the way that a "
+            f"number is written: {first_few(twins)}; give one of them to all if they are one class"
+        )
+    if gaps := [name for name in vocab if _GAPS.fullmatch(name.strip().lower())]:
+        notes.append(
+            f"classes are called {first_few(gaps)}, as gaps in tables are; leave their pictures "
+            "out if they have no label"
+        )
+    if odd := [repr(name) for name in vocab if name != name.strip() or name != printable(name)]:
+        notes.append(
+            f"{len(odd)} class names have blanks at their ends, line breaks or control characters: "
+            f"{first_few(odd)}; look into where they come from"
+        )
+    return notes
+
+
+def check_datasets(train: object, valid: object) -> None:
+    """Refuse what has no items by number."""
+    for name, part in (("train", train), ("valid", valid)):
+        _check_dataset(part, name)
+
+
+def _check_dataset(dataset: object, name: str) -> None:
+    if isinstance(dataset, DataLoader):
+        raise ValueError(f"{name} is a DataLoader; give its data set, {name}.dataset")
+    if isinstance(dataset, (str, PathLike, Mapping)) or not all(
+        hasattr(dataset, method) for method in ("__len__", "__getitem__")
+    ):
+        raise ValueError(
+            f"{name} is a {type(dataset).__name__}, which has no items by number; give a data set "
+            "or a list of (picture, class index)"
+        )
+    if not len(dataset):
+        raise ValueError(f"{name} is empty; give a data set with pictures")
+
+
+def class_names(train: object, valid: object) -> list[str] | None:
+    """The attribute `classes` of two data sets.
+
+    Raises
+    ------
+    ValueError
+        If they have different ones.
+    """
+    found = [names for part in (train, valid) if (names := _classes(part))]
+    if any(names != found[0] for names in found):
+        raise ValueError(f"train has the classes {found[0]} but valid has {found[1]}")
+    return found[0] if found else None
+
+
+def _classes(dataset: object) -> list[str] | None:
+    """The attribute `classes` of a data set, or of those that it is a part or a row of."""
+    if isinstance(dataset, Subset):
+        return _classes(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        found = [_classes(part) for part in dataset.datasets]
+        if any(names != found[0] for names in found):
+            raise ValueError(f"data sets of different classes are joined: {first_few(found)}")
+        return found[0]
+    classes = getattr(dataset, "classes", None)
+    if classes is None or isinstance(classes, (str, Mapping)) or not isinstance(classes, Iterable):
+        return None
+    # ImageNet's classes are tuples of names.
+    return [", ".join(c) if isinstance(c, tuple) else str(c) for c in as_list(classes, "classes")]

@@ -8,27 +8,34 @@ random or of the network (augmentation, normalisation) on the batch, on its devi
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from random import SystemRandom
 
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from nbfinetune.data import arguments as given
+from nbfinetune.data.arguments import known_options, say
 from nbfinetune.data.corrections import correct, read_corrections
-from nbfinetune.data.datasets import (
-    ImageDataset,
-    even_loader,
-    read_dataset,
-    read_files,
+from nbfinetune.data.csv_files import read_csv
+from nbfinetune.data.datasets import ImageDataset, even_loader, read_dataset
+from nbfinetune.data.labels import (
+    check_datasets,
+    class_names,
+    folder_items,
+    label_notes,
+    name_labels,
+    table_items,
 )
-from nbfinetune.data.images import get_image_files
-from nbfinetune.data.labels import csv_columns, folder_labels, name_labels
-from nbfinetune.data.splits import check_split, sorted_labels, split_labels
+from nbfinetune.data.picture_files import get_image_files, locate
+from nbfinetune.data.splits import check_split, read_parts, split_notes
 from nbfinetune.data.transforms import Augment, ImageTransforms, presize
 from nbfinetune.rendering.tables import PictureSheet, Table
 from nbfinetune.runtime.rng import seeded_rng
 
-_TRUE = ("1", "true", "yes", "valid")  # in the column of a CSV file that says what is held out
+_OPTIONS = (
+    *("is_valid", "valid_pct", "seed", "corrections"),
+    *("size", "bs", "num_workers", "aug", "on_bad"),
+)
 
 
 class ImageDataLoaders:
@@ -48,13 +55,16 @@ class ImageDataLoaders:
     aug : random crop, mirror image and lighting while the body trains (a frozen one gives features
         of each picture once: see `cache_features` of `Learner`); False for none, or a function of
         one uint8 picture, such as a torchvision.transforms.v2 transform, that gives [3, size, size]
-    on_bad : "error" refuses pictures that cannot be decoded, naming them; "skip" leaves them out
+    on_bad : "error" refuses pictures that cannot be decoded, naming them, those of formats without
+        a decoder (such as HEIC) too; "skip" leaves them out, but never all of a class: the network
+        would call its pictures something else
     corrections : CSV file of `%clean --apply`: labels to change and pictures to leave out
 
     Attributes
     ----------
     train, valid : torch DataLoaders of batches (uint8 [n, 3, h, w], int64 [n])
-    vocab : the class names, in the order of their indices
+    vocab : the class names, in the order of their indices; by value if all are whole numbers
+    warnings : what was doubtful about the data, as it was warned of; `summary` repeats it
     """
 
     def __init__(
@@ -67,8 +77,12 @@ class ImageDataLoaders:
         bs: int,
         num_workers: int | None,
         aug: Augment,
+        notes: list[str],
     ) -> None:
         check_split(train, valid, vocab)
+        for text in [*label_notes(vocab), *split_notes(train, valid, vocab)]:
+            say(notes, text)
+        self.warnings = notes
         self.train = even_loader(train, bs, shuffle=True, num_workers=num_workers)
         self.valid = even_loader(valid, bs, shuffle=False, num_workers=num_workers)
         self.vocab, self.size, self.bs, self.aug = list(vocab), size, bs, aug
@@ -80,10 +94,14 @@ class ImageDataLoaders:
         )
 
     @classmethod
+    @known_options(*_OPTIONS)
     def from_folder(
         cls, path: str | PathLike, *, train: str = "train", valid: str = "valid", **options
     ) -> "ImageDataLoaders":
         """Class folders in `path`, or in its folders `train` and `valid` if it has them.
+
+        Instead of `train` also training, instead of `valid` also val or validation is found. A
+        folder test beside them is not read, and is no class beside class folders.
 
         Parameters
         ----------
@@ -95,23 +113,14 @@ class ImageDataLoaders:
         --------
         >>> dls = ImageDataLoaders.from_folder("photos", size=224)  # doctest: +SKIP
         """
-        root = Path(path).expanduser().absolute()
-        if not (root / train).is_dir():
-            files = get_image_files(root)
-            return cls.from_lists(root, files, folder_labels(files, root), **options)
-        if not (root / valid).is_dir():
-            folders = sorted(f.name for f in root.iterdir() if f.is_dir() and f.name != train)
-            raise ValueError(
-                f"{root} has a folder {train!r} but none named {valid!r} (it has: "
-                f"{', '.join(folders) or 'nothing else'}); pass valid=NAME, "
-                f"or, if {train!r} is a class, another train=NAME"
-            )
-        trained, held_out = (get_image_files(root / name) for name in (train, valid))
-        labels = folder_labels(trained, root / train) + folder_labels(held_out, root / valid)
-        is_valid = [False] * len(trained) + [True] * len(held_out)
-        return cls.from_lists(root, trained + held_out, labels, is_valid=is_valid, **options)
+        given.check_text(train=train, valid=valid)
+        notes, root = [], given.as_path(path, "path")
+        files, labels, split = folder_items(root, train, valid, notes)
+        given.check_one_split(options, split)
+        return cls.from_lists(root, files, labels, **options, **split)._noted(notes)
 
     @classmethod
+    @known_options(*_OPTIONS)
     def from_name_re(
         cls, path: str | PathLike, fnames: Sequence[str | PathLike] | None, pat: str, **options
     ) -> "ImageDataLoaders":
@@ -128,10 +137,11 @@ class ImageDataLoaders:
         --------
         >>> dls = ImageDataLoaders.from_name_re("pets", None, r"(.+)_\d+")  # doctest: +SKIP
         """
-        files = get_image_files(path) if fnames is None else [Path(f) for f in fnames]
+        files = get_image_files(path) if fnames is None else given.as_files(fnames, "fnames")
         return cls.from_lists(path, files, name_labels(files, pat), **options)
 
     @classmethod
+    @known_options(*_OPTIONS)
     def from_csv(
         cls,
         path: str | PathLike,
@@ -142,7 +152,8 @@ class ImageDataLoaders:
         fn_col: int | str = 0,
         label_col: int | str = 1,
         valid_col: int | str | None = None,
-        delimiter: str = ",",
+        delimiter: str | None = None,
+        encoding: str | None = None,
         **options,
     ) -> "ImageDataLoaders":
         """File names and labels from a CSV file with a header line.
@@ -150,23 +161,27 @@ class ImageDataLoaders:
         Parameters
         ----------
         path : folder that the CSV file and the pictures are in
-        csv_fname : the CSV file in it, UTF-8
+        csv_fname : the CSV file in it
         folder : folder of the pictures in `path`
         suff : added to each file name, such as ".jpg"
         fn_col, label_col : columns of file and label, by number or heading
-        valid_col : column that is true (1, true, yes, valid) for the pictures held out
-        delimiter : between the columns
+        valid_col : column that is true (1, true, yes, valid, val, validation) for the pictures held
+            out and false (0, false, no, train, training) for the others
+        delimiter : between the columns; None = a comma, or a semicolon, tab or | that is found in
+            the header where a comma does not divide it, with a warning
+        encoding : of the file; None = UTF-8, or UTF-16 or UTF-32 with its mark
         **options : see `ImageDataLoaders`
         """
-        root = Path(path).expanduser().absolute()
+        given.check_text(csv_fname=csv_fname, folder=folder, suff=suff)
+        root, notes = given.as_path(path, "path"), []
         columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
-        names, labels, *held_out = csv_columns(root / csv_fname, columns, delimiter)
-        files = [root / folder / (name + suff) for name in names]
-        if held_out:
-            options["is_valid"] = [text.strip().lower() in _TRUE for text in held_out[0]]
-        return cls.from_lists(root, files, labels, **options)
+        table = read_csv(root / csv_fname, columns, delimiter, encoding, notes)
+        files, labels, split = table_items(table, columns, root / folder, suff)
+        given.check_one_split(options, split)
+        return cls.from_lists(root, files, labels, **options, **split)._noted(notes)
 
     @classmethod
+    @known_options()
     def from_lists(
         cls,
         path: str | PathLike,
@@ -189,7 +204,8 @@ class ImageDataLoaders:
         ----------
         path : folder that relative names are in (names that are not there are looked for in the
             working folder)
-        fnames, labels : the files and the class of each
+        fnames, labels : the files and the class of each, by position: pandas Series of any index,
+            arrays, tensors and generators too; labels are names or whole numbers
         is_valid : for each file whether it is held out; None = a split by `valid_pct` and `seed`
 
         Raises
@@ -197,34 +213,24 @@ class ImageDataLoaders:
         ValueError
             For files that cannot be decoded, classes of one picture, options out of range.
         """
-        _check_options(valid_pct, size, bs, num_workers, aug, on_bad)
-        if not len(fnames) == len(labels) > 0:
-            raise ValueError(f"{len(fnames)} files but {len(labels)} labels; give one for each")
-        if is_valid is not None and len(is_valid) != len(fnames):
-            raise ValueError(f"{len(fnames)} files but {len(is_valid)} values in is_valid")
-        files = [_locate(Path(path).expanduser(), Path(f)) for f in fnames]
+        valid_pct = given.as_share("valid_pct", valid_pct)
+        seed = given.as_whole_number("seed", seed)
+        size, bs, num_workers = given.as_sizes(size, bs, num_workers)
+        given.check_choices(aug, on_bad)
+        notes: list[str] = []
+        root, names = given.as_path(path, "path"), given.as_files(fnames, "fnames")
+        classes = given.as_labels(labels, names)
+        split = (valid_pct, seed) if is_valid is None else given.as_marks(is_valid, len(names))
+        files = [locate(root, f) for f in names]
         marks = {} if corrections is None else read_corrections(corrections)
-        kept, corrected = correct(files, labels, marks)
-        side = presize(size)
-        read, cache = read_files([files[i] for i in kept], side, on_bad)
-        good = [kept[k] for k in read]
-        names = sorted_labels({corrected[i] for i in good})
-        index = {name: t for t, name in enumerate(names)}
-        targets = [index[corrected[i]] for i in good]
-        if is_valid is None:
-            # By the labels as they were: a correction moves no other picture to the other side.
-            bad = set(kept).difference(good)
-            usable = [i for i in range(len(files)) if i not in bad]
-            held_out = split_labels(usable, labels, valid_pct, seed)
-        else:
-            held_out = {i for i in good if is_valid[i]}
-        everything = ImageDataset([files[i] for i in good], targets, side, cache, read)
-        places = [[k for k, i in enumerate(good) if (i in held_out) == v] for v in (False, True)]
-        parts = [everything.subset(part) for part in places]
-        vocab = [str(name) for name in names]
-        return cls(*parts, vocab, size=size, bs=bs, num_workers=num_workers, aug=aug)
+        kept, corrected = correct(files, classes, marks, notes)
+        parts, vocab = read_parts(
+            files, classes, kept, corrected, split, presize(size), on_bad, notes
+        )
+        return cls(*parts, vocab, notes=notes, size=size, bs=bs, num_workers=num_workers, aug=aug)
 
     @classmethod
+    @known_options()
     def from_datasets(
         cls,
         train: Sequence,
@@ -251,16 +257,20 @@ class ImageDataLoaders:
         ...     CIFAR10("data"), CIFAR10("data", train=False), size=32
         ... )  # doctest: +SKIP
         """
-        _check_options(0.5, size, bs, num_workers, aug, on_bad)
-        classes = [getattr(part, "classes", None) for part in (train, valid)]
-        if None not in classes and list(classes[0]) != list(classes[1]):
-            raise ValueError(f"train has the classes {classes[0]} but valid has {classes[1]}")
-        datasets = [read_dataset(part, presize(size), on_bad) for part in (train, valid)]
-        if vocab is None:
-            top = max(max(d.targets, default=0) for d in datasets)
-            vocab = classes[0] or range(top + 1)
-        names = [str(name) for name in vocab]
-        return cls(*datasets, names, size=size, bs=bs, num_workers=num_workers, aug=aug)
+        size, bs, num_workers = given.as_sizes(size, bs, num_workers)
+        given.check_choices(aug, on_bad)
+        notes: list[str] = []
+        check_datasets(train, valid)
+        names = class_names(train, valid) if vocab is None else given.as_vocab(vocab)
+        parts = [read_dataset(part, presize(size), on_bad, notes) for part in (train, valid)]
+        if names is None:
+            top = max(max(part.targets, default=0) for part in parts)
+            names = [str(t) for t in range(top + 1)]
+        return cls(*parts, names, notes=notes, size=size, bs=bs, num_workers=num_workers, aug=aug)
+
+    def _noted(self, notes: list[str]) -> "ImageDataLoaders":
+        self.warnings[:0] = notes
+        return self
 
     def show_batch(self, max_n: int = 9) -> PictureSheet:
         """Up to `max_n` training pictures as the network gets them, with their classes."""
@@ -273,7 +283,7 @@ class ImageDataLoaders:
         return PictureSheet([F.to_pil_image(picture) for picture in shown], captions)
 
     def summary(self) -> Table:
-        """Pictures of each class on both sides of the split, their shape and the imbalance."""
+        """Pictures of each class on both sides of the split, their shape, imbalance, warnings."""
         counts = [Counter(loader.dataset.targets) for loader in (self.train, self.valid)]
         rows = [(name, str(counts[0][i]), str(counts[1][i])) for i, name in enumerate(self.vocab)]
         totals = [str(len(loader.dataset)) for loader in (self.train, self.valid)]
@@ -283,27 +293,6 @@ class ImageDataLoaders:
         return Table(
             f"{len(self.vocab)} classes; {shape}",
             ("class", "train", "valid"),
-            [*rows, ("all", *totals)],
+            [*rows, ("all", *totals), *((f"warning: {text}",) for text in self.warnings)],
             ratio,
         )
-
-
-def _locate(root: Path, name: Path) -> Path:
-    """The file `name` in `root`; as it stands if it is only there, as in glob("root/*.jpg")."""
-    inside = (root / name).absolute()
-    return inside if inside.exists() or not name.exists() else name.absolute()
-
-
-def _check_options(
-    valid_pct: float, size: int, bs: int, num_workers: int | None, aug: Augment, on_bad: str
-) -> None:
-    if not 0 < valid_pct < 1:
-        raise ValueError(f"valid_pct is {valid_pct}; it must lie between 0 and 1, such as 0.2")
-    workers = 0 if num_workers is None else num_workers
-    for name, value, least in (("size", size, 1), ("bs", bs, 1), ("num_workers", workers, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} up")
-    if on_bad not in ("error", "skip"):
-        raise ValueError(f'on_bad is {on_bad!r}; it must be "error" or "skip"')
-    if not isinstance(aug, bool) and not callable(aug):
-        raise ValueError(f"aug is {aug!r}; it must be True, False or a function of a picture")

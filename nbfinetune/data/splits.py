@@ -1,9 +1,20 @@
 """Splits: which labelled items are held out, and whether enough are left to learn from."""
 
 import random
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from nbfinetune.data.datasets import ImageDataset, first_few
+from nbfinetune.data.arguments import say
+from nbfinetune.data.datasets import ImageDataset, read_files
+from nbfinetune.data.duplicates import duplicate_notes, origin, same_items
+from nbfinetune.data.picture_files import subfolders
+from nbfinetune.rendering.names import first_few, printable
+
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")  # a float column of pandas has 1.0
+_SIDES = (("train", "training"), ("valid", "val", "validation"))  # usual names of their folders
+_SHOWN = 3  # parts of a path that name a picture: side, class and file
+TEST_FOLDERS = ("test", "testing")  # whose pictures are for later: neither side, and no class
 
 
 def stratified(
@@ -33,19 +44,114 @@ def stratified(
     return held_out
 
 
-def sorted_labels(labels: set[str | int]) -> list[str | int]:
-    """Numbers before names."""
-    return sorted(labels, key=lambda v: (isinstance(v, str), v))
+def sorted_labels(labels: set[str]) -> list[str]:
+    """In the order of the text; whole numbers, if all are, in that of their values."""
+    if all(WHOLE_NUMBER.fullmatch(label) for label in labels):
+        return sorted(labels, key=lambda label: (float(label), label))
+    return sorted(labels)
+
+
+def class_index(labels: set[str], of: set[str] = frozenset()) -> dict[str, int]:
+    """The index of each class.
+
+    Raises
+    ------
+    ValueError
+        If one of the classes `of` is missing, as none of its pictures can be read: the network
+        would not know it, and call its pictures something else.
+    """
+    if lost := sorted(of - labels):
+        raise ValueError(
+            f"no picture of {first_few(lost)} can be read, so the class would be missing; mend "
+            "its pictures (check_images names them) or leave it out yourself"
+        )
+    return {name: t for t, name in enumerate(sorted_labels(labels))}
 
 
 def split_labels(
-    items: Sequence[int], labels: Sequence[str | int], valid_pct: float, seed: int
-) -> set[int]:
-    """Those of `items`, which are numbers of files, that are held out."""
-    names = sorted_labels({labels[i] for i in items})
-    index = {name: t for t, name in enumerate(names)}
+    items: Sequence[int], labels: Sequence[str], valid_pct: float, seed: int
+) -> list[bool]:
+    """Whether each file is held out, of `items`, which are numbers of files."""
+    index = class_index({labels[i] for i in items})
     targets = [index[labels[i]] for i in items]
-    return {items[k] for k in stratified(targets, [str(n) for n in names], valid_pct, seed)}
+    held_out = {items[k] for k in stratified(targets, list(index), valid_pct, seed)}
+    return [i in held_out for i in range(len(labels))]
+
+
+def read_parts(
+    files: Sequence[Path],
+    labels: Sequence[str],
+    kept: Sequence[int],
+    corrected: Sequence[str],
+    split: Sequence[bool] | tuple[float, int],
+    side: int,
+    on_bad: str,
+    notes: list[str],
+) -> tuple[list[ImageDataset], list[str]]:
+    """Training and validation pictures, decoded, and the class names.
+
+    Parameters
+    ----------
+    files, labels : as they were given
+    kept, corrected : the numbers of the files that stay, and the labels of all, by corrections
+    split : for each file whether it is held out; or share and seed of a split of each class
+    side, on_bad, notes : as in `read_files`
+    """
+    read, cache = read_files([files[i] for i in kept], side, on_bad, notes)
+    good = [kept[k] for k in read]
+    index = class_index({corrected[i] for i in good}, of={corrected[i] for i in kept})
+    if isinstance(split, tuple):
+        # By the labels as they were: a correction moves no other picture to the other side.
+        bad = set(kept).difference(good)
+        split = split_labels([i for i in range(len(files)) if i not in bad], labels, *split)
+    targets = [index[corrected[i]] for i in good]
+    everything = ImageDataset([files[i] for i in good], targets, side, cache, read)
+    places = [[k for k, i in enumerate(good) if split[i] == v] for v in (False, True)]
+    return [everything.subset(part) for part in places], list(index)
+
+
+def split_folders(root: Path, train: str, valid: str, notes: list[str]) -> tuple[Path, Path] | None:
+    """The folders of a given split in `root`; None if it has none.
+
+    Where they have not the names asked for, other usual ones are found: training, and val or
+    validation, in any case.
+
+    Raises
+    ------
+    ValueError
+        If one of the two is there and the other is not.
+    """
+    try:
+        folders = subfolders(root)
+    except OSError:
+        return None  # whoever lists the pictures says why
+    found = [_called(folders, name, _SIDES[k]) for k, name in enumerate((train, valid))]
+    if found[1] is None and found[0] != train:  # Training alone may be a class
+        return None
+    others = first_few([name for name in folders if name not in found]) or "nothing else"
+    if found[0] is None:
+        raise ValueError(
+            f"{printable(root)} has a folder {found[1]!r} but none named {train!r} (it has: "
+            f"{others}); pass train=NAME, or another valid=NAME if {found[1]!r} is a class"
+        )
+    if found[1] is None:
+        raise ValueError(
+            f"{printable(root)} has a folder {found[0]!r} but none named {valid!r} (it has: "
+            f"{others}); pass valid=NAME, or, if {found[0]!r} is a class, another train=NAME, or "
+            f"pass {str(root / found[0])!r} to split that"
+        )
+    unused = [name for name in folders if name not in found and name.lower() not in TEST_FOLDERS]
+    if unused:
+        say(notes, f"{first_few(unused)} beside {found[0]} and {found[1]} is not read")
+    return root / found[0], root / found[1]
+
+
+def _called(folders: Sequence[str], name: str, usual: Sequence[str]) -> str | None:
+    """The folder of this name; or, if the name is a usual one, one of another usual name."""
+    if name in folders:
+        return name
+    same = usual if name in usual else ()
+    return next((f for other in same for f in folders if f.lower() == other), None)
 
 
 def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) -> None:
@@ -59,3 +165,26 @@ def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) 
         raise ValueError(
             f"no train pictures of {first_few([vocab[t] for t in unseen])}, which the valid set has"
         )
+
+
+def split_notes(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) -> list[str]:
+    """What is doubtful about a split: pictures that are there twice, classes without pictures.
+
+    Classes that have none to train on may be right: a vocab that is shared with other data.
+    """
+    items = [origin(part.items, i) for part in (train, valid) for i in range(len(part))]
+    files = [part.path(i) for part in (train, valid) for i in range(len(part))]
+    notes = duplicate_notes(
+        same_items(items, files),
+        lambda k: f"item {items[k][1]}" if files[k] is None else "/".join(files[k].parts[-_SHOWN:]),
+        [vocab[t] for t in (*train.targets, *valid.targets)],
+        [False] * len(train) + [True] * len(valid),
+    )
+    sides = {
+        "to train on: they are never predicted": set(train.targets),
+        "held out: errors on them are not counted": set(valid.targets),
+    }
+    for what, seen in sides.items():
+        if unseen := [name for t, name in enumerate(vocab) if t not in seen]:
+            notes.append(f"{len(unseen)} classes have no pictures {what} ({first_few(unseen)})")
+    return notes

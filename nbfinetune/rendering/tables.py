@@ -1,6 +1,7 @@
-"""Tables: tables and picture sheets that show themselves as text and as HTML.
+r"""Tables: tables and picture sheets that show themselves as text and as HTML.
 
-Every cell, title and caption is untrusted text: it is escaped in HTML.
+Every cell, title and caption is untrusted text: it is escaped in HTML, and what cannot be printed
+is written out, such as \n.
 """
 
 import base64
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 from PIL import Image
+
+from nbfinetune.rendering.names import printable
 
 _THUMBNAIL = 128  # px
 _JPEG_QUALITY = 85
@@ -45,27 +48,28 @@ class Table:
     footer: str = ""
 
     def __repr__(self) -> str:
-        widths = self._widths()
-        lines = [self.title, _text_row(self.columns, widths)]
-        lines += [_text_row(row, widths) for row in self.rows]
-        return "\n".join(line for line in [*lines, self.footer] if line)
-
-    def _widths(self) -> list[int]:
-        full = [self.columns, *(row for row in self.rows if len(row) == len(self.columns))]
-        return [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
+        rows = [[printable(cell) for cell in row] for row in (self.columns, *self.rows)]
+        full = [row for row in rows if len(row) == len(self.columns)]
+        widths = [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
+        lines = [self.title, *(_text_row(row, widths) for row in rows), self.footer]
+        return "\n".join(printable(line) for line in lines if line)
 
     def _repr_html_(self) -> str:
         n = len(self.columns)
-        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
+        head = "".join(f"<th>{_html(c)}</th>" for c in self.columns)
         body = "".join(
-            f'<tr><td colspan="{n}" style="text-align:left"><b>{escape(row[0])}</b></td></tr>'
+            f'<tr><td colspan="{n}" style="text-align:left"><b>{_html(row[0])}</b></td></tr>'
             if len(row) == 1 < n
-            else "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            else "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
-        title = f"<div>{escape(self.title)}</div>" if self.title else ""
-        footer = f"<div>{escape(self.footer)}</div>" if self.footer else ""
+        title = f"<div>{_html(self.title)}</div>" if self.title else ""
+        footer = f"<div>{_html(self.footer)}</div>" if self.footer else ""
         return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{footer}"
+
+
+def _html(text: str) -> str:
+    return escape(printable(text))
 
 
 def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -107,7 +111,7 @@ class PictureSheet:
     captions: Sequence[str]
 
     def __repr__(self) -> str:
-        return f"{len(self.pictures)} pictures: {', '.join(self.captions)}"
+        return f"{len(self.pictures)} pictures: {', '.join(map(printable, self.captions))}"
 
     def _repr_html_(self) -> str:
         return "".join(map(_figure, self.pictures, self.captions))
@@ -121,6 +125,6 @@ def _figure(picture: Image.Image, caption: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(caption)}">'
-        f'<figcaption style="overflow-wrap:anywhere">{escape(caption)}</figcaption></figure>'
+        f'<img src="data:image/jpeg;base64,{data}" alt="{_html(caption)}">'
+        f'<figcaption style="overflow-wrap:anywhere">{_html(caption)}</figcaption></figure>'
     )

@@ -17,10 +17,23 @@ _BLOCK = 2**24  # bytes written at once
 
 
 def cache_folder() -> Path:
-    """The folder of `NBFINETUNE_CACHE`, else `nbfinetune` in the user's cache folder."""
-    if chosen := os.environ.get("NBFINETUNE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nbfinetune"
+    """The folder of `NBFINETUNE_CACHE`, else `nbfinetune` in the user's cache folder.
+
+    Raises
+    ------
+    OSError
+        If neither is known, as the user has no home folder.
+    """
+    chosen = os.environ.get("NBFINETUNE_CACHE")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nbfinetune"
+    except RuntimeError:
+        asked = f"NBFINETUNE_CACHE is {chosen}, and its" if chosen else "the"
+        raise OSError(
+            f"{asked} home folder is not known; set NBFINETUNE_CACHE to a folder, in full"
+        ) from None
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -37,18 +50,19 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes <= _MEMORY:
         return torch.empty(*shape, dtype=dtype)
+    place: Path | str = "a file"
     try:
-        return _in_file(n_bytes).view(dtype).view(*shape)
+        place = cache_folder()
+        return _in_file(n_bytes, place).view(dtype).view(*shape)
     except OSError as error:
         raise OSError(
-            f"{n_bytes / 2**30:.1f} GB, too much to keep in memory or in {cache_folder()} "
+            f"{n_bytes / 2**30:.1f} GB, too much to keep in memory or in {place} "
             f"({error.strerror or error}); set NBFINETUNE_CACHE to a folder with more room"
         ) from None
 
 
-def _in_file(n_bytes: int) -> Tensor:
-    """Bytes in a file that is mapped into memory."""
-    folder = cache_folder()
+def _in_file(n_bytes: int, folder: Path) -> Tensor:
+    """Bytes in a file, in a folder, that is mapped into memory."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if n_bytes + _FREE > free:

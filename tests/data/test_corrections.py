@@ -197,3 +197,70 @@ def test_an_unreadable_picture_can_be_removed(photos: Path, tmp_path: Path) -> N
     file = corrections.apply(tmp_path / "c.csv")
     dls = ImageDataLoaders.from_lists(photos, files, labels, size=16, corrections=file)
     assert sum(len(d) for d in _datasets(dls)) == 18
+
+
+TEXTS = [
+    "=1+1",
+    "+1",
+    "-x",
+    "@x",
+    "\tx",
+    "'=x",
+    "''=x",
+    "'x",
+    "a\rb",
+    "\r=",
+    "a\r\nb",
+    "a\nb",
+    "",
+    "x",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_is_a_formula_and_all_are_read_back(text: str, tmp_path: Path) -> None:
+    corrections = Corrections()
+    corrections.mark(tmp_path / f"{text}.png", "relabel", text, text or "b")
+    corrections.mark(tmp_path / "second.png", "remove", text)
+    marks = corrections.marks
+    file = corrections.apply(tmp_path / "c.csv")
+    with open(file, newline="") as lines:
+        rows = list(csv.reader(lines))
+    assert [len(row) for row in rows] == [4, 4, 4]
+    assert not [cell for row in rows for cell in row if cell and cell[0] in "=+-@\t\r"]
+    assert read_corrections(file) == marks
+
+
+def test_a_formula_of_a_file_before_is_read_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("file,action,label,was\n-a.png,relabel,=b,+c\n")
+    assert read_corrections(tmp_path / "c.csv") == {
+        tmp_path / "-a.png": Mark("relabel", "=b", "+c")
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "gone.csv is not there; give corrections a file"),
+        (b"", "is no file of corrections: its columns are not"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is no file of corrections"),
+        (b"PK\x03\x04" + bytes(99), "is no file of corrections"),
+        (b"file;action;label;was\n", "is no file of corrections"),
+    ],
+)
+def test_a_file_of_no_corrections_is_refused_by_name(content, message, photos, tmp_path) -> None:
+    if content is not None:
+        (tmp_path / "gone.csv").write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ImageDataLoaders.from_folder(photos, size=16, corrections=tmp_path / "gone.csv")
+    with pytest.raises(ValueError, match=r"is no file of corrections: .*directory"):
+        ImageDataLoaders.from_folder(photos, size=16, corrections=tmp_path)
+
+
+def test_corrections_of_files_of_any_name_are_named_in_one_line(photos: Path, tmp_path) -> None:
+    corrections = Corrections()
+    corrections.mark(photos / "caf\udce9\n.png", "remove", "red")
+    file = corrections.apply(tmp_path / "c.csv")
+    with pytest.warns(UserWarning, match=r"not among the pictures: caf\\udce9\\n.png") as told:
+        dls = ImageDataLoaders.from_folder(photos, size=16, corrections=file)
+    assert dls.warnings == [str(told[0].message)]

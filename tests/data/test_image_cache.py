@@ -83,3 +83,25 @@ def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None
     assert cache_folder() == Path("/xdg/nbfinetune")
     monkeypatch.setenv("NBFINETUNE_CACHE", "/large")
     assert cache_folder() == Path("/large")
+
+
+@pytest.mark.parametrize("chosen", [None, "~nobody-of-this-name/cache"])
+def test_without_a_home_folder_the_way_out_is_told(
+    chosen: str | None, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(path: str) -> str:  # as of users without HOME and without an entry in passwd
+        return path
+
+    monkeypatch.setattr("os.path.expanduser", unknown)
+    for name in ("NBFINETUNE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv("NBFINETUNE_CACHE", chosen)
+    with pytest.raises(OSError, match="home folder is not known; set NBFINETUNE_CACHE to a folder"):
+        cache_folder()
+    monkeypatch.setattr(memmap, "_MEMORY", 1000)
+    with pytest.warns(
+        UserWarning, match="decoded anew.*home folder is not known.*NBFINETUNE_CACHE"
+    ):
+        dls = ImageDataLoaders.from_folder(photos, size=32)
+    assert dls.train.dataset.cache is None
