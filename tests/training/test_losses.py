@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from nbfinetune import Learner, accuracy, vision_learner
+from nbfinetune import ClassificationInterpretation, Learner, accuracy, vision_learner
 
 BATCH_SIZES = (1, 3, 4, 12)
 X = torch.sin(torch.arange(48.0) * 1.7).view(12, 4)
@@ -192,6 +192,9 @@ def test_probabilities_and_metrics_are_those_of_the_loss(loss_func, targets, act
     assert torch.equal(seen[-1], preds)
     assert losses.shape == (12,)
     assert losses.mean() == pytest.approx(learn.validate()[0], rel=1e-4)
+    if targets is INDICES:
+        interp = ClassificationInterpretation.from_learner(learn)
+        assert torch.allclose(interp.target_probs, expected[range(12), targets], atol=1e-6)
     learn.fit(1, 1e-3)
     assert torch.equal(seen[-1], learn.get_preds()[0])
 
