@@ -22,6 +22,7 @@ from nbfinetune.magics.lines import (
     scope_of,
     static_arg,
 )
+from nbfinetune.rendering.tables import printable
 
 if TYPE_CHECKING:
     from nbfinetune.live.inference_runs import InferenceRuns
@@ -161,13 +162,15 @@ class InterpretationMagics(Magics):
             raise UsageError("--apply and --undo; give one of them")
         with one_line():
             if args["undo"]:
-                print(corrections.undo())
+                print(printable(corrections.undo()))
                 return None
             if "apply" in args:
                 n = len(corrections.marks)
                 file = corrections.apply(args["apply"].strip("\"'"))
                 here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-                print(f"{n} corrections written; ImageDataLoaders.from_...(corrections='{here}')")
+                print(
+                    f"{n} corrections written; ImageDataLoaders.from_...(corrections={str(here)!r})"
+                )
                 print("uses them, %clean --undo takes them back")
                 return None
         return None if quiet else corrections.table()

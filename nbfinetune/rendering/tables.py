@@ -22,9 +22,33 @@ _RIGHT_TO_LEFT = re.compile(
 )
 
 
+# What breaks a line or a page, or cannot be sent as UTF-8: bytes of names that are none.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MATHS = re.compile(r"[$\\]")  # JupyterLab typesets $...$, \(...\) and \begin{...} in HTML
+_LONGEST = 120  # characters of a cell; a file name has 255 at most
+
+
+def printable(text: str) -> str:
+    """A text in one line, with escapes such as \\n for what cannot be printed or sent."""
+    return _UNPRINTABLE.sub(lambda m: ascii(m[0])[1:-1], text)
+
+
+def html_text(text: str) -> str:
+    """A text as HTML that shows it as it is: no tags, and no formulas."""
+    return _MATHS.sub(r"<span>\g<0></span>", escape(printable(text)))
+
+
 def bidi_isolated(name: str) -> str:
     """A name that leaves the numbers around it in their order, whatever way it is written."""
+    name = printable(name)
     return f"\u2068{name}\u2069" if _RIGHT_TO_LEFT.search(name) else name
+
+
+def _cell(text: str) -> str:
+    """A text as a table shows it; of a very long one both ends."""
+    text = printable(text)
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}\u2026{text[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -45,34 +69,37 @@ class Table:
     footer: str = ""
 
     def __repr__(self) -> str:
-        widths = self._widths()
-        lines = [self.title, _text_row(self.columns, widths)]
-        lines += [_text_row(row, widths) for row in self.rows]
-        return "\n".join(line for line in [*lines, self.footer] if line)
-
-    def _widths(self) -> list[int]:
-        full = [self.columns, *(row for row in self.rows if len(row) == len(self.columns))]
-        return [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
+        columns, *rows = ([*map(_cell, row)] for row in (self.columns, *self.rows))
+        full = [columns, *(row for row in rows if len(row) == len(columns))]
+        widths = [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
+        lines = [_text_row(row, widths) for row in (columns, *rows)]
+        return "\n".join(
+            line for line in (printable(self.title), *lines, printable(self.footer)) if line
+        )
 
     def _repr_html_(self) -> str:
         n = len(self.columns)
-        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
-        body = "".join(
-            f'<tr><td colspan="{n}" style="text-align:left"><b>{escape(row[0])}</b></td></tr>'
+        head, *body = ([html_text(_cell(c)) for c in row] for row in (self.columns, *self.rows))
+        rows = "".join(
+            f'<tr><td colspan="{n}" style="text-align:left"><b>{row[0]}</b></td></tr>'
             if len(row) == 1 < n
-            else "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
+            else "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+            for row in body
         )
-        title = f"<div>{escape(self.title)}</div>" if self.title else ""
-        footer = f"<div>{escape(self.footer)}</div>" if self.footer else ""
-        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{footer}"
+        titles = "".join(f"<th>{c}</th>" for c in head)
+        above, below = (
+            f"<div>{html_text(line)}</div>" if line else "" for line in (self.title, self.footer)
+        )
+        return f"{above}<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>{below}"
 
 
 def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
     if len(row) == 1 < len(widths):
         return row[0]
-    first, *rest = zip(row, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)]).rstrip()
+    spaces = [" " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)]
+    first, *rest = map(bidi_isolated, row)
+    cells = [first + spaces[0], *(s + c for s, c in zip(spaces[1:], rest, strict=True))]
+    return "  ".join(cells).rstrip()
 
 
 @dataclass(frozen=True)
@@ -107,7 +134,7 @@ class PictureSheet:
     captions: Sequence[str]
 
     def __repr__(self) -> str:
-        return f"{len(self.pictures)} pictures: {', '.join(self.captions)}"
+        return f"{len(self.pictures)} pictures: {', '.join(map(_cell, self.captions))}"
 
     def _repr_html_(self) -> str:
         return "".join(map(_figure, self.pictures, self.captions))
@@ -121,6 +148,6 @@ def _figure(picture: Image.Image, caption: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(caption)}">'
-        f'<figcaption style="overflow-wrap:anywhere">{escape(caption)}</figcaption></figure>'
+        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(caption))}">'
+        f'<figcaption style="overflow-wrap:anywhere">{html_text(caption)}</figcaption></figure>'
     )
