@@ -129,11 +129,13 @@ def given_probabilities(array: np.ndarray, vocab: Sequence[str], what: str) -> T
         raise ValueError(f"{what} are probabilities {got}, but the vocab has {len(vocab)}{hint}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{what} are of the type {array.dtype}; give numbers in [0, 1]")
-    probs = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32, copy=False)
-    hint = "; take softmax of logits, or sigmoid of those of several labels"
-    _refuse(
-        ~((probs >= 0) & (probs <= 1)), probs, f"{what} have values outside [0, 1], or NaN", hint
-    )
+    wanted = {2: np.float16, 4: np.float32} if array.dtype.kind == "f" else {}
+    default = np.float64 if array.dtype.kind == "f" else np.float32
+    probs = array.astype(wanted.get(array.dtype.itemsize, default), copy=False)
+    if probs.size and not 0 <= probs.min() <= probs.max() <= 1:
+        hint = "; take softmax of logits, or sigmoid of those of several labels"
+        wrong = ~((probs >= 0) & (probs <= 1))
+        _refuse(wrong, probs, f"{what} have values outside [0, 1], or NaN", hint)
     probs = np.ascontiguousarray(probs)
     return torch.from_numpy(probs if probs.flags.writeable else probs.copy())
 
@@ -146,7 +148,7 @@ def check_rows(probs: Tensor) -> Tensor:
     ValueError
         If a row does not sum to 1.
     """
-    off = (probs.float().sum(1) - 1).abs() > ROUNDING
+    off = (probs.sum(1, dtype=torch.float32) - 1).abs() > ROUNDING
     if off.any():
         i = int(off.nonzero()[0])
         raise ValueError(

@@ -173,7 +173,11 @@ def batch_loss(loss_func: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        hint = "; for class indices use nn.CrossEntropyLoss()" if targets.ndim == 1 else ""
+        hint = ""
+        if targets.ndim == 1 and targets.is_floating_point():
+            hint = "; class indices are whole numbers: targets.long()"
+        elif targets.ndim == 1 and not isinstance(loss_func, nn.CrossEntropyLoss):
+            hint = "; for class indices use nn.CrossEntropyLoss()"
         raise ValueError(
             f"loss_func {loss_name(loss_func)} does not take outputs {list(outputs.shape)} with "
             f"targets {list(targets.shape)} of {targets.dtype}: {_first_line(error)}{hint}"
@@ -246,7 +250,7 @@ def warn_of_probabilities(outputs: Tensor, activation: Activation) -> None:
     """Warn if outputs, on the CPU, that are to be logits are probabilities already."""
     rows = outputs[:_LOOKED_AT]
     if activation is softmax and len(rows) and bool((rows >= 0).all()) and _sum_to_one(rows):
-        warn(_TWICE.format("gives probabilities"), stacklevel=3)
+        warn(_TWICE.format("gives probabilities"), stacklevel=5)
 
 
 def warn_of_last_layer(model: nn.Module, activation: Activation) -> None:
@@ -254,7 +258,7 @@ def warn_of_last_layer(model: nn.Module, activation: Activation) -> None:
     *_, last = model.modules()
     ends = isinstance(last, (nn.Softmax, nn.Sigmoid))
     if ends and activation in (softmax, torch.sigmoid):
-        warn(_TWICE.format(f"ends with {type(last).__name__}"), stacklevel=4)
+        warn(_TWICE.format(f"ends with {type(last).__name__}"), stacklevel=3)
 
 
 _TWICE = (

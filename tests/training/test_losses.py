@@ -341,10 +341,10 @@ def test_what_cannot_be_right_is_refused_before_a_step(loss_func, targets, messa
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid()], ids=str)
 def test_a_softmax_at_the_models_end_is_warned_of(last: nn.Module) -> None:
-    with pytest.warns(
-        UserWarning, match=f"the model ends with {type(last).__name__}, but its loss"
-    ):
+    message = f"the model ends with {type(last).__name__}, but its loss"
+    with pytest.warns(UserWarning, match=message) as said:
         Learner(loaders(INDICES), nn.Sequential(nn.Linear(4, 3), last), device="cpu")
+    assert said[0].filename == __file__
 
 
 def test_a_softmax_within_the_model_is_warned_of_after_a_validation() -> None:
@@ -353,10 +353,10 @@ def test_a_softmax_within_the_model_is_warned_of_after_a_validation() -> None:
             return super().forward(x).softmax(1)
 
     learn = Learner(loaders(INDICES), Net(4, 3), device="cpu")
-    with pytest.warns(
-        UserWarning, match="the model gives probabilities, but its loss takes logits"
-    ):
+    message = "the model gives probabilities, but its loss takes logits"
+    with pytest.warns(UserWarning, match=message) as said:
         learn.validate()
+    assert said[0].filename == __file__
 
 
 def test_a_new_head_of_zeros_gives_no_warning(dls, tiny_net, recwarn) -> None:
