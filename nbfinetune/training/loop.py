@@ -199,8 +199,7 @@ def _step(
     if learn.iter < last:
         return
     if mean:
-        _divide_gradients(learn, sum(weight for _, weight in counted) / counted[0][0])
-        counted.clear()
+        _divide_gradients(learn, counted)
     if learn.clip_grad is not None:
         learn.scaler.unscale_(learn.opt)
         clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
@@ -209,10 +208,13 @@ def _step(
     learn.opt.zero_grad()
 
 
-def _divide_gradients(learn: LearnerState, by: Tensor) -> None:
+def _divide_gradients(learn: LearnerState, counted: list[tuple[int, Tensor]]) -> None:
+    """Make the mean of the sum, and begin to count anew."""
+    whole = sum(weight for _, weight in counted) / counted[0][0]
     for p in learn.model.parameters():
         if p.grad is not None:
-            p.grad /= by
+            p.grad /= whole
+    counted.clear()
 
 
 def validate(

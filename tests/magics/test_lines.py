@@ -165,14 +165,13 @@ def f():
     assert "since before: 0 fixed, 0 broken" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", MAGICS)
 @pytest.mark.parametrize("line", ["1 '", '"', "-l 'learn"])
-def test_an_open_quotation_mark_is_one_line(ip, name: str, line: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"a quotation mark is not closed in: .*; close it"
-    ) as caught:
-        ip.run_line_magic(name, line)
-    assert "\n" not in str(caught.value)
+def test_an_open_quotation_mark_is_one_line(ip, line: str) -> None:
+    message = r"a quotation mark is not closed in: .*; close it"
+    for name in MAGICS:
+        with pytest.raises(UsageError, match=message) as caught:
+            ip.run_line_magic(name, line)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
