@@ -18,8 +18,11 @@ class Learner(LearnerState):
         None for prediction only
     model : gives logits [n, c]
     groups : layer groups from input to head, lists of modules; default: one group, the model
-    loss_func : (logits, targets) -> mean loss; default: cross entropy
-    metrics : a function (preds, targets) -> float, or several; preds are probabilities
+    loss_func : (outputs, targets) -> mean loss, or a loss of each picture; default: cross entropy.
+        Its attribute `activation`, where it has one, makes probabilities of outputs; else the
+        losses of torch are known (sigmoid for nn.BCEWithLogitsLoss), others must be of softmax
+    metrics : a function (preds, targets) -> float, or several, or None; preds are probabilities.
+        Each is tried on a few made-up predictions. `EarlyStopping` says how it should go
     lr : learning rate where a fit is given none (fastai's default, 1e-3)
     wd : weight decay, decoupled, of all parameters but biases and norms (fastai's 0.01)
     moms : momentum at the start, the middle and the end of a cycle (fastai's)
@@ -33,7 +36,7 @@ class Learner(LearnerState):
     cache_features : while the body is frozen its features are computed once and kept for all runs:
         "auto" = where that is possible, True = refuse a model where it is not, False = never, a
         number = that many views of each training picture, the first of which is not augmented
-    accumulate : batches whose gradients are averaged for one optimizer step
+    accumulate : batches whose pictures make one optimizer step, as those of one large batch
     clip_grad : largest norm of the gradient, None = any
     device : "cuda", "mps" or "cpu"; default: the first of these that there is
     cbs : callbacks of every fit

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 from nbfinetune.history.recorder import Run
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
+from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.svg import Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
@@ -125,7 +125,7 @@ class TrainingReport:
         return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
-        below = "".join(f"<div>{escape(line)}</div>" for line in (*self._notes(), self.text))
+        below = "".join(f"<div>{html_text(line)}</div>" for line in (*self._notes(), self.text))
         drawn = training_picture(curves_of(self.runs)) if self.runs else ""
         return drawn + epoch_table(self.runs)._repr_html_() + below
 

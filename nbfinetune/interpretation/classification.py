@@ -4,9 +4,10 @@ Kept are target, prediction, loss, two probabilities and the first few classes o
 never the pictures, never all probabilities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -19,6 +20,8 @@ from torch.utils.data import DataLoader
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.data.images import open_image
 from nbfinetune.interpretation.comparison import Comparison
+from nbfinetune.interpretation.confusion import cells_of, class_scores, matrix_of, scores_table
+from nbfinetune.interpretation.given import given_paths, given_vocab
 from nbfinetune.interpretation.matrix_options import NORMALIZE
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.interpretation.sample_predictions import (
@@ -30,8 +33,6 @@ from nbfinetune.interpretation.sample_predictions import (
 )
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training.state import Callback, LearnerState
-
-_DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,17 +107,20 @@ class ClassificationInterpretation:
     @classmethod
     def from_predictions(
         cls,
-        targets: Sequence[int] | Tensor,
-        preds: Sequence[int] | Tensor,
-        vocab: Sequence[str],
-        paths: Sequence[str | PathLike] | None = None,
+        targets: Iterable[int | str],
+        preds: Iterable[int | str] | Tensor,
+        vocab: Iterable[str],
+        paths: Iterable[str | PathLike] | None = None,
     ) -> "ClassificationInterpretation":
-        """From class indices, or from probabilities, that any model predicted.
+        """From classes, or from probabilities, that any model predicted.
+
+        Lists, generators, Tensors, NumPy arrays and pandas Series, which go by their order whatever
+        their index.
 
         Parameters
         ----------
-        targets : class indices, shape [n]
-        preds : class indices [n], or probabilities [n, c]
+        targets : class indices or names, shape [n]; whole numbers are indices
+        preds : as targets, or probabilities [n, c] whose rows sum to 1
         vocab : the class names
         paths : file of each item
 
@@ -131,12 +135,10 @@ class ClassificationInterpretation:
         >>> interp.most_confused()
         [('b', 'a', 1)]
         """
-        vocab = [str(name) for name in vocab]
-        items = SamplePredictions.given(targets, preds, len(vocab))
+        vocab = given_vocab(vocab)
+        items = SamplePredictions.given(targets, preds, vocab)
         n = len(items.targets)
-        if paths is not None and len(paths) != n:
-            raise ValueError(f"{len(paths)} paths for {n} items; give one for each")
-        return cls(vocab, *items.tensors(), paths=paths, n_planned=n)
+        return cls(vocab, *items.tensors(), paths=given_paths(paths, n), n_planned=n)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -166,35 +168,12 @@ class ClassificationInterpretation:
         """
         if normalize not in NORMALIZE:
             raise ValueError(f"normalize is {normalize!r}; it is one of {', '.join(NORMALIZE)}")
-        c = len(self.vocab)
-        rows, columns, counts = self.cells
-        values = counts
-        if normalize == "all":
-            values = counts / max(len(self), 1)
-        elif normalize != "none":
-            of = rows if normalize == "true" else columns
-            values = counts / torch.zeros(c, dtype=counts.dtype).index_add_(0, of, counts)[of]
-        if c > _DENSE:
-            cells = torch.stack([rows, columns])
-            return torch.sparse_coo_tensor(
-                cells, values, (c, c), check_invariants=True, is_coalesced=True
-            )
-        matrix = torch.zeros(c, c, dtype=values.dtype)
-        matrix[rows, columns] = values
-        return matrix
+        return matrix_of(self.cells, len(self.vocab), normalize)
 
     @cached_property
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """The cells that are not empty, row by row: actual, predicted, count, each shape [m]."""
-        c = len(self.vocab)
-        numbers = self.targets * c + self.predicted
-        if c <= _DENSE:
-            counts = torch.bincount(numbers, minlength=c * c)
-            numbers = counts.nonzero()[:, 0]
-            counts = counts[numbers]
-        else:
-            numbers, counts = numbers.unique(return_counts=True)
-        return numbers // c, numbers % c, counts
+        return cells_of(self.targets, self.predicted, len(self.vocab))
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Wrong pairs as (actual, predicted, how often), the most frequent first.
@@ -228,6 +207,8 @@ class ClassificationInterpretation:
         -------
         losses, items : shape [k], sorted
         """
+        if k is not None and not (isinstance(k, Integral) and k >= 0):
+            raise ValueError(f"k is {k!r}; it must be a whole number from 0 up, or None for all")
         k = len(self) if k is None else min(k, len(self))
         return self.losses.topk(k, largest=largest)
 
@@ -249,34 +230,17 @@ class ClassificationInterpretation:
         if isinstance(name, str):
             if name in self.vocab:
                 return self.vocab.index(name)
-        elif 0 <= name < c:
+        elif isinstance(name, Integral) and not isinstance(name, bool) and 0 <= name < c:
             return int(name)
         raise ValueError(f"no class {name!r}; give a name of the vocab, or an index below {c}")
 
     def scores(self) -> dict[str, Tensor]:
         """Precision, recall and f1 of each class, 0 where undefined, and support; shape [c]."""
-        c = len(self.vocab)
-        support = torch.bincount(self.targets, minlength=c)
-        guessed = torch.bincount(self.predicted, minlength=c)
-        hit = torch.bincount(self.targets[self.targets == self.predicted], minlength=c).double()
-        return {
-            "precision": hit / guessed.clamp_min(1),
-            "recall": hit / support.clamp_min(1),
-            "f1": 2 * hit / (support + guessed).clamp_min(1),
-            "support": support,
-        }
+        return class_scores(self.targets, self.predicted, len(self.vocab))
 
     def report(self) -> Table:
         """Precision, recall, f1 and support of each class, and their means over the classes."""
-        scores = self.scores()
-        values = zip(*(scores[name].tolist() for name in scores), strict=True)
-        rows = [
-            (name, *(f"{v:.3f}" for v in row[:3]), f"{row[3]:,}")
-            for name, row in zip(self.vocab, values, strict=True)
-        ]
-        means = [f"{scores[name].mean():.3f}" for name in ("precision", "recall", "f1")]
-        last = ("mean of classes", *means, f"{len(self):,}")
-        return Table(f"accuracy {self.accuracy:.4f}", ("class", *scores), [*rows, last])
+        return scores_table(self.scores(), self.vocab, f"accuracy {self.accuracy:.4f}")
 
     def compare(self, other: "ClassificationInterpretation") -> Comparison:
         """What a later model, `other`, gets right that this one does not, and the reverse.

@@ -11,6 +11,7 @@ from PIL import Image
 
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.matrix_view import WHOLE, MatrixView, matrix_view
+from nbfinetune.rendering.names import html_text, printable
 from nbfinetune.rendering.tables import Table
 
 _PAIRS = 10  # pairs or items in a table
@@ -70,7 +71,7 @@ class MatrixReport:
         alt = escape(f"confusion matrix: {self.headline}")
         image = f'<img src="{picture}" alt="{alt}" style="max-width:100%;background:white">'
         table = confused_table(self.interp, self.min_val)._repr_html_()
-        above, below = (f"<div>{escape(line)}</div>" for line in (self.headline, self.note))
+        above, below = (f"<div>{html_text(line)}</div>" for line in (self.headline, self.note))
         return above + image + table + below
 
 
@@ -136,10 +137,10 @@ def _small(interp: ClassificationInterpretation) -> str:
 
 def _large(view: MatrixView) -> str:
     """The view with names and numbers, as SVG."""
-    m = len(view.names)
+    m, names = len(view.names), [printable(name) for name in view.names]
     cell = min(36.0, _SIDE / m)
     side = cell * m
-    margin = min(140, 28 + 7 * max(map(len, view.names)))
+    margin = min(140, 28 + 7 * max(map(len, names)))
     size = margin + side + 2
     font = max(9, min(12, cell - 1))
     parts = [f'<rect width="{size:.0f}" height="{size:.0f}" fill="white"/>']
@@ -163,7 +164,7 @@ def _large(view: MatrixView) -> str:
     )
     parts.append(f'<path d="{lines}" stroke="#ddd" fill="none"/>')
     most = int((margin - 28) / 6)
-    for k, name in enumerate(view.names):
+    for k, name in enumerate(names):
         short = name if len(name) <= most else name[: most - 1] + "\u2026"
         at = (k + 0.5) * cell
         parts.append(_text(margin - 4, at, short, "end", "#222", font))

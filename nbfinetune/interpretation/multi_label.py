@@ -1,11 +1,13 @@
 """Multi-label interpretation: a 2 x 2 matrix for each label of items that have several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from nbfinetune.interpretation.given import as_array, given_probabilities, given_vocab
 from nbfinetune.rendering.tables import Table
 
 
@@ -27,9 +29,11 @@ class MultiLabelInterpretation:
 
     @classmethod
     def from_predictions(
-        cls, targets: Tensor, preds: Tensor, vocab: Sequence[str], *, thresh: float = 0.5
+        cls, targets: Iterable, preds: Iterable, vocab: Iterable[str], *, thresh: float = 0.5
     ) -> "MultiLabelInterpretation":
         """From the labels of each item and what a model predicted.
+
+        Lists of rows, Tensors, NumPy arrays and pandas DataFrames, by position.
 
         Parameters
         ----------
@@ -50,17 +54,24 @@ class MultiLabelInterpretation:
         >>> MultiLabelInterpretation.from_predictions(targets, preds, "ab").matrix.tolist()
         [[[0, 0], [1, 1]], [[1, 0], [0, 1]]]
         """
-        targets, preds = (torch.as_tensor(t).cpu() for t in (targets, preds))
-        vocab = [str(name) for name in vocab]
+        if not (isinstance(thresh, Real) and 0 < thresh <= 1):
+            raise ValueError(f"thresh is {thresh!r}; it must lie above 0 and up to 1, such as 0.5")
+        vocab = given_vocab(vocab)
+        targets, preds = as_array(targets, vocab, "targets"), as_array(preds, vocab, "preds")
         if targets.ndim != 2 or targets.shape != preds.shape or targets.shape[1] != len(vocab):
             raise ValueError(
                 f"targets {list(targets.shape)} and preds {list(preds.shape)} for {len(vocab)} "
                 "labels; give both the shape [n, labels]"
             )
-        for what, values in (("targets", targets), ("preds", preds)):
-            if len(values) and not 0 <= values.min() <= values.max() <= 1:
-                raise ValueError(f"{what} have values outside [0, 1], or NaN")
-        actual, predicted = targets > 0.5, preds >= thresh
+        targets = given_probabilities(targets, vocab, "targets")
+        preds = given_probabilities(preds, vocab, "preds")
+        soft = (targets > 0) & (targets < 1)
+        if soft.any():
+            raise ValueError(
+                f"targets have {int(soft.sum())} values between 0 and 1, such as "
+                f"{targets[soft][0]:.3g}; give 1 for a label that is there and 0 for others"
+            )
+        actual, predicted = targets == 1, preds >= thresh
         found = (actual & predicted).sum(0)
         missed, wrong = actual.sum(0) - found, predicted.sum(0) - found
         rows = torch.stack([len(actual) - found - missed - wrong, wrong, missed, found], 1)

@@ -18,6 +18,7 @@ from nbfinetune.data.images import read_pixels
 from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
+from nbfinetune.training.losses import batch_loss, probabilities
 from nbfinetune.training.state import LearnerState
 
 _BS = 64  # pictures, where a loader does not tell
@@ -47,18 +48,19 @@ def get_preds(
 
     Returns
     -------
-    preds : probabilities, shape [n, c], rows sum to 1
-    targets : class indices, shape [n]
+    preds : probabilities, shape [n, c]; rows sum to 1 unless the loss is one of several labels, as
+        nn.BCEWithLogitsLoss, or says otherwise by its attribute `activation`
+    targets : class indices, shape [n], or labels, shape [n, c]
     losses : shape [n], if asked for
     """
     loader = loader_of(learn, ds)
     with seeded_rng(learn.seed):
-        _, logits, targets = loop.validate(learn, loader)
-    preds = logits.softmax(1)
+        _, outputs, targets = loop.validate(learn, loader)
+    preds = probabilities(outputs, learn.activation)
     if not with_loss:
         return preds, targets
     each = item_losses(learn)
-    return preds, targets, each(logits.to(learn.device), targets.to(learn.device)).cpu()
+    return preds, targets, each(outputs.to(learn.device), targets.to(learn.device)).cpu()
 
 
 def predict(
@@ -88,32 +90,33 @@ def predict(
     is_file = isinstance(item, (str, PathLike))
     x = to_square(read_pixels(item, side) if is_file else as_image(item), side)[None]
     with torch.no_grad():
-        logits = learn.logits(
+        outputs = learn.logits(
             learn.prepare(x, training=False), learn.precision_split(training=False)
         )
-    probs = logits[0].float().cpu().softmax(0)
+    probs = probabilities(outputs.float().cpu(), learn.activation)[0]
     index = probs.argmax()
     return learn.vocab[index], index, probs
 
 
 def item_losses(learn: LearnerState) -> Callable[[Tensor, Tensor], Tensor]:
-    """The learner's loss as a function (logits [n, c], targets [n]) -> losses [n].
+    """The learner's loss as a function (outputs [n, c], targets) -> losses [n].
 
-    A loss that only gives means is asked for each item alone.
+    The losses of an item's labels are averaged. A loss that only gives means is asked for each item
+    alone.
     """
     loss_func, options = learn.loss_func, {"reduction": "none"}
     if isinstance(loss_func, nn.Module):
         loss_func, options = deepcopy(loss_func), {}
         loss_func.reduction = "none"
 
-    def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad():
             with suppress(TypeError):  # no such argument
-                each = loss_func(logits, targets, **options)
-                if each.shape == targets.shape:
-                    return each.float()
-            alone = zip(logits.split(1), targets.split(1), strict=True)
-            return torch.stack([loss_func(x, y).float() for x, y in alone])
+                each = loss_func(outputs, targets, **options)
+                if getattr(each, "shape", None) in (outputs.shape[:1], outputs.shape):
+                    return each.float().flatten(1).mean(1) if each.ndim > 1 else each.float()
+            alone = zip(outputs.split(1), targets.split(1), strict=True)
+            return torch.stack([batch_loss(loss_func, x, y).float() for x, y in alone])
 
     return losses
 

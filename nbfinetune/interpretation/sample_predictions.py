@@ -9,11 +9,18 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from nbfinetune.data.datasets import EvenBatches, PictureItems
+from nbfinetune.interpretation.given import (
+    as_array,
+    check_rows,
+    given_indices,
+    given_probabilities,
+)
 from nbfinetune.interpretation.prediction import item_losses
 from nbfinetune.networks.weights_digest import IdentityKey, weights_digest
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
+from nbfinetune.training.losses import probabilities
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 
@@ -48,26 +55,30 @@ class SamplePredictions:
         return cls(*(part.cpu() for part in parts))
 
     @classmethod
-    def given(
-        cls, targets: Sequence[int] | Tensor, preds: Sequence[int] | Tensor, c: int
-    ) -> "SamplePredictions":
-        """Of class indices [n] or probabilities [n, c] that any model predicted.
+    def given(cls, targets: object, preds: object, vocab: Sequence[str]) -> "SamplePredictions":
+        """Of class indices or names [n] or probabilities [n, c] that any model predicted.
 
         Raises
         ------
         ValueError
             If shapes, indices or probabilities do not fit.
         """
-        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
-        preds = torch.as_tensor(preds).cpu()
-        _check(targets, preds, c)
+        targets, preds = as_array(targets, vocab, "targets"), as_array(preds, vocab, "preds")
+        if targets.ndim != 1 or preds.ndim not in (1, 2) or len(targets) != len(preds):
+            raise ValueError(
+                f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
+                "class indices [n], and class indices [n] or probabilities [n, c]"
+            )
+        targets = given_indices(targets, vocab, "targets")
         if preds.ndim == 2:
-            chunks = zip(preds.split(_ROWS), targets.split(_ROWS), strict=True)
-            return cls.cat([cls.of(_probs(p), t) for p, t in chunks], c)
-        preds, sure = preds.long(), torch.ones(len(preds))  # sure of what was predicted
-        right = (preds == targets).float()
+            probs = check_rows(given_probabilities(preds, vocab, "preds"))
+            chunks = zip(probs.split(_ROWS), targets.split(_ROWS), strict=True)
+            return cls.cat([cls.of(p, t) for p, t in chunks], len(vocab))
+        predicted = given_indices(preds, vocab, "preds")
+        sure = torch.ones(len(predicted))  # sure of what was predicted
+        right = (predicted == targets).float()
         losses = -right.clamp_min(_TINY).log()
-        return cls(targets, preds, losses, right, sure, preds[:, None], sure[:, None])
+        return cls(targets, predicted, losses, right, sure, predicted[:, None], sure[:, None])
 
     @classmethod
     def cat(cls, parts: Sequence["SamplePredictions"], c: int) -> "SamplePredictions":
@@ -100,7 +111,7 @@ def depends_on(learn: LearnerState, loader: DataLoader) -> tuple:
     """All that the predictions depend on; weights by their bytes, as any code may write them."""
     data = getattr(loader, "dataset", loader)
     targets = tuple(getattr(data, "targets", ()))
-    how = (learn.transforms, learn.amp, learn.amp_inference, learn.loss_func)
+    how = (learn.transforms, learn.amp, learn.amp_inference, learn.loss_func, learn.activation)
     digest = weights_digest(learn.model)
     return digest, IdentityKey(data), len(data), targets, tuple(learn.vocab), *how
 
@@ -113,39 +124,40 @@ def predict_samples(
     parts, each, complete = [], item_losses(learn), False
     with seeded_rng(learn.seed), suppress(CancelFit):
         for out, targets in loop.predictions(learn, loader, [Steering(), *cbs]):
-            logits = out.float()
-            if logits.shape[1:] != (len(learn.vocab),):
-                raise ValueError(
-                    f"the model gives {list(logits.shape)} for a batch, but the vocab has "
-                    f"{len(learn.vocab)} classes"
-                )
-            parts.append(SamplePredictions.of(logits.softmax(1), targets, each(logits, targets)))
+            outputs = out.float()
+            _check_batch(outputs, targets, learn.vocab)
+            probs = probabilities(outputs, learn.activation)
+            parts.append(SamplePredictions.of(probs, targets, each(outputs, targets)))
         complete = True
     return SamplePredictions.cat(parts, len(learn.vocab)), complete
+
+
+def _check_batch(outputs: Tensor, targets: Tensor, vocab: Sequence[str]) -> None:
+    c = len(vocab)
+    if outputs.shape[1:] != (c,):
+        raise ValueError(
+            f"the model gives {list(outputs.shape)} for a batch, but the vocab has {c} classes"
+        )
+    if targets.ndim != 1 or targets.is_floating_point():
+        raise ValueError(
+            f"the targets of a batch have the shape {list(targets.shape)} and are "
+            f"{targets.dtype}, no class indices [n]; for several labels use "
+            "MultiLabelInterpretation.from_predictions(targets, preds, vocab) of learn.get_preds()"
+        )
+    wrong = targets[(targets < 0) | (targets >= c)]
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} targets of a batch are no class index of a vocab of {c} classes: "
+            f"{wrong[0]}; leave these pictures out"
+        )
+    if not outputs.isfinite().all():
+        raise ValueError(
+            "the model gives NaN or infinite numbers: it has diverged; train it anew at a lower "
+            "rate, or load weights that are finite"
+        )
 
 
 def pictures_of(loader: DataLoader) -> PictureItems | None:
     """The data set of a loader, if its item i is surely item i of the loader."""
     dataset = getattr(loader, "dataset", None)
     return dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None
-
-
-def _probs(preds: Tensor) -> Tensor:
-    low, high = preds.aminmax() if len(preds) else (0, 0)
-    if not 0 <= low <= high <= 1:
-        raise ValueError("preds are not probabilities: values outside [0, 1], or NaN; take softmax")
-    return preds
-
-
-def _check(targets: Tensor, preds: Tensor, c: int) -> None:
-    n = len(targets)
-    if targets.ndim != 1 or preds.ndim not in (1, 2) or len(preds) != n:
-        raise ValueError(
-            f"targets have the shape {list(targets.shape)} and preds {list(preds.shape)}; give "
-            "class indices [n], and class indices [n] or probabilities [n, c]"
-        )
-    if preds.ndim == 2 and preds.shape[1] != c:
-        raise ValueError(f"probabilities of {preds.shape[1]} classes, but the vocab has {c}")
-    for what, indices in (("target", targets), *((("prediction", preds),) * (preds.ndim == 1))):
-        if n and not 0 <= indices.min() <= indices.max() < c:
-            raise ValueError(f"a {what} is no class index of a vocab of {c} classes")

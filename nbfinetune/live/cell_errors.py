@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from IPython.core.error import UsageError
 
+from nbfinetune.rendering.names import printable
+
 
 class Interrupted(KeyboardInterrupt):
     """Ends an interrupted cell with one line; cells queued behind it do not run."""
@@ -29,4 +31,4 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, csv.Error) as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(printable(str(error))) from None

@@ -1,6 +1,6 @@
 """Inference runs: predictions that magics ask for, and the screens of what was found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,10 +44,17 @@ class InferenceRuns:
         self._screens: dict[str, tuple[int, list[ipywidgets.Widget]]] = {}
 
     def confusion_matrix(
-        self, learn: Learner, *, ds: str, no_widgets: bool, vs: str | None = None, **options
+        self,
+        learn: Learner,
+        *,
+        ds: str,
+        no_widgets: bool,
+        scope: Mapping[str, object],
+        vs: str | None = None,
+        **options,
     ) -> ConfusionMatrix:
-        """The matrix; `options` are those of the widget."""
-        before = None if vs is None else self._interpretation(vs)
+        """The matrix; `options` are those of the widget, and `scope` the variables for `vs`."""
+        before = None if vs is None else _interpretation(vs, scope)
         interp = self._interpret(learn, ds)
         with one_line():
             change = before and before.compare(interp)
@@ -110,17 +117,6 @@ class InferenceRuns:
         finally:
             screen.close()
 
-    def _interpretation(self, name: str) -> ClassificationInterpretation:
-        """What a variable holds, or a widget in it shows."""
-        value = self._shell.user_ns.get(name)
-        interp = getattr(value, "interp", value)
-        if not isinstance(interp, ClassificationInterpretation):
-            raise UsageError(
-                f"--vs {name}: give a variable that holds an earlier matrix, as in "
-                "cm = %confusion_matrix, or a ClassificationInterpretation"
-            )
-        return interp
-
     def _gallery(
         self,
         interp: ClassificationInterpretation,
@@ -152,3 +148,15 @@ class InferenceRuns:
                 dispose(earlier)
             screens = []
         self._screens[cell] = self._shell.execution_count, [*screens, screen]
+
+
+def _interpretation(name: str, scope: Mapping[str, object]) -> ClassificationInterpretation:
+    """What a variable holds, or a widget in it shows."""
+    value = scope.get(name)
+    interp = getattr(value, "interp", value)
+    if not isinstance(interp, ClassificationInterpretation):
+        raise UsageError(
+            f"--vs {name}: give a variable that holds an earlier matrix, as in "
+            "cm = %confusion_matrix, or a ClassificationInterpretation"
+        )
+    return interp

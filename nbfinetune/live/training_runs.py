@@ -20,6 +20,7 @@ from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.search import search_cost
 from nbfinetune.networks.layer_groups import LearningRate, lr_per_group, lr_text
+from nbfinetune.rendering.names import printable
 from nbfinetune.training.fitting import BASE_LR
 from nbfinetune.training.state import Callback
 
@@ -165,7 +166,7 @@ def call(screen: Screen, method: Callable) -> Any:
     except (ValueError, TypeError, RuntimeError) as error:
         if screen.began:
             raise
-        raise UsageError(str(error)) from None
+        raise UsageError(printable(str(error))) from None
 
 
 class _OnBegin(Callback):

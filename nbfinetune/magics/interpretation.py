@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from nbfinetune.data.corrections import CORRECTIONS, Corrections
@@ -19,8 +19,10 @@ from nbfinetune.magics.lines import (
     option,
     parse_line,
     parse_options,
+    scope_of,
     static_arg,
 )
+from nbfinetune.rendering.names import printable
 
 if TYPE_CHECKING:
     from nbfinetune.live.inference_runs import InferenceRuns
@@ -54,6 +56,7 @@ class InterpretationMagics(Magics):
         return InferenceRuns(self.shell, self.corrections, self.display_hook)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @ds_arg
     @option("normalize", choices=NORMALIZE, default="none", help="shares of what; default: none")
@@ -65,7 +68,7 @@ class InterpretationMagics(Magics):
     @option("dpi", type=int, default=_DPI, help=f"px of an inch; default: {_DPI}")
     @static_arg
     @learner_arg
-    def confusion_matrix(self, line: str) -> "ConfusionMatrix | None":
+    def confusion_matrix(self, line: str, local_ns: dict | None = None) -> "ConfusionMatrix | None":
         """Show what is confused with what; a cell opens its pictures.
 
         Examples
@@ -73,20 +76,22 @@ class InterpretationMagics(Magics):
         cm = %confusion_matrix
         %confusion_matrix --ds train --order cluster --vs cm
         """
-        learn, args, quiet = parse_line(self.confusion_matrix, line, self.shell.user_ns)
+        scope = scope_of(self.shell, local_ns)
+        learn, args, quiet = parse_line(self.confusion_matrix, line, scope)
         if args.get("top", 1) < 1:
             raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
         args["size"] = _size(args.pop("figsize", None), args.pop("dpi"))
-        matrix = self.inference.confusion_matrix(learn, **args)
+        matrix = self.inference.confusion_matrix(learn, scope=scope, **args)
         return None if quiet else matrix
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @argument("min_val", nargs="?", type=int, default=1, help="least count of a pair; default: 1")
     @ds_arg
     @static_arg
     @learner_arg
-    def most_confused(self, line: str) -> "ConfusedPairs | None":
+    def most_confused(self, line: str, local_ns: dict | None = None) -> "ConfusedPairs | None":
         """List the pairs that are confused most; each opens its pictures.
 
         Examples
@@ -94,18 +99,19 @@ class InterpretationMagics(Magics):
         %most_confused
         %most_confused 3 --ds train
         """
-        learn, args, quiet = parse_line(self.most_confused, line, self.shell.user_ns)
+        learn, args, quiet = parse_line(self.most_confused, line, scope_of(self.shell, local_ns))
         pairs = self.inference.most_confused(learn, **args)
         return None if quiet else pairs
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @argument("k", nargs="?", type=int, default=36, help="pictures; default: 36")
     @option("smallest", action="store_true", help="the smallest losses instead")
     @ds_arg
     @static_arg
     @learner_arg
-    def top_losses(self, line: str) -> "ItemGallery | None":
+    def top_losses(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
         """Show the pictures with the largest losses.
 
         Examples
@@ -113,19 +119,20 @@ class InterpretationMagics(Magics):
         %top_losses
         %top_losses 9 --ds train
         """
-        learn, args, quiet = parse_line(self.top_losses, line, self.shell.user_ns)
+        learn, args, quiet = parse_line(self.top_losses, line, scope_of(self.shell, local_ns))
         if args["k"] < 1:
             raise UsageError(f"{args['k']} pictures; give a number from 1 up")
         gallery = self.inference.top_losses(learn, **args)
         return None if quiet else gallery
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @argument("k", nargs="?", type=int, help="pictures at most; default: all that are suspected")
     @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
     @static_arg
     @learner_arg
-    def label_issues(self, line: str) -> "ItemGallery | None":
+    def label_issues(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
         """Show the pictures whose labels are probably wrong, the most probable first.
 
         Examples
@@ -133,7 +140,7 @@ class InterpretationMagics(Magics):
         %label_issues
         issues = %label_issues 36 --ds train
         """
-        learn, args, quiet = parse_line(self.label_issues, line, self.shell.user_ns)
+        learn, args, quiet = parse_line(self.label_issues, line, scope_of(self.shell, local_ns))
         gallery = self.inference.label_issues(learn, **args)
         return None if quiet else gallery
 
@@ -155,13 +162,15 @@ class InterpretationMagics(Magics):
             raise UsageError("--apply and --undo; give one of them")
         with one_line():
             if args["undo"]:
-                print(corrections.undo())
+                print(printable(corrections.undo()))
                 return None
             if "apply" in args:
                 n = len(corrections.marks)
                 file = corrections.apply(args["apply"].strip("\"'"))
                 here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-                print(f"{n} corrections written; ImageDataLoaders.from_...(corrections='{here}')")
+                print(
+                    f"{n} corrections written; ImageDataLoaders.from_...(corrections={str(here)!r})"
+                )
                 print("uses them, %clean --undo takes them back")
                 return None
         return None if quiet else corrections.table()

@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from IPython.core.completer import (
@@ -34,51 +35,98 @@ static_arg = option("no-widgets", action="store_true", help="tables and pictures
 learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
 
 
-def parse_line(magic: Callable, line: str, user_ns: dict) -> "tuple[Learner, dict, bool]":
+def scope_of(shell: InteractiveShell, local_ns: dict | None) -> ChainMap:
+    """The variables that a line can name: those of its function, of functions around, of the shell.
+
+    IPython gives the first and the last. A function around another that does not use its variables
+    is known to Python by its frame alone, as is that around a comprehension.
+
+    Parameters
+    ----------
+    local_ns : what IPython gives as the scope of the line
+    """
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "run_line_magic":
+        frame = frame.f_back
+    frame = frame and frame.f_back
+    around, inner = [], frame and frame.f_code
+    while frame := frame and frame.f_back:
+        if inner in frame.f_code.co_consts:
+            around.append(frame.f_locals)
+            inner = frame.f_code
+    return ChainMap(local_ns or {}, *around, shell.user_ns)
+
+
+def parse_line(
+    magic: Callable, line: str, scope: "ChainMap[str, object]"
+) -> "tuple[Learner, dict, bool]":
     """The learner, the options that were given, and whether a semicolon asks for silence."""
-    args, quiet = parse_options(magic, line)
-    return find_learner(user_ns, args.pop("learner", None)), args, quiet
+    args, quiet = parse_options(magic, _filled_in(line, scope))
+    return find_learner(scope, args.pop("learner", None)), args, quiet
+
+
+def _filled_in(line: str, scope: ChainMap) -> str:
+    """The line with the variables of functions around, $x or {x}; IPython put in all others."""
+    around = ChainMap({}, *scope.maps[1:-1])
+    return re.sub(
+        r"\$(\w+)|\{(\w+)\}",
+        lambda m: str(around.get(m[1] or m[2], m[0])),
+        line,
+    )
 
 
 def parse_options(magic: Callable, line: str) -> tuple[dict, bool]:
     """The options that were given, and whether a semicolon asks for silence."""
-    line = re.sub(r"(^|\s)#.*$", "", line).strip()
-    quiet = line.endswith(";")
-    line = re.sub(r"\([^)]*\)", lambda m: m[0].replace(" ", ""), line.rstrip("; "))
-    args = vars(parse_argstring(magic, line))
+    # What is quoted stays as it is; an apostrophe within a word or a comment opens nothing.
+    quoted = r"""(?<!\S)("[^"]*"|'[^']*')"""
+    bare = re.sub(rf"{quoted}|(?:^|\s)#.*$", lambda m: m[1] or "", line).strip()
+    quiet = bare.endswith(";")
+    bare = re.sub(
+        rf"{quoted}|\([^)]*\)", lambda m: m[1] or m[0].replace(" ", ""), bare.rstrip("; ")
+    )
+    try:
+        args = vars(parse_argstring(magic, bare))
+    except ValueError:  # of the words; argparse raises UsageError
+        raise UsageError(
+            f"a quotation mark is not closed in: {bare}; close it, and put a name that has one "
+            'into the other kind, such as "bob\'s.csv"'
+        ) from None
     return {k: v for k, v in args.items() if v is not None}, quiet
 
 
-def find_learner(user_ns: dict, name: str | None) -> "Learner":
+def find_learner(scope: "ChainMap[str, object]", name: str | None) -> "Learner":
     """The learner called `name`; without one `learn`, else the only one there is.
+
+    The innermost scope that has a learner decides: a function's own goes before a global `learn`.
 
     Raises
     ------
     UsageError
         If there is none or no single one; the message lists those there are.
     """
-    learners = learner_names(user_ns)
+    learners = learner_names(scope)
     there = f"learners here: {', '.join(learners)}" if learners else "there is no learner here"
     if name is not None:
-        if name not in user_ns:
+        if name not in scope:
             raise UsageError(f"no variable {name!r}; {there}")
-        if not _is_learner(user_ns[name]):
-            kind = type(user_ns[name]).__name__
+        if not _is_learner(scope[name]):
+            kind = type(scope[name]).__name__
             raise UsageError(f"{name!r} is a {kind}, not a Learner; {there}")
-        return user_ns[name]
-    if _is_learner(user_ns.get("learn")):
-        return user_ns["learn"]
-    distinct = {id(user_ns[n]): user_ns[n] for n in learners}
-    if len(distinct) == 1:
-        return next(iter(distinct.values()))
-    if not learners:
-        raise UsageError(f"{there}; make one: learn = vision_learner(dls, 'resnet34')")
-    raise UsageError(f"{there}; say which: -l {learners[0]}")
+        return scope[name]
+    for names in scope.maps:
+        if _is_learner(names.get("learn")):
+            return names["learn"]
+        own = learner_names(names)
+        if len({id(names[n]) for n in own}) == 1:
+            return names[own[0]]
+        if own:
+            raise UsageError(f"learners here: {', '.join(own)}; say which: -l {own[0]}")
+    raise UsageError(f"{there}; make one: learn = vision_learner(dls, 'resnet34')")
 
 
-def learner_names(user_ns: dict) -> list[str]:
+def learner_names(names: Mapping[str, object]) -> list[str]:
     """The variables that hold a learner; IPython's `_` and `_1` are left out."""
-    return [k for k, v in user_ns.items() if _is_learner(v) and not k.startswith("_")]
+    return [k for k, v in names.items() if _is_learner(v) and not k.startswith("_")]
 
 
 def _is_learner(value: object) -> bool:

@@ -4,11 +4,11 @@ import warnings
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from nbfinetune.live.background import wait_until_idle
-from nbfinetune.magics.lines import learner_arg, parse_line
+from nbfinetune.magics.lines import learner_arg, parse_line, scope_of
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
@@ -20,9 +20,10 @@ class ModelMagics(Magics):
     """The magics that choose what trains and show the learner."""
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def freeze(self, line: str) -> None:
+    def freeze(self, line: str, local_ns: dict | None = None) -> None:
         """Train only the head from now on.
 
         Examples
@@ -30,13 +31,14 @@ class ModelMagics(Magics):
         %freeze
         %freeze -l learn
         """
-        learn, _, _ = parse_line(self.freeze, line, self.shell.user_ns)
+        learn, _, _ = parse_line(self.freeze, line, scope_of(self.shell, local_ns))
         _freeze(learn, -1)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def unfreeze(self, line: str) -> None:
+    def unfreeze(self, line: str, local_ns: dict | None = None) -> None:
         """Train all layers from now on.
 
         Examples
@@ -44,14 +46,15 @@ class ModelMagics(Magics):
         %unfreeze
         %unfreeze -l learn
         """
-        learn, _, _ = parse_line(self.unfreeze, line, self.shell.user_ns)
+        learn, _, _ = parse_line(self.unfreeze, line, scope_of(self.shell, local_ns))
         _freeze(learn, 0)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @argument("n", type=int, help="first layer group that trains; -1 is the head, 0 trains all")
     @learner_arg
-    def freeze_to(self, line: str) -> None:
+    def freeze_to(self, line: str, local_ns: dict | None = None) -> None:
         """Train layer groups N and above only from now on.
 
         Examples
@@ -59,13 +62,14 @@ class ModelMagics(Magics):
         %freeze_to -2
         %freeze_to 1 -l learn
         """
-        learn, args, _ = parse_line(self.freeze_to, line, self.shell.user_ns)
+        learn, args, _ = parse_line(self.freeze_to, line, scope_of(self.shell, local_ns))
         _freeze(learn, args["n"])
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def learner_summary(self, line: str) -> "Table | None":
+    def learner_summary(self, line: str, local_ns: dict | None = None) -> "Table | None":
         """Show the layer groups, their parameters and learning rates, and the device.
 
         Examples
@@ -73,7 +77,7 @@ class ModelMagics(Magics):
         %learner_summary
         %learner_summary -l learn
         """
-        learn, _, quiet = parse_line(self.learner_summary, line, self.shell.user_ns)
+        learn, _, quiet = parse_line(self.learner_summary, line, scope_of(self.shell, local_ns))
         return None if quiet else learn.summary()
 
 

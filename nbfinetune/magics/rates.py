@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 from IPython.core.error import UsageError
 
@@ -13,7 +14,7 @@ _ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
 
 
 def parse_lr(
-    text: str, user_ns: dict, found: LRFindResult | LRFindComparison | None = None
+    text: str, scope: Mapping[str, object], found: LRFindResult | LRFindComparison | None = None
 ) -> float | slice | list | tuple:
     """A learning rate as written in a magic: a number, LO:HI, slice(LO,HI), slice(HI), a variable.
 
@@ -28,16 +29,16 @@ def parse_lr(
         return _group_rates(text, found)
     usage = f"learning rate {text!r}: give {LR_HELP}"
     if text.isidentifier():
-        if text not in user_ns:
+        if text not in scope:
             raise UsageError(f"no variable {text!r}; {usage}")
-        return user_ns[text]
+        return scope[text]
     ends = text.split(":") if ":" in text else None
     if match := re.fullmatch(r"slice\((.*)\)", text):
         ends = match[1].split(",")
     if ends is None:
         ends = [text]
     try:
-        values = [_one_rate(end, user_ns, found) for end in ends]
+        values = [_one_rate(end, scope, found) for end in ends]
     except (ValueError, ZeroDivisionError):
         raise UsageError(usage) from None
     if ends == [text]:
@@ -47,11 +48,11 @@ def parse_lr(
     return slice(*values)
 
 
-def _one_rate(text: str, user_ns: dict, found: LRFindResult | None) -> float | None:
+def _one_rate(text: str, scope: Mapping[str, object], found: LRFindResult | None) -> float | None:
     if text == "None":
         return None
-    if text in user_ns:
-        return user_ns[text]
+    if text in scope:
+        return scope[text]
     if not text.startswith("@"):
         return float(text)
     name, _, divisor = text[1:].partition("/")

@@ -1,11 +1,12 @@
 """Training magics: train, search for a learning rate, steer the run that is on."""
 
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from nbfinetune.live.display_hook import DisplayHook
@@ -14,6 +15,7 @@ from nbfinetune.magics.lines import (
     learner_arg,
     option,
     parse_line,
+    scope_of,
     static_arg,
     three_numbers,
 )
@@ -48,6 +50,7 @@ class TrainingMagics(Magics):
         return TrainingRuns(self.display_hook)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @argument("epochs", type=int, help="epochs with all layers")
     @lr_arg
@@ -65,7 +68,7 @@ class TrainingMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fine_tune(self, line: str) -> "FitResult | None":
+    def fine_tune(self, line: str, local_ns: dict | None = None) -> "FitResult | None":
         """Train the head with the body frozen, then all layers.
 
         Examples
@@ -73,9 +76,10 @@ class TrainingMagics(Magics):
         %fine_tune 5
         %fine_tune 5 3e-3 --freeze-epochs 3 -l learn
         """
-        return self._fit("fine_tune", line, "base_lr")
+        return self._fit("fine_tune", line, "base_lr", local_ns)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @epochs_arg
     @lr_arg
@@ -89,7 +93,7 @@ class TrainingMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fit_one_cycle(self, line: str) -> "FitResult | None":
+    def fit_one_cycle(self, line: str, local_ns: dict | None = None) -> "FitResult | None":
         """Train with the 1cycle policy.
 
         Examples
@@ -97,9 +101,10 @@ class TrainingMagics(Magics):
         %fit_one_cycle 3 3e-3
         %fit_one_cycle 6 1e-6:1e-4 --pct-start 0.3
         """
-        return self._fit("fit_one_cycle", line, "lr_max")
+        return self._fit("fit_one_cycle", line, "lr_max", local_ns)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @epochs_arg
     @lr_arg
@@ -111,7 +116,7 @@ class TrainingMagics(Magics):
     @bg_arg
     @static_arg
     @learner_arg
-    def fit_flat_cos(self, line: str) -> "FitResult | None":
+    def fit_flat_cos(self, line: str, local_ns: dict | None = None) -> "FitResult | None":
         """Train at a flat learning rate, then along a cosine to almost zero.
 
         Examples
@@ -119,9 +124,10 @@ class TrainingMagics(Magics):
         %fit_flat_cos 5 1e-3
         %fit_flat_cos 5 1e-3 --pct-start 0.5
         """
-        return self._fit("fit_flat_cos", line, "lr")
+        return self._fit("fit_flat_cos", line, "lr", local_ns)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @option("start-lr", type=float, help="lowest rate; default: 1e-7")
     @option("end-lr", type=float, help="highest rate; default: 10")
@@ -142,7 +148,9 @@ class TrainingMagics(Magics):
     )
     @static_arg
     @learner_arg
-    def lr_find(self, line: str) -> "LRFindResult | LRFindComparison | None":
+    def lr_find(
+        self, line: str, local_ns: dict | None = None
+    ) -> "LRFindResult | LRFindComparison | None":
         """Try rising learning rates for a few steps and suggest one; nothing else changes.
 
         The suggestion is what the next run uses that is given no rate.
@@ -152,7 +160,7 @@ class TrainingMagics(Magics):
         r = %lr_find --suggest minimum,steep --num-it 200
         %lr_find --seeds 3 --verify 4
         """
-        learn, args, quiet = parse_line(self.lr_find, line, self.shell.user_ns)
+        learn, args, quiet = parse_line(self.lr_find, line, scope_of(self.shell, local_ns))
         args["stop_div"] = not args.pop("no_stop_div")
         if "suggest" in args:
             args["suggest"] = args["suggest"].split(",")
@@ -160,9 +168,10 @@ class TrainingMagics(Magics):
         return None if quiet else result
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def stop(self, line: str) -> None:
+    def stop(self, line: str, local_ns: dict | None = None) -> None:
         """End the run that is on, after its batch; the history is kept.
 
         Examples
@@ -170,12 +179,13 @@ class TrainingMagics(Magics):
         %stop
         %stop -l learn
         """
-        self._steer("stop", line)
+        self._steer("stop", line, local_ns)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def pause(self, line: str) -> None:
+    def pause(self, line: str, local_ns: dict | None = None) -> None:
         """Let the run that is on wait after its batch.
 
         Examples
@@ -183,12 +193,13 @@ class TrainingMagics(Magics):
         %pause
         %pause -l learn
         """
-        self._steer("pause", line)
+        self._steer("pause", line, local_ns)
 
     @line_magic
+    @needs_local_scope
     @magic_arguments()
     @learner_arg
-    def resume(self, line: str) -> None:
+    def resume(self, line: str, local_ns: dict | None = None) -> None:
         """Let a paused run go on.
 
         Examples
@@ -196,21 +207,24 @@ class TrainingMagics(Magics):
         %resume
         %resume -l learn
         """
-        self._steer("resume", line)
+        self._steer("resume", line, local_ns)
 
-    def _steer(self, what: str, line: str) -> None:
-        learn, _, _ = parse_line(getattr(self, what), line, self.shell.user_ns)
+    def _steer(self, what: str, line: str, local_ns: dict | None) -> None:
+        learn, _, _ = parse_line(getattr(self, what), line, scope_of(self.shell, local_ns))
         if not learn.control.running:
             raise UsageError(f"%{what}: this learner is not training")
         getattr(learn.control, what)()
 
-    def _fit(self, magic: str, line: str, lr_name: str) -> "FitResult | None":
-        learn, args, quiet = parse_line(getattr(self, magic), line, self.shell.user_ns)
+    def _fit(
+        self, magic: str, line: str, lr_name: str, local_ns: dict | None
+    ) -> "FitResult | None":
+        scope = scope_of(self.shell, local_ns)
+        learn, args, quiet = parse_line(getattr(self, magic), line, scope)
         given = [args.pop(key) for key in ("lr", "named_lr") if key in args]
         if len(given) > 1:
             raise UsageError(f"two learning rates, {given[0]} and {given[1]}; give one")
         if given:
-            args[lr_name] = self._written_rate(learn, given[0])
+            args[lr_name] = self._written_rate(learn, given[0], scope)
         elif found := self.runs.rate_found(learn):
             args[lr_name] = learn.lr
             print(f"{lr_name} {found}")
@@ -225,7 +239,9 @@ class TrainingMagics(Magics):
         result = self.runs.fit(learn, partial(getattr(learn, magic), n_epoch, **args), **how)
         return None if quiet else result
 
-    def _written_rate(self, learn: "Learner", text: str) -> "LearningRate":
+    def _written_rate(
+        self, learn: "Learner", text: str, scope: Mapping[str, object]
+    ) -> "LearningRate":
         from nbfinetune.magics.rates import parse_lr  # brings NumPy and Pillow
 
-        return parse_lr(text, self.shell.user_ns, self.runs.found.get(learn))
+        return parse_lr(text, scope, self.runs.found.get(learn))

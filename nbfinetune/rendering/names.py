@@ -2,12 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from html import escape
 
 _NAMED = 5  # files or classes that one message names
 _LONG = 240  # characters of one name in a message; a longer one is shortened in its middle
 # Control characters and line breaks, which spoil a line, and lone surrogates (a file name that is
 # not UTF-8 has them), which no file or terminal takes. Right-to-left letters stay as they are.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# Hebrew, Arabic and their neighbours, and the marks that turn text around.
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]"
+)
+_MATHS = re.compile(r"[$\\]")  # JupyterLab typesets $...$, \(...\) and \begin{...} in HTML
 
 
 def printable(text: object) -> str:
@@ -21,7 +28,18 @@ def first_few(names: Sequence[object]) -> str:
     return ", ".join(shortened(name) for name in names[:_NAMED]) + more
 
 
-def shortened(name: object) -> str:
+def shortened(name: object, longest: int = _LONG) -> str:
     """A name as a message shows it: printable, and its middle left out if it is long."""
-    text = printable(name)
-    return text if len(text) <= _LONG else f"{text[: _LONG // 2]} ... {text[-_LONG // 3 :]}"
+    text, half = printable(name), longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
+def html_text(text: str) -> str:
+    """A text as HTML that shows it as it is: no tags, and no formulas."""
+    return _MATHS.sub(r"<span>\g<0></span>", escape(printable(text)))
+
+
+def bidi_isolated(name: str) -> str:
+    """A name that leaves the numbers around it in their order, whatever way it is written."""
+    name = printable(name)
+    return f"\u2068{name}\u2069" if _RIGHT_TO_LEFT.search(name) else name

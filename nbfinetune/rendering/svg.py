@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from nbfinetune.rendering.names import html_text, printable
+
 WIDTH, HEIGHT = 640, 330
 _LEFT, _RIGHT = 56, 584
 _ROW = 15  # px of a line of text
@@ -177,10 +179,10 @@ def figure(parts: Sequence[str], alt: str, caption: str = "") -> str:
         f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>'
     )
     data = base64.b64encode(svg.encode()).decode()
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    below = f"<figcaption>{html_text(caption)}</figcaption>" if caption else ""
     return (
         f'<figure style="margin:0"><img src="data:image/svg+xml;base64,{data}" '
-        f'alt="{escape(alt)}" width="{WIDTH}">{below}</figure>'
+        f'alt="{escape(printable(alt))}" width="{WIDTH}">{below}</figure>'
     )
 
 
@@ -204,5 +206,5 @@ def loss_range(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "black") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
-        f"{escape(text)}</text>"
+        f"{escape(printable(text))}</text>"
     )

@@ -1,33 +1,21 @@
-r"""Tables: tables and picture sheets that show themselves as text and as HTML.
+"""Tables: tables and picture sheets that show themselves as text and as HTML.
 
-Every cell, title and caption is untrusted text: it is escaped in HTML, and what cannot be printed
-is written out, such as \n.
+Every cell, title and caption is untrusted text: it is escaped in HTML.
 """
 
 import base64
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from PIL import Image
 
-from nbfinetune.rendering.names import printable
+from nbfinetune.rendering.names import bidi_isolated, html_text, printable, shortened
 
 _THUMBNAIL = 128  # px
 _JPEG_QUALITY = 85
-
-
-# Hebrew, Arabic and their neighbours, and the marks that turn text around.
-_RIGHT_TO_LEFT = re.compile(
-    "[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]"
-)
-
-
-def bidi_isolated(name: str) -> str:
-    """A name that leaves the numbers around it in their order, whatever way it is written."""
-    return f"\u2068{name}\u2069" if _RIGHT_TO_LEFT.search(name) else name
+_LONGEST = 120  # characters of a cell; a file name has 255 at most
 
 
 @dataclass(frozen=True)
@@ -48,35 +36,37 @@ class Table:
     footer: str = ""
 
     def __repr__(self) -> str:
-        rows = [[printable(cell) for cell in row] for row in (self.columns, *self.rows)]
-        full = [row for row in rows if len(row) == len(self.columns)]
+        columns, *rows = ([*map(_cell, row)] for row in (self.columns, *self.rows))
+        full = [columns, *(row for row in rows if len(row) == len(columns))]
         widths = [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
-        lines = [self.title, *(_text_row(row, widths) for row in rows), self.footer]
-        return "\n".join(printable(line) for line in lines if line)
+        lines = [_text_row(row, widths) for row in (columns, *rows)]
+        return "\n".join(
+            line for line in (printable(self.title), *lines, printable(self.footer)) if line
+        )
 
     def _repr_html_(self) -> str:
         n = len(self.columns)
-        head = "".join(f"<th>{_html(c)}</th>" for c in self.columns)
-        body = "".join(
-            f'<tr><td colspan="{n}" style="text-align:left"><b>{_html(row[0])}</b></td></tr>'
+        head, *body = ([html_text(_cell(c)) for c in row] for row in (self.columns, *self.rows))
+        rows = "".join(
+            f'<tr><td colspan="{n}" style="text-align:left"><b>{row[0]}</b></td></tr>'
             if len(row) == 1 < n
-            else "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
+            else "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+            for row in body
         )
-        title = f"<div>{_html(self.title)}</div>" if self.title else ""
-        footer = f"<div>{_html(self.footer)}</div>" if self.footer else ""
-        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{footer}"
-
-
-def _html(text: str) -> str:
-    return escape(printable(text))
+        titles = "".join(f"<th>{c}</th>" for c in head)
+        above, below = (
+            f"<div>{html_text(line)}</div>" if line else "" for line in (self.title, self.footer)
+        )
+        return f"{above}<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>{below}"
 
 
 def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
     if len(row) == 1 < len(widths):
         return row[0]
-    first, *rest = zip(row, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)]).rstrip()
+    spaces = [" " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)]
+    first, *rest = map(bidi_isolated, row)
+    cells = [first + spaces[0], *(s + c for s, c in zip(spaces[1:], rest, strict=True))]
+    return "  ".join(cells).rstrip()
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class PictureSheet:
     captions: Sequence[str]
 
     def __repr__(self) -> str:
-        return f"{len(self.pictures)} pictures: {', '.join(map(printable, self.captions))}"
+        return f"{len(self.pictures)} pictures: {', '.join(map(_cell, self.captions))}"
 
     def _repr_html_(self) -> str:
         return "".join(map(_figure, self.pictures, self.captions))
@@ -125,6 +115,11 @@ def _figure(picture: Image.Image, caption: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{_html(caption)}">'
-        f'<figcaption style="overflow-wrap:anywhere">{_html(caption)}</figcaption></figure>'
+        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(caption))}">'
+        f'<figcaption style="overflow-wrap:anywhere">{html_text(caption)}</figcaption></figure>'
     )
+
+
+def _cell(text: str) -> str:
+    """A text as a table shows it."""
+    return shortened(text, _LONGEST)

@@ -5,7 +5,7 @@ from math import inf
 from time import perf_counter
 
 from nbfinetune.history.recorder import Run
-from nbfinetune.training.metrics import smaller_is_better
+from nbfinetune.training.metrics import higher_is_better, metric_name
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -71,17 +71,50 @@ class ParamScheduler(Callback):
                 group["betas"] = (mom, group["betas"][1])
 
 
-def _monitored(learn: LearnerState, monitor: str) -> float:
-    """The monitored value of the newest epoch, turned so that smaller is better; NaN is worst."""
-    value = learn.recorder.run.rows[-1][monitor]
-    value = value if smaller_is_better(monitor) else -value
-    return value if value == value else inf
+_MODES = ("min", "max")
 
 
-def _check_monitor(learn: LearnerState, monitor: str) -> None:
-    allowed = learn.recorder.run.names[1:-1]
-    if monitor not in allowed:
-        raise ValueError(f"monitor is {monitor!r}; this run records {', '.join(allowed)}")
+class _Monitor:
+    """A column of the epoch table, and whether it should rise.
+
+    Parameters
+    ----------
+    user : the class that watches it, for messages
+    mode : "min", "max", or None = as is known of the loss or metric
+    """
+
+    def __init__(self, user: str, column: str, mode: str | None) -> None:
+        if mode not in (None, *_MODES):
+            raise ValueError(f'mode is {mode!r}; it must be "min", "max" or None = as is known')
+        self.user, self.column, self.mode = user, column, mode
+
+    def rises(self, learn: LearnerState) -> bool:
+        """Whether larger values are better.
+
+        Raises
+        ------
+        ValueError
+            If the run does not record the column, or nothing says how it should go.
+        """
+        metrics = {metric_name(metric): metric for metric in learn.metrics}
+        allowed = ["train_loss", "valid_loss", *metrics]
+        if self.column not in allowed:
+            raise ValueError(f"monitor is {self.column!r}; this run records {', '.join(allowed)}")
+        if self.mode is not None:
+            return self.mode == "max"
+        rises = higher_is_better(metrics[self.column]) if self.column in metrics else False
+        if rises is None:
+            raise ValueError(
+                f"monitor is {self.column!r}, and whether it should rise or fall is not known; "
+                f'write {self.user}("{self.column}", mode="max") or mode="min"'
+            )
+        return rises
+
+    def value(self, learn: LearnerState) -> float:
+        """The newest epoch's, turned so that smaller is better; NaN is worst."""
+        value = learn.recorder.run.rows[-1][self.column]
+        value = -value if self.rises(learn) else value
+        return value if value == value else inf
 
 
 class EarlyStopping(Callback):
@@ -91,22 +124,34 @@ class EarlyStopping(Callback):
 
     Parameters
     ----------
-    monitor : a column of the epoch table; falls if its name holds "loss" or "error", else rises
+    monitor : a column of the epoch table
+    mode : "max" if it should rise, "min" if it should fall; None = as is known: losses fall, and
+        metrics do as their attribute `higher_is_better` says, or as one of their name does
     min_delta : an improvement is larger than this
     patience : epochs without one that end the fit (fastai's default, 1)
     """
 
     def __init__(
-        self, monitor: str = "valid_loss", *, min_delta: float = 0.0, patience: int = 1
+        self,
+        monitor: str = "valid_loss",
+        *,
+        mode: str | None = None,
+        min_delta: float = 0.0,
+        patience: int = 1,
     ) -> None:
         self.monitor, self.min_delta, self.patience = monitor, min_delta, patience
+        self._monitor = _Monitor("EarlyStopping", monitor, mode)
+
+    def check(self, learn: LearnerState) -> None:
+        """Raise ValueError if `monitor` cannot be watched in a fit of this learner."""
+        self._monitor.rises(learn)
 
     def before_fit(self, learn: LearnerState) -> None:
-        _check_monitor(learn, self.monitor)
+        self.check(learn)
         self.best, self.wait = inf, 0
 
     def after_epoch(self, learn: LearnerState) -> None:
-        value = _monitored(learn, self.monitor)
+        value = self._monitor.value(learn)
         if value < self.best - self.min_delta:
             self.best, self.wait = value, 0
             return
@@ -124,23 +169,29 @@ class SaveBest(Callback):
 
     Parameters
     ----------
-    monitor : a column of the epoch table; falls if its name holds "loss" or "error", else rises
+    monitor, mode : as in `EarlyStopping`
 
     Attributes
     ----------
     row : the row of the best epoch, None before the first
     """
 
-    def __init__(self, monitor: str = "valid_loss") -> None:
+    def __init__(self, monitor: str = "valid_loss", *, mode: str | None = None) -> None:
         self.monitor = monitor
+        self._monitor = _Monitor("SaveBest", monitor, mode)
+        self._loss = _Monitor("SaveBest", "valid_loss", None)
         self.row: dict[str, float] | None = None
         self._best = (inf, inf)
 
+    def check(self, learn: LearnerState) -> None:
+        """Raise ValueError if `monitor` cannot be watched in a fit of this learner."""
+        self._monitor.rises(learn)
+
     def before_fit(self, learn: LearnerState) -> None:
-        _check_monitor(learn, self.monitor)
+        self.check(learn)
 
     def after_epoch(self, learn: LearnerState) -> None:
-        value = _monitored(learn, self.monitor), _monitored(learn, "valid_loss")
+        value = self._monitor.value(learn), self._loss.value(learn)
         if value < self._best:
             self._best, self.row = value, learn.recorder.run.rows[-1]
             self._weights = {k: v.clone() for k, v in learn.model.state_dict().items()}

@@ -5,6 +5,7 @@ Each function is a method of `Learner`.
 
 from collections.abc import Sequence
 from math import ceil
+from warnings import warn
 
 from nbfinetune.history.recorder import FitResult, Run
 from nbfinetune.networks.layer_groups import LearningRate
@@ -17,9 +18,9 @@ from nbfinetune.training.arguments import (
     ends,
     rates,
 )
-from nbfinetune.training.callbacks import ParamScheduler, Recording, SaveBest
+from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
 from nbfinetune.training.feature_batches import features_usable
-from nbfinetune.training.metrics import has_known_direction
+from nbfinetune.training.metrics import higher_is_better, metric_name
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -177,8 +178,8 @@ def fine_tune(
         body's features are kept; 0 = no such stage
     lr_mult : rate of the head over that of the first group
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
-    keep_best : end with the weights of the best epoch of both stages, by the first metric if its
-        name holds loss, error or accuracy, else by the validation loss
+    keep_best : end with the weights of the best epoch of both stages, by the first metric if it
+        is known whether that should rise (see `EarlyStopping`), else by the validation loss
     wd, cbs : see `fit`
     """
     check_epochs("epochs", epochs, 1)
@@ -189,9 +190,11 @@ def fine_tune(
     rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     check_cycle(div, 1e5, pct_start)
     check_wd(wd)
+    for cb in (*learn.cbs, *cbs):
+        if isinstance(cb, (EarlyStopping, SaveBest)):
+            cb.check(learn)  # refuse before the first stage freezes
     if keep_best:
-        known = [name for name in learn.metric_names[:1] if has_known_direction(name)]
-        cbs = [*cbs, SaveBest(*known)]
+        cbs = [*cbs, _keeper(learn)]
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
     runs = []
@@ -206,6 +209,22 @@ def fine_tune(
     halved = slice(low / 2, high / 2)
     runs += [_one_cycle(learn, "fine_tune: all layers", epochs, halved, **both, wd=wd, cbs=cbs)]
     return _result(learn, runs, cbs)
+
+
+def _keeper(learn: LearnerState) -> SaveBest:
+    """What keeps the best epoch; a warning says where the first metric cannot tell which it is."""
+    if not learn.metrics:
+        return SaveBest()
+    name = metric_name(learn.metrics[0])
+    if higher_is_better(learn.metrics[0]) is not None:
+        return SaveBest(name)
+    warn(
+        f"keep_best goes by valid_loss: whether {name} should rise or fall is not known; say so "
+        f'with its attribute higher_is_better = True or False, or pass cbs=[SaveBest("{name}", '
+        'mode="max")] and keep_best=False',
+        stacklevel=4,
+    )
+    return SaveBest()
 
 
 def _head_epochs(learn: LearnerState) -> int:

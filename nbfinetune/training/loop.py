@@ -16,7 +16,20 @@ from nbfinetune.networks.layer_groups import train_mode
 from nbfinetune.runtime.malloc import keep_freed_memory
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
-from nbfinetune.training.microbatches import microbatch_size, microbatches
+from nbfinetune.training.losses import (
+    batch_loss,
+    check_batch,
+    probabilities,
+    warn_of_probabilities,
+)
+from nbfinetune.training.metrics import metric_value
+from nbfinetune.training.microbatches import (
+    is_mean_of_pictures,
+    is_sum,
+    microbatch_size,
+    microbatches,
+    target_weights,
+)
 from nbfinetune.training.state import Callback, LearnerState
 
 
@@ -145,10 +158,11 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
     size = None if isinstance(batches, FeatureBatches) else microbatch_size(learn)
+    counted: list[tuple[int, Tensor]] = []
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        _step(learn, batches, x, y.to(learn.device, non_blocking=True), size)
+        _step(learn, batches, x, y.to(learn.device, non_blocking=True), size, counted)
         _event(cbs, "after_batch", learn)
 
 
@@ -158,27 +172,49 @@ def _step(
     x: Tensor,
     y: Tensor,
     size: int | None,
+    counted: list[tuple[int, Tensor]],
 ) -> None:
-    """Forward and backward, and after each `accumulate` batches an optimizer step."""
-    first = learn.iter - learn.iter % learn.accumulate
-    last = min(first + learn.accumulate, learn.n_iter) - 1
+    """Forward and backward, and after each `accumulate` batches an optimizer step.
+
+    Parameters
+    ----------
+    counted : of the batches since the last step, the pictures and what these count in a mean
+    """
+    last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
+    mean = learn.accumulate > 1 and not is_sum(learn.loss_func)
+    if mean:
+        counted.append((len(y), target_weights(learn.loss_func, y).sum()))
+        weight = counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
     losses = []
     for piece, share in microbatches(y, size, learn.loss_func):
         logits = batches.logits(x[piece])
+        if learn.iter == 0:
+            check_batch(logits, y[piece], learn.activation)
         with learn.autocast():
-            loss = learn.loss_func(logits, y[piece])
+            loss = batch_loss(learn.loss_func, logits, y[piece])
         loss = loss if share == 1 else loss * share
         losses.append(loss.detach())
-        learn.scaler.scale(loss / (last - first + 1) if last > first else loss).backward()
+        learn.scaler.scale(loss * weight if mean else loss).backward()
     learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     if learn.iter < last:
         return
+    if mean:
+        _divide_gradients(learn, counted)
     if learn.clip_grad is not None:
         learn.scaler.unscale_(learn.opt)
         clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
     learn.scaler.step(learn.opt)
     learn.scaler.update()
     learn.opt.zero_grad()
+
+
+def _divide_gradients(learn: LearnerState, counted: list[tuple[int, Tensor]]) -> None:
+    """Make the mean of the sum, and begin to count anew."""
+    whole = sum(weight for _, weight in counted) / counted[0][0]
+    for p in learn.model.parameters():
+        if p.grad is not None:
+            p.grad /= whole
+    counted.clear()
 
 
 def validate(
@@ -188,8 +224,8 @@ def validate(
 
     Returns
     -------
-    values : the loss, a mean over pictures, then each metric
-    logits : shape [n, c], on the CPU
+    values : the loss over all pictures at once, then each metric
+    outputs : logits, or what else the loss takes, shape [n, c], on the CPU
     targets : shape [n], on the CPU
     """
     learn.check_idle()
@@ -200,17 +236,26 @@ def validate(
 def _validate(
     learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]
 ) -> tuple[list[float], Tensor, Tensor]:
-    losses, logits, targets = [], [], []
+    losses, outputs, targets = [], [], []
+    loss_func = learn.loss_func
     for out, y in _predictions(learn, batches, cbs):
-        with torch.no_grad(), learn.autocast():
-            losses.append(learn.loss_func(out, y).float() * len(y))
-        logits.append(out.float())
+        if is_mean_of_pictures(loss_func):
+            with torch.no_grad(), learn.autocast():
+                losses.append(batch_loss(loss_func, out, y).float() * len(y))
+        outputs.append(out.float())
         targets.append(y)
-    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
-    loss = (torch.stack(losses).sum() / len(all_targets)).item()
-    preds = all_logits.softmax(1)
-    values = [loss, *(float(metric(preds, all_targets)) for metric in learn.metrics)]
-    return values, all_logits, all_targets
+    out, y = torch.cat(outputs), torch.cat(targets)
+    all_outputs, all_targets = out.cpu(), y.cpu()
+    check_batch(all_outputs, all_targets, learn.activation)
+    if is_mean_of_pictures(loss_func, all_targets):
+        loss = (torch.stack(losses).sum() / len(all_targets)).item()
+    else:  # the losses of batches do not tell that of all pictures
+        with torch.no_grad(), learn.autocast():
+            loss = batch_loss(loss_func, out, y).item()
+    warn_of_probabilities(all_outputs, learn.activation)
+    preds = probabilities(all_outputs, learn.activation)
+    values = [loss, *(metric_value(metric, preds, all_targets) for metric in learn.metrics)]
+    return values, all_outputs, all_targets
 
 
 def predictions(

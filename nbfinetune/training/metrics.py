@@ -4,12 +4,45 @@ Computed once over everything, not as a mean of batches: a last batch that is sm
 than its pictures do.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from numbers import Real
 
+import torch
 from torch import Tensor
 
+from nbfinetune.runtime.rng import seeded_rng
+from nbfinetune.training.losses import (
+    Activation,
+    Loss,
+    activation_of,
+    check_loss,
+    copy_for_trial,
+    takes_indices,
+)
+
 Metric = Callable[[Tensor, Tensor], float]
+
+_OTHER_COLUMNS = ("epoch", "train_loss", "valid_loss", "time")  # of the epoch table
+_MOST_TRIED = 1000  # classes of which a trial has a picture each: 4 MB
+_FORM = "a metric is a function (preds, targets) -> float"
+# What known metrics are called, in small letters and without signs between the words.
+_RISING = (
+    "accuracy topkaccuracy top1accuracy top5accuracy balancedaccuracy accuracymulti acc "
+    "f1 f1score f1scoremulti fbeta fbetascore macrof1 microf1 precision precisionscore recall "
+    "recallscore sensitivity specificity auc auroc rocauc rocaucscore averageprecision "
+    "averageprecisionscore map dice dicescore jaccard jaccardscore iou meaniou miou "
+    "matthewscorrcoef mcc cohenkappa cohenkappascore kappa r2 r2score loglikelihood "
+    "accuracyscore balancedaccuracyscore topkaccuracyscore"
+)
+_FALLING = (
+    "errorrate error top1error top5error err loss logloss crossentropy crossentropyloss nll "
+    "nllloss perplexity mse meansquarederror rmse rootmeansquarederror mae meanabsoluteerror "
+    "brier brierscore brierscoreloss hammingloss zerooneloss hingeloss ece calibrationerror "
+    "expectedcalibrationerror falsepositiverate falsenegativerate"
+)
+_RISE, _FALL = (frozenset(names.split()) for names in (_RISING, _FALLING))
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> float:
@@ -20,17 +53,24 @@ def accuracy(preds: Tensor, targets: Tensor) -> float:
     preds : probabilities or logits, shape [n, c]
     targets : class indices, shape [n]
 
+    Raises
+    ------
+    ValueError
+        If targets are no class indices.
+
     Examples
     --------
     >>> from torch import tensor
     >>> accuracy(tensor([[0.9, 0.1], [0.2, 0.8]]), tensor([0, 0]))
     0.5
     """
+    _check_indices("accuracy", preds, targets)
     return (preds.argmax(1) == targets).float().mean().item()
 
 
 def error_rate(preds: Tensor, targets: Tensor) -> float:
     """1 - `accuracy`; arguments as there."""
+    _check_indices("error_rate", preds, targets)
     return 1 - accuracy(preds, targets)
 
 
@@ -43,8 +83,23 @@ def top_k_accuracy(preds: Tensor, targets: Tensor, *, k: int = 5) -> float:
     targets : class indices, shape [n]
     k : how many classes count; clamped to c (fastai's default, 5)
     """
+    _check_indices("top_k_accuracy", preds, targets)
     top = preds.topk(min(k, preds.shape[1]), dim=1).indices
     return (top == targets[:, None]).any(1).float().mean().item()
+
+
+def _check_indices(name: str, preds: Tensor, targets: Tensor) -> None:
+    """Other shapes would be broadcast: right or wrong, of other pictures."""
+    if preds.ndim != 2 or targets.shape != preds.shape[:1]:
+        raise ValueError(
+            f"{name} compares preds [n, c] with class indices [n], and got {list(preds.shape)} "
+            f"and {list(targets.shape)}; for several labels write a metric of your own"
+        )
+    if len(targets) and targets.max() >= preds.shape[1]:
+        raise ValueError(
+            f"{name} got class indices up to {targets.max():g}, but the probabilities of "
+            f"{preds.shape[1]} classes; the model needs an output for each class"
+        )
 
 
 def metric_name(metric: Metric) -> str:
@@ -52,14 +107,150 @@ def metric_name(metric: Metric) -> str:
     if isinstance(metric, partial):
         values = [*metric.args, *metric.keywords.values()]
         return "_".join([metric_name(metric.func), *map(str, values)])
-    return getattr(metric, "__name__", type(metric).__name__)
+    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
-def smaller_is_better(name: str) -> bool:
-    """Whether a recorded value should fall: names with "loss" or "error" (fastai's rule)."""
-    return "loss" in name or "error" in name
+def metric_list(metrics: Metric | Iterable[Metric] | None) -> list[Metric]:
+    """The metrics as a list; None and an empty sequence are none.
+
+    Raises
+    ------
+    ValueError
+        If one is no function, or has the name of another column.
+    """
+    if metrics is None:
+        return []
+    one = callable(metrics) or isinstance(metrics, str) or not isinstance(metrics, Iterable)
+    metrics = [metrics] if one else list(metrics)
+    for metric in metrics:
+        if isinstance(metric, type):
+            raise ValueError(f"metric {metric.__name__} is a class; pass an instance of it")
+        if not callable(metric):
+            ours = isinstance(metric, str) and metric in _OURS
+            named = f", not its name: from nbfinetune import {metric}" if ours else ""
+            raise ValueError(
+                f"metrics holds {metric!r}, a {type(metric).__name__}; {_FORM}{named}"
+                + ("" if named else f", such as nbfinetune's {', '.join(_OURS)}")
+            )
+    names = [metric_name(metric) for metric in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two metrics have the same name: {', '.join(names)}")
+    if taken := [name for name in names if name in _OTHER_COLUMNS]:
+        raise ValueError(
+            f"a metric is called {taken[0]}, as a column that each run has "
+            f"({', '.join(_OTHER_COLUMNS)}); give it another name"
+        )
+    return metrics
 
 
-def has_known_direction(name: str) -> bool:
-    """Whether the name tells if smaller or larger is better: it holds loss, error or accuracy."""
-    return smaller_is_better(name) or "accuracy" in name
+_OURS = ("accuracy", "error_rate", "top_k_accuracy")
+
+
+def metric_value(metric: Metric, preds: Tensor, targets: Tensor) -> float:
+    """What a metric gives, as a float.
+
+    Raises
+    ------
+    ValueError
+        If it raises, or gives anything but one number.
+    """
+    name = metric_name(metric)
+    try:
+        value = metric(preds, targets)
+    except Exception as error:
+        text = (str(error).strip() or "no text").splitlines()[0]
+        raise ValueError(
+            f"metric {name} fails on preds {list(preds.shape)} and targets {list(targets.shape)}: "
+            f"{type(error).__name__}: {text}; {_FORM}{_sklearn_hint(metric)}"
+        ) from error
+    shape = getattr(value, "shape", None)
+    if shape is not None and all(side == 1 for side in shape):
+        value = value.item()
+    if not isinstance(value, Real):
+        what = repr(value) if shape is None else f"values of the shape {list(shape)}"
+        raise ValueError(f"metric {name} gives {what}, not one number; {_FORM}")
+    return float(value)
+
+
+def _sklearn_hint(metric: Metric) -> str:
+    inner = getattr(metric, "func", metric)
+    if not str(getattr(inner, "__module__", "")).startswith("sklearn."):
+        return ""
+    name = metric_name(inner)
+    return (
+        "; scikit-learn's take targets and labels: def my_metric(preds, targets): return "
+        f"{name}(targets, preds.argmax(1)), with average='macro' where there is one"
+    )
+
+
+def try_out(
+    loss_func: Loss, metrics: Iterable[Metric], c: int, device: torch.device, *, pictures: bool
+) -> None:
+    """Compute the loss and each metric, of copies, on a few made-up predictions of c classes.
+
+    Parameters
+    ----------
+    pictures : whether the targets will be class indices [n]; else what the loss takes is found out
+
+    Raises
+    ------
+    ValueError
+        If one cannot be computed, or changes the predictions.
+    """
+    if pictures:
+        check_loss(loss_func, c, device)
+    indices = pictures or takes_indices(loss_func, c, device)
+    activation = activation_of(loss_func, c, device)
+    for metric in metrics:
+        problems = []
+        for preds, targets in _trials(c, activation, indices):
+            try:
+                _try(metric, preds, targets)
+                break
+            except ValueError as error:
+                problems.append(error)
+        else:
+            raise problems[0]
+
+
+def _trials(
+    c: int, activation: Activation, indices: bool | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    n = max(c, 2) if c <= _MOST_TRIED else 2  # all classes: some metrics refuse to miss one
+    outputs = torch.arange(n * c, dtype=torch.float32).sin().view(n, c)
+    preds = activation(outputs)
+    if not bool(((preds >= 0) & (preds <= 1)).all()):  # of a model that gives probabilities
+        preds = outputs.softmax(1)
+    kinds = [torch.arange(n) % c, (outputs > 0).float()]
+    if activation is torch.sigmoid:
+        kinds.reverse()
+    for targets in kinds:
+        if indices is None or indices == (targets.ndim == 1):
+            yield preds, targets
+
+
+def _try(metric: Metric, preds: Tensor, targets: Tensor) -> None:
+    given = preds.clone(), targets.clone()
+    with seeded_rng(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric_value(copy_for_trial(metric), *given)
+    if not torch.equal(given[0], preds) or not torch.equal(given[1], targets):
+        raise ValueError(
+            f"metric {metric_name(metric)} changes the predictions or targets that it is given; "
+            "let it work on a copy, such as preds.clone()"
+        )
+
+
+def higher_is_better(metric: Metric) -> bool | None:
+    """Whether a metric should rise; None if that is not known.
+
+    It is the attribute `higher_is_better` where there is one (torchmetrics' rule), else what is
+    known of metrics of this name. Names are compared whole.
+    """
+    stated = getattr(metric, "higher_is_better", None)
+    if isinstance(metric, partial) and stated is None:
+        return higher_is_better(metric.func)
+    if isinstance(stated, bool):
+        return stated
+    name = metric_name(metric).casefold().replace("_", "").replace(" ", "").replace("-", "")
+    return True if name in _RISE else False if name in _FALL else None

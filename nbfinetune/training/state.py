@@ -1,13 +1,14 @@
 """State: all that a run works on and changes of a learner, and the events that it tells of."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
+from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.history.recorder import Recorder
@@ -16,9 +17,11 @@ from nbfinetune.networks.heads import body_and_head
 from nbfinetune.networks.layer_groups import LayerGroup
 from nbfinetune.networks.precision import AMP, autocast, inference_amp, training_amp
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
+from nbfinetune.training import losses
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.feature_cache import FeatureCache
-from nbfinetune.training.metrics import Metric, metric_name
+from nbfinetune.training.losses import Loss
+from nbfinetune.training.metrics import Metric, metric_list, metric_name, try_out
 from nbfinetune.training.schedules import Schedule
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
@@ -70,8 +73,8 @@ class LearnerState:
         model: nn.Module,
         *,
         groups: Sequence[LayerGroup] | None = None,
-        loss_func: Callable[[Tensor, Tensor], Tensor] | None = None,
-        metrics: Metric | Sequence[Metric] = (),
+        loss_func: Loss | None = None,
+        metrics: Metric | Sequence[Metric] | None = (),
         lr: float = 1e-3,
         wd: float = 0.01,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
@@ -91,15 +94,16 @@ class LearnerState:
         if accumulate < 1:
             raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
         self.device = torch.device(device or _best_device())
+        self.vocab: list[str] | None = getattr(dls, "vocab", None)
+        self.metrics = metric_list(metrics)
+        self.loss_func = nn.CrossEntropyLoss() if loss_func is None else loss_func
+        if self.vocab:
+            pictures = gives_pictures(getattr(dls, "train", None))
+            try_out(self.loss_func, self.metrics, len(self.vocab), self.device, pictures=pictures)
+        losses.warn_of_last_layer(model, self.activation)
         self.dls, self.model = dls, model.to(self.device).eval()
         self.groups = [list(group) for group in groups or [[model]]]
         layer_groups.check_groups(model, self.groups)
-        loss_func = loss_func or nn.CrossEntropyLoss()
-        is_module = isinstance(loss_func, nn.Module)
-        self.loss_func = loss_func.to(self.device) if is_module else loss_func
-        self.metrics = [metrics] if callable(metrics) else list(metrics)
-        if len(set(self.metric_names)) < len(self.metrics):
-            raise ValueError(f"two metrics have the same name: {', '.join(self.metric_names)}")
         self.lr, self.moms, self.train_bn = lr, moms, train_bn
         self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
         self.amp = self.amp_inference = amp
@@ -110,12 +114,25 @@ class LearnerState:
         self.features = FeatureCache(cache_features, seed)
         self.scaler = self.new_scaler()
         self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
-        self.vocab: list[str] | None = getattr(dls, "vocab", None)
         self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
         self.body_epochs: int | None = None
         self._check_feature_cache()
         self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
+
+    @property
+    def loss_func(self) -> Loss:
+        """What is minimised; `activation` is what it makes probabilities of outputs with."""
+        return self._loss_func
+
+    @loss_func.setter
+    def loss_func(self, loss_func: Loss) -> None:
+        losses.check_form(loss_func)
+        is_module = isinstance(loss_func, nn.Module)
+        loss_func = loss_func.to(self.device) if is_module else loss_func
+        c = len(self.vocab or ("no", "yes"))
+        self.activation = losses.activation_of(loss_func, c, self.device)
+        self._loss_func = loss_func
 
     def _check_feature_cache(self) -> None:
         """Raise ValueError if features are asked for that the body cannot keep."""

@@ -6,7 +6,7 @@ import ipywidgets
 
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
-from nbfinetune.rendering.tables import bidi_isolated
+from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.status import Status
 

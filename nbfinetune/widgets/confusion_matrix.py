@@ -15,7 +15,7 @@ from nbfinetune.interpretation.matrix_view import (
     matrix_view,
     ordered_classes,
 )
-from nbfinetune.rendering.tables import bidi_isolated
+from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
 from nbfinetune.widgets.status import Status

@@ -10,7 +10,7 @@ import traitlets
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import as_jpeg, thumbnail
-from nbfinetune.rendering.tables import bidi_isolated
+from nbfinetune.rendering.names import bidi_isolated, printable
 
 _HERE = Path(__file__).parent
 PAGE = 36  # pictures: 200 kB, on screen at once
@@ -49,7 +49,8 @@ class ImageGrid(anywidget.AnyWidget):
     mark = traitlets.List()
 
     def __init__(self, interp: ClassificationInterpretation, corrections: Corrections) -> None:
-        super().__init__(vocab=interp.vocab, n_marks=len(corrections.marks))
+        self._name_of = {printable(name): name for name in interp.vocab}
+        super().__init__(vocab=list(self._name_of), n_marks=len(corrections.marks))
         self.interp, self.corrections = interp, corrections
         self.items: list[int] = []
         corrections.watch(self._show_marks)
@@ -76,7 +77,8 @@ class ImageGrid(anywidget.AnyWidget):
                 self.enlarged = int(content["item"])
             case "mark":
                 self.mark = []  # the same mark twice is two events
-                self.mark = [int(content["item"]), content["action"], content["label"]]
+                label = self._name_of.get(content["label"], content["label"])
+                self.mark = [int(content["item"]), content["action"], label]
             case "undo":
                 self._do(self._undo)
 
@@ -96,7 +98,7 @@ class ImageGrid(anywidget.AnyWidget):
         try:
             picture = thumbnail(interp, i, _THUMB)
         except (ValueError, OSError) as error:
-            problem = f"cannot be shown: {error}"
+            problem = printable(f"cannot be shown: {error}")
         actual, predicted = interp.vocab[interp.targets[i]], interp.vocab[interp.predicted[i]]
         path = interp.path(i)
         file = path.name if path else f"item {i}"
@@ -109,13 +111,15 @@ class ImageGrid(anywidget.AnyWidget):
             "words": words,
             "jpeg": picture,
             "problem": problem,
-            "actual": actual,
-            "predicted": predicted,
+            "actual": printable(actual),
+            "predicted": printable(predicted),
             "p_actual": p_actual,
             "p_predicted": p_predicted,
             "loss": loss,
-            "file": file,
-            "top": [interp.vocab[k] for k in interp.top[i].tolist() if k != interp.targets[i]],
+            "file": printable(file),
+            "top": [
+                printable(interp.vocab[k]) for k in interp.top[i].tolist() if k != interp.targets[i]
+            ],
         }
 
     def _enlarge(self, i: int) -> None:
@@ -127,7 +131,7 @@ class ImageGrid(anywidget.AnyWidget):
         try:
             shown["jpeg"] = as_jpeg(self.interp.image(i), _LARGE)
         except (ValueError, OSError) as error:
-            shown["problem"] = f"cannot be shown: {error}"
+            shown["problem"] = printable(f"cannot be shown: {error}")
         self.large = shown
 
     def _mark(self, mark: list) -> None:
@@ -161,14 +165,14 @@ class ImageGrid(anywidget.AnyWidget):
         self._say(self.corrections.undo_mark())
 
     def _say(self, text: str) -> None:
-        self.said = f"{text} ({len(self.corrections.marks)} marked; %clean lists them)"
+        self.said = f"{printable(text)} ({len(self.corrections.marks)} marked; %clean lists them)"
 
     def _show_marks(self) -> None:
         """Only the marks anew: the pictures stay, and with them the focus."""
         marks = self.corrections.marks
         paths = [self.interp.path(t["item"]) for t in self.thumbs]
         with self.hold_sync():
-            self.marks = [str(marks.get(path and path.absolute(), "")) for path in paths]
+            self.marks = [printable(str(marks.get(path and path.absolute(), ""))) for path in paths]
             self.n_marks = len(marks)
 
     def _do(self, work) -> None:
@@ -177,4 +181,4 @@ class ImageGrid(anywidget.AnyWidget):
         try:
             work()
         except (ValueError, OSError) as error:
-            self.problem = str(error)
+            self.problem = printable(str(error))

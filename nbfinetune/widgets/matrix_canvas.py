@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from nbfinetune.interpretation.matrix_view import MatrixView
-from nbfinetune.rendering.tables import bidi_isolated
+from nbfinetune.rendering.names import bidi_isolated
 
 _HERE = Path(__file__).parent
 

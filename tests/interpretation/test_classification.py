@@ -104,8 +104,8 @@ def test_the_report_has_a_line_for_each_class_and_the_means() -> None:
         (([0, 2], [0, 1], "ab"), "a target is no class index of a vocab of 2 classes"),
         (([0, 1], [0, -1], "ab"), "a prediction is no class index"),
         (([0], PROBS[:1], "ab"), "probabilities of 3 classes, but the vocab has 2"),
-        (([0], PROBS[:1] * 3, "abc"), "not probabilities: values outside"),
-        (([0], PROBS[:1] * math.nan, "abc"), "not probabilities: values outside"),
+        (([0], PROBS[:1] * 3, "abc"), r"preds have values outside \[0, 1\], or NaN"),
+        (([0], PROBS[:1] * math.nan, "abc"), r"preds have values outside \[0, 1\], or NaN"),
         (([0], [0], "ab", ["x", "y"]), "2 paths for 1 items"),
     ],
 )
@@ -291,3 +291,30 @@ def test_the_same_targets_of_other_files_are_not_compared() -> None:
     second = from_predictions([0, 1], [0, 1], "ab", ["1.png", "3.png"])
     with pytest.raises(ValueError, match="not the same ones"):
         first.compare(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda y: nn.functional.one_hot(y, 2).float(),
+            "no class indices .*; for several labels use",
+        ),
+        (lambda y: y.float(), "are torch.float32, no class indices"),
+        (lambda y: y - 100, "are no class index of a vocab of 2 classes: -"),
+        (lambda y: y + 2, "are no class index of a vocab of 2 classes: [23]"),
+    ],
+)
+def test_targets_of_a_loader_that_are_no_class_indices_are_refused(learn, change, message) -> None:
+    learn.dls.valid = [(x, change(y)) for x, y in learn.dls.valid]
+    with pytest.raises(ValueError, match=message):
+        ClassificationInterpretation.from_learner(learn)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_has_diverged_has_no_interpretation(learn: Learner, value: float) -> None:
+    learn.model[2].bias.data[0] = value
+    with pytest.raises(
+        ValueError, match="the model gives NaN or infinite numbers: it has diverged"
+    ):
+        ClassificationInterpretation.from_learner(learn)

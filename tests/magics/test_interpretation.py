@@ -168,3 +168,20 @@ def test_a_cell_that_runs_again_closes_its_old_screens_but_not_its_own(ip, monke
     first, second = runs
     assert [screen.comm for screen in first] == [None, None]
     assert None not in [screen.comm for screen in second]
+
+
+@pytest.mark.parametrize(
+    "name", ["caf\udce9", "two\nlines", "cost $5 to $9", "n" * 3000, "\u202e'"]
+)
+def test_classes_of_any_name_are_shown_by_every_magic(
+    ip, learn: Learner, name: str, capsys
+) -> None:
+    learn.vocab[0] = name
+    for magic in ("confusion_matrix", "most_confused", "top_losses", "label_issues"):
+        ip.run_line_magic(magic, "--ds train")
+    gallery = ip.run_line_magic("top_losses", "--ds train")
+    item = next(i for i in gallery.items if gallery.interp.targets[i] == 0)
+    gallery.grid.mark_item(item, "remove")
+    text = capsys.readouterr().out + repr(ip.run_line_magic("clean", ""))
+    text.encode()
+    assert "two\n" not in text

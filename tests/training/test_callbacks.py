@@ -37,7 +37,7 @@ def test_early_stopping_starts_anew_with_each_fit(learn: Learner) -> None:
         assert len(result.rows) == 2
 
 
-def test_a_metric_without_loss_or_error_in_its_name_should_rise(loaders, mlp) -> None:
+def test_accuracy_should_rise(loaders, mlp) -> None:
     learn = Learner(loaders, mlp, metrics=accuracy, device="cpu")
 
     class Accuracies(Callback):
@@ -46,6 +46,84 @@ def test_a_metric_without_loss_or_error_in_its_name_should_rise(loaders, mlp) ->
 
     result = learn.fit(4, 1e-3, cbs=[Accuracies(), EarlyStopping("accuracy")])
     assert len(result.rows) == 3
+
+
+class Scripted:
+    """A metric of a name, with given values."""
+
+    def __init__(self, name: str, *values: float, **attributes: bool) -> None:
+        self.__name__, self.values = name, list(values)
+        vars(self).update(attributes)
+
+    def __call__(self, preds, targets) -> float:
+        return self.values.pop(0)
+
+
+RISING, FALLING = (0.2, 0.5, 0.9), (0.9, 0.5, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        (Scripted("ErrorRate", *FALLING), None),
+        (Scripted("F1Score", *RISING), None),
+        (Scripted("Accuracy", *RISING), None),
+        (Scripted("LOG_LIKELIHOOD", *RISING), None),
+        (Scripted("perplexity", *FALLING), None),
+        (Scripted("mse", *FALLING), None),
+        (Scripted("error_rate_at_5", *FALLING), "min"),
+        (Scripted("lossless_share", *RISING), "max"),
+        (Scripted("mine", *RISING, higher_is_better=True), None),
+        (Scripted("mine", *FALLING, higher_is_better=False), None),
+        (Scripted("accuracy", *FALLING), "min"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_metric_that_gets_better_stops_nothing_and_its_last_epoch_is_kept(
+    metric, mode, loaders, mlp
+) -> None:
+    learn = Learner(loaders, mlp, metrics=metric, device="cpu")
+    best = SaveBest(metric.__name__, mode=mode)
+    learn.fit(3, 1e-3, cbs=[EarlyStopping(metric.__name__, mode=mode), best])
+    assert len(learn.recorder.run.rows) == 3
+    assert best.row["epoch"] == 2
+
+
+@pytest.mark.parametrize("name", ["error_rate_at_5", "Lossless", "fraction", "inaccuracy"])
+@pytest.mark.parametrize("callback", [EarlyStopping, SaveBest])
+def test_a_metric_of_unknown_direction_is_refused_with_what_to_type(
+    name: str, callback, loaders, mlp
+) -> None:
+    learn = Learner(loaders, mlp, metrics=Scripted(name, 0.5), device="cpu")
+    message = rf'write {callback.__name__}\("{name}", mode="max"\) or mode="min"'
+    for fit in (learn.fit, learn.fine_tune):
+        with pytest.raises(ValueError, match=message):
+            fit(1, cbs=[callback(name)])
+    assert all(not run.losses for run in learn.recorder.runs)
+    assert learn.frozen == 0
+
+
+def test_a_mode_that_is_none_is_refused() -> None:
+    for callback in (EarlyStopping, SaveBest):
+        with pytest.raises(ValueError, match='mode is \'up\'; it must be "min", "max" or None'):
+            callback("accuracy", mode="up")
+
+
+def test_fine_tune_keeps_the_best_by_a_metric_that_says_how(loaders, mlp) -> None:
+    metric = Scripted("mine", 0.1, 0.9, 0.5, higher_is_better=True)
+    learn = Learner(loaders, mlp, groups=[[part] for part in mlp], metrics=metric, device="cpu")
+    assert learn.fine_tune(2, freeze_epochs=1).kept["mine"] == 0.9
+
+
+def test_fine_tune_says_that_it_goes_by_the_validation_loss(loaders, mlp) -> None:
+    metric = Scripted("mine", 0.1, 0.9, 0.5)
+    learn = Learner(loaders, mlp, groups=[[part] for part in mlp], metrics=metric, device="cpu")
+    with pytest.warns(
+        UserWarning, match="keep_best goes by valid_loss: whether mine should"
+    ) as said:
+        result = learn.fine_tune(2, freeze_epochs=1)
+    assert said[0].filename == __file__
+    assert result.kept["valid_loss"] == min(row["valid_loss"] for row in result.rows)
 
 
 def test_save_best_puts_the_best_weights_back(learn: Learner) -> None:

@@ -1,10 +1,12 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 
-from nbfinetune import accuracy, error_rate, top_k_accuracy
-from nbfinetune.training.metrics import metric_name, smaller_is_better
+from nbfinetune import Learner, accuracy, error_rate, top_k_accuracy
+from nbfinetune.training.metrics import higher_is_better, metric_name
 
 PREDS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 TARGETS = torch.tensor([0, 2, 2, 2])
@@ -32,8 +34,168 @@ def test_an_object_that_is_called_is_named_by_its_class() -> None:
     assert metric_name(Brier()) == "Brier"
 
 
+class Named:
+    """A metric of another name, which may say what is better."""
+
+    def __init__(self, name: str, higher_is_better: bool | None = None) -> None:
+        self.__name__, self.higher_is_better = name, higher_is_better
+
+    def __call__(self, preds, targets) -> float:
+        return 0.5
+
+
 @pytest.mark.parametrize(
-    ("name", "smaller"), [("valid_loss", True), ("error_rate", True), ("accuracy", False)]
+    ("metric", "rises"),
+    [
+        (accuracy, True),
+        (error_rate, False),
+        (partial(top_k_accuracy, k=3), True),
+        (Named("ErrorRate"), False),
+        (Named("F1Score"), True),
+        (Named("LOG_LIKELIHOOD"), True),
+        (Named("perplexity"), False),
+        (Named("mse"), False),
+        (Named("error_rate_at_5"), None),
+        (Named("lossless"), None),
+        (Named("inaccuracy"), None),
+        (Named("accuracy", higher_is_better=False), False),
+        (Named("mine", higher_is_better=True), True),
+        (partial(Named("mine", higher_is_better=False)), False),
+    ],
+    ids=lambda value: metric_name(value) if callable(value) else str(value),
 )
-def test_losses_and_errors_should_fall(name: str, smaller: bool) -> None:
-    assert smaller_is_better(name) is smaller
+def test_whether_a_metric_rises_is_stated_or_known_but_not_guessed(metric, rises) -> None:
+    assert higher_is_better(metric) is rises
+
+
+def one_argument(preds) -> float:
+    return 0.5
+
+
+def several(preds, targets) -> torch.Tensor:
+    return torch.zeros(3)
+
+
+def nothing(preds, targets) -> None:
+    pass
+
+
+def text(preds, targets) -> str:
+    return "0.5"
+
+
+def complex_number(preds, targets) -> complex:
+    return 1j
+
+
+def spoils(preds, targets) -> float:
+    preds.mul_(0)
+    return 0.5
+
+
+def sorts(preds, targets) -> float:
+    preds.numpy().sort()
+    return 0.5
+
+
+def looks_up(preds, targets) -> float:
+    return {}["a"]
+
+
+def time(preds, targets) -> float:
+    return 0.5
+
+
+def train_loss(preds, targets) -> float:
+    return 0.5
+
+
+epoch, valid_loss = Named("epoch"), Named("valid_loss")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("accuracy", "not its name: from nbfinetune import accuracy"),
+        (["error_rate"], "not its name: from nbfinetune import error_rate"),
+        (
+            ["f1"],
+            r"metrics holds 'f1', a str; a metric is a function \(preds, targets\) -> float, s",
+        ),
+        ([[accuracy]], "metrics holds .*, a list; a metric is a function"),
+        ({"accuracy": accuracy}, "metrics holds 'accuracy', a str"),
+        ([None], "metrics holds None, a NoneType"),
+        (5, "metrics holds 5, a int"),
+        (Named, "metric Named is a class; pass an instance of it"),
+        (one_argument, "metric one_argument fails on .*: TypeError: "),
+        (several, r"metric several gives values of the shape \[3\], not one number"),
+        (nothing, "metric nothing gives None, not one number"),
+        (text, "metric text gives '0.5', not one number"),
+        (complex_number, "metric complex_number gives 1j, not one number"),
+        (spoils, "metric spoils changes the predictions or targets .* such as preds.clone"),
+        (sorts, "metric sorts changes the predictions"),
+        (looks_up, "metric looks_up fails on .*: KeyError: 'a'"),
+        (f1_score, r"f1_score fails on .*return f1_score\(targets, preds.argmax\(1\)\)"),
+        (roc_auc_score, "metric roc_auc_score fails on .*; scikit-learn's take targets and labels"),
+        (time, "a metric is called time, as a column that each run has"),
+        ([accuracy, train_loss], "a metric is called train_loss, as a column"),
+        (epoch, "a metric is called epoch, as a column"),
+        (valid_loss, "a metric is called valid_loss, as a column"),
+        ([accuracy, accuracy], "two metrics have the same name: accuracy, accuracy"),
+    ],
+    ids=str,
+)
+def test_what_is_no_metric_is_refused_when_the_learner_is_made(
+    metrics, message: str, loaders, mlp
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Learner(loaders, mlp, metrics=metrics, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def tensor_of_one(preds, targets) -> torch.Tensor:
+    return torch.tensor([0.5])
+
+
+def numpy_number(preds, targets) -> np.float32:
+    return np.float32(0.5)
+
+
+def roc_auc(preds, targets) -> float:
+    """Refuses data in which a class is missing."""
+    return 0 * roc_auc_score(targets, preds[:, 1]) + 0.5
+
+
+@pytest.mark.parametrize(
+    "metrics", [tensor_of_one, numpy_number, roc_auc, (m for m in [Named("mine")])], ids=str
+)
+def test_what_gives_one_number_is_a_metric(metrics, loaders, mlp) -> None:
+    assert Learner(loaders, mlp, metrics=metrics, device="cpu").validate()[1] == 0.5
+
+
+def test_no_metrics_can_be_none(loaders, mlp) -> None:
+    assert Learner(loaders, mlp, metrics=None, device="cpu").metrics == []
+
+
+def test_a_trial_leaves_a_metric_that_counts_as_it_was(loaders, mlp) -> None:
+    class Counts:
+        n = 0
+
+        def __call__(self, preds, targets) -> int:
+            self.n += 1
+            return self.n
+
+    state = torch.random.get_rng_state()
+    learn = Learner(loaders, mlp, metrics=Counts(), device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert learn.validate()[1] == 1
+
+
+@pytest.mark.parametrize("metric", [accuracy, error_rate, top_k_accuracy])
+def test_targets_that_would_be_broadcast_are_refused(metric) -> None:
+    name = metric.__name__
+    for targets in (torch.eye(4)[:, :3], TARGETS[:, None]):
+        with pytest.raises(ValueError, match=f"{name} compares preds .* with class indices"):
+            metric(PREDS, targets)
+    with pytest.raises(ValueError, match=f"{name} got class indices up to 2, but .* of 1 classes"):
+        metric(PREDS[:, :1], TARGETS)

@@ -1,7 +1,11 @@
 """The matrix, its panel and the other lists of pictures, driven as a front end drives them."""
 
+import base64
+import json
 from pathlib import Path
+from xml.etree import ElementTree
 
+import ipywidgets
 import pytest
 import torch
 from PIL import Image
@@ -335,3 +339,53 @@ def test_a_large_matrix_becomes_a_small_picture() -> None:
     assert len(MatrixReport(interp, matrix_view(interp, [0]))._repr_html_()) < 200_000
     with pytest.raises(ValueError, match="order cluster is for up to 2,000 classes"):
         ordered_classes(interp, "cluster")
+
+
+ODD_NAMES = ["caf\udce9", "two\nlines", "cost $5 to $9", "n" * 3000]
+
+
+_BESIDE = ("thumbs", "_esm", "_css")
+
+
+def sent(widget: ipywidgets.Widget) -> str:
+    """What a front end gets, as the kernel packs it; raises for what is no UTF-8."""
+    state = {k: v for k, v in widget.get_state().items() if k not in _BESIDE}
+    thumbs = [{**t, "jpeg": None} for t in getattr(widget, "thumbs", [])]
+    return json.dumps([state, thumbs], ensure_ascii=False, default=str).encode().decode()
+
+
+def test_any_names_can_be_sent_and_marked() -> None:
+    files = [f"{name[:9]}.png" for name in ODD_NAMES]
+    interp = from_predictions([0, 1, 2, 3], [1, 2, 3, 0], ODD_NAMES, files)
+    matrix, corrections = ConfusionMatrix(interp, Corrections()), Corrections()
+    matrix.selected = (0, 1)
+    pairs = ConfusedPairs(interp, interp.confused_cells(), corrections)
+    pairs._list.value = 0
+    for widget in (matrix.canvas, matrix.grid, matrix.status, pairs._list, pairs.grid):
+        text = sent(widget)
+        assert "\\n" not in text.replace("\\\\n", "")
+    assert matrix.grid.heading == r"actual caf\udce9, predicted two\nlines: 1 picture"
+    shown = pairs.grid.vocab[1]
+    assert shown == r"two\nlines"
+    message = {"event": "mark", "item": 0, "action": "relabel", "label": shown}
+    pairs.grid._handle_custom_msg(message, [])
+    [mark] = corrections.marks.values()
+    assert (mark.label, mark.was) == ("two\nlines", "caf\udce9")
+    sent(pairs.grid)
+    table = corrections.table()
+    for text in (repr(table), table._repr_html_()):
+        text.encode()
+
+
+def test_reports_of_any_names_are_lines_and_pictures() -> None:
+    files = [f"{name[:9]}.png" for name in ODD_NAMES]
+    interp = from_predictions([0, 1, 2, 3], [1, 2, 3, 0], ODD_NAMES, files)
+    matrix = MatrixReport(interp, matrix_view(interp, range(4)))
+    for report in (matrix, ItemsReport(interp, range(4), "items"), interp.report()):
+        html = report._repr_html_()
+        for text in (repr(report), html):
+            text.encode()
+        assert "$5" not in html
+        assert len(repr(report).splitlines()) <= 7
+    svg = base64.b64decode(matrix._repr_html_().split("base64,")[1].split('"')[0]).decode()
+    ElementTree.fromstring(svg)
