@@ -159,12 +159,13 @@ def as_image(picture: Image.Image | Tensor | np.ndarray | str | PathLike) -> Ima
 def _opened(file: str | PathLike) -> Iterator[Image.Image | Jpeg]:
     """The picture in `file`, not yet decoded; what goes wrong here or inside becomes a reason."""
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", buffering=0) as stream:  # a JPEG is read as a whole
             signature = stream.read(len(SIGNATURE))
             if not signature:
                 raise UnreadableImage("empty file (0 bytes)")
             if signature == SIGNATURE:
-                jpeg = Jpeg.open(signature + stream.read())
+                stream.seek(0)
+                jpeg = Jpeg.open(stream.read())
                 check_size(jpeg.image)
                 yield jpeg
                 return

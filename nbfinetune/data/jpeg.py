@@ -23,6 +23,7 @@ except ImportError:  # torchvision 0.29 announces that a later one will be witho
 SIGNATURE = b"\xff\xd8\xff"
 _EOI, _RESTARTS = b"\xff\xd9", range(0xD0, 0xD8)
 _SOF, _DHT, _SOS, _DRI = (0xC0, 0xC1), 0xC4, 0xDA, 0xDD  # sequential frames with Huffman codes
+_OTHER_FRAMES = {*range(0xC0, 0xD0)} - {*_SOF, _DHT}  # progressive, arithmetic, lossless
 _JFIF = 0xE0
 _METADATA = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # APP1 to APP13, APP15, comment; 14 tells of colours
 _SPARE = 4  # bytes that some cameras leave between the data and its end
@@ -108,12 +109,15 @@ class Jpeg:
         return list(_segments(self.data, self.start))
 
     @cached_property
+    def _last(self) -> dict[int, bytes]:
+        """The content of the last segment of each marker; a scan there is one of."""
+        return {marker: content for marker, _, content in self._segments}
+
+    @cached_property
     def _ends_once(self) -> bool:
         """Whether all is in one scan, of Huffman codes, after whose data nothing is needed."""
-        scans = [content for marker, _, content in self._segments if marker == _SOS]
-        frames = [marker for marker, _, _ in self._segments if 0xC0 <= marker <= 0xCF]
-        plain = all(marker in (*_SOF, _DHT) for marker in frames)
-        return plain and len(scans) == 1 and scans[0][:1] == bytes([self.image.layers])
+        plain = self._last.keys().isdisjoint(_OTHER_FRAMES)
+        return plain and self._last.get(_SOS, b"")[:1] == bytes([self.image.layers])
 
     @cached_property
     def _end(self) -> int:
@@ -122,8 +126,7 @@ class Jpeg:
 
     @cached_property
     def _restart_interval(self) -> int:
-        found = [content for marker, _, content in self._segments if marker == _DRI]
-        return int.from_bytes(found[-1][:2]) if found else 0
+        return int.from_bytes(self._last.get(_DRI, b"")[:2])
 
     @cached_property
     def _sampling(self) -> list[tuple[int, int]]:
@@ -163,8 +166,7 @@ class Jpeg:
         """
         if not self._ends_once or self._restart_interval or self.data[-2:] != _EOI:
             return None
-        [scan] = [content for marker, _, content in self._segments if marker == _SOS]
-        codes = _same_again(self._segments, scan)
+        codes = _same_again(self._segments, self._last[_SOS])
         shrinks = self._unit[1] // _BLOCK
         if codes is None or (shrinks > 1 and not -(-self.size[1] // shrinks) % _BLOCK):
             return None  # its chroma would be smeared into the last row of pixels
