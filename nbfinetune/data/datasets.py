@@ -18,12 +18,11 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
-from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.data.arguments import InvalidItem, as_item, say
 from nbfinetune.data.duplicates import origin
 from nbfinetune.data.image_cache import allocate_cache, store
-from nbfinetune.data.images import open_image, read_all, read_pixels, read_progress, to_rgb
+from nbfinetune.data.images import as_image, read_all, read_pixels, read_progress
 from nbfinetune.data.transforms import to_square
 from nbfinetune.rendering.names import first_few
 
@@ -285,16 +284,3 @@ def read_dataset(dataset: Sequence, side: int, on_bad: str, notes: list[str]) ->
     check_bad(bad, len(dataset), on_bad, notes)
     items = dataset if not bad else Subset(dataset, good)
     return ImageDataset(items, targets, side, _channels_first(cache), good)
-
-
-def as_image(picture: Image.Image | Tensor | str | Path) -> Image.Image:
-    """A Pillow picture, a tensor [3 or 1, h, w] (uint8, or floats in [0, 1]) or a file, as RGB."""
-    if isinstance(picture, (str, Path)):
-        return open_image(picture)
-    if isinstance(picture, Tensor):
-        if picture.is_floating_point() and not 0 <= picture.min() <= picture.max() <= 1:
-            raise ValueError("floats outside [0, 1]; give pictures before normalisation")
-        return to_rgb(F.to_pil_image(picture))
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    raise TypeError(f"{type(picture).__name__} is neither a picture, a tensor nor a file")

@@ -1,7 +1,8 @@
 """Picture files: any of them to upright RGB, and the ones that cannot be read, with the reason.
 
 Pillow decodes: it reads every format that photos come in and names what is wrong with the others.
-JPEGs that come as pixels go through torchvision where that is quicker; Pillow judges the damaged.
+JPEGs that come as pixels go through torchvision where that is quicker; Pillow judges the damaged,
+and it alone says which way is up.
 """
 
 import os
@@ -9,45 +10,43 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from os import PathLike, cpu_count
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 from tqdm import tqdm
 
 from nbfinetune.data.arguments import as_files
 from nbfinetune.data.duplicates import same_files
-from nbfinetune.data.picture_files import get_image_files, no_decoder
+from nbfinetune.data.jpeg import SIGNATURE, Jpeg
+from nbfinetune.data.picture_files import get_image_files, no_decoder, readable_formats
+from nbfinetune.data.pixels import from_array
+from nbfinetune.data.rgb import (
+    MAX_PIXELS,
+    UnreadableImage,
+    check_size,
+    to_rgb,
+    turn_upright,
+    upright_rgb,
+)
 from nbfinetune.rendering.names import printable
-
-try:
-    from torchvision.io import ImageReadMode, decode_jpeg
-except ImportError:  # torchvision 0.29 announces that a later one will be without
-    decode_jpeg = None
 
 T = TypeVar("T")
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MB of RGB
-_XMP_ORIENTATION = b"tiff:Orientation"  # which Pillow follows, and torchvision does not
 _SPARE = 2  # a JPEG is decoded at no less than so many times the side it is scaled to
 _BLOCK = 16  # files that a thread takes at once: a task a file costs small files a tenth
-_WHOLE_16_BIT = 257  # 65535 / 255: the factor between 16-bit and 8-bit values
-
-
-class UnreadableImage(ValueError):
-    """A picture that cannot be decoded; its text is the reason alone."""
 
 
 def open_image(file: str | PathLike) -> Image.Image:
     """The picture in `file` as 8-bit RGB, upright, its first frame if it is animated.
 
     EXIF orientation is applied, transparency laid on white, 16-bit and float values are scaled.
+    Colour profiles are not followed.
 
     Raises
     ------
@@ -55,6 +54,9 @@ def open_image(file: str | PathLike) -> Image.Image:
         With the reason: missing, empty, no picture, truncated, damaged or too large.
     """
     with _opened(file) as image:
+        if isinstance(image, Jpeg):
+            image.load()
+            image = image.image
         return to_rgb(image)
 
 
@@ -71,35 +73,58 @@ def read_pixels(file: str | PathLike, side: int) -> np.ndarray:
         As `open_image` does.
     """
     with _opened(file) as image:
-        pixels = None
-        if isinstance(image, JpegImageFile):
-            if min(image.size) >= 2 * _SPARE * side:
-                image.draft(None, (_SPARE * side, _SPARE * side))
-            elif image.mode in ("RGB", "L") and _XMP_ORIENTATION not in image.info.get("xmp", b""):
-                pixels = _jpeg_pixels(file)
-        return np.array(to_rgb(image)) if pixels is None else pixels
+        if not isinstance(image, Jpeg):
+            return np.array(to_rgb(image))
+        pixels, photo = None, image.image
+        if min(photo.size) >= 2 * _SPARE * side:
+            photo.draft(None, (_SPARE * side, _SPARE * side))
+        elif photo.mode in ("RGB", "L"):
+            pixels = image.pixels()
+        if pixels is None:
+            image.load()
+            return np.array(upright_rgb(photo))
+        turn = turn_upright(photo)
+        return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
-def _jpeg_pixels(file: str | PathLike) -> np.ndarray | None:
-    """The pixels as torchvision gives them, None if it does not: Pillow then says why."""
-    if decode_jpeg is None:
-        return None
-    data = torch.from_numpy(np.fromfile(file, np.uint8))
-    # RuntimeError: damaged, or built without libjpeg. The warning: made an error by a user.
-    with suppress(RuntimeError, DeprecationWarning):
-        pixels = decode_jpeg(data, ImageReadMode.RGB, apply_exif_orientation=True)
-        return pixels.permute(1, 2, 0).numpy()
-    return None
+def as_image(picture: Image.Image | Tensor | np.ndarray | str | PathLike) -> Image.Image:
+    """A Pillow picture, an array or tensor as `from_array` takes them, or a file, as RGB.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, or no picture.
+    """
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    if isinstance(picture, (Tensor, np.ndarray)):
+        return to_rgb(from_array(picture))
+    if isinstance(picture, (str, PathLike)):
+        return open_image(picture)
+    kind = "None" if picture is None else type(picture).__name__
+    how = "; PIL.Image.open(io.BytesIO(data)) makes one of bytes" if kind == "bytes" else ""
+    raise ValueError(
+        f"{kind} is no picture; give one file, Pillow picture, array [h, w, 3] or tensor "
+        f"[3, h, w]{how}"
+    )
 
 
 @contextmanager
-def _opened(file: str | PathLike) -> Iterator[Image.Image]:
+def _opened(file: str | PathLike) -> Iterator[Image.Image | Jpeg]:
     """The picture in `file`, not yet decoded; what goes wrong here or inside becomes a reason."""
     try:
-        if os.stat(file).st_size == 0:
-            raise UnreadableImage("empty file (0 bytes)")
-        with Image.open(file) as image:
-            _check_size(image)
+        with open(file, "rb", buffering=0) as stream:  # a JPEG is read as a whole
+            signature = stream.read(len(SIGNATURE))
+            if not signature:
+                raise UnreadableImage("empty file (0 bytes)")
+            if signature == SIGNATURE:
+                stream.seek(0)
+                jpeg = Jpeg.open(stream.read())
+                check_size(jpeg.image)
+                yield jpeg
+                return
+        with Image.open(file, formats=readable_formats()) as image:
+            check_size(image)
             yield image
     except UnreadableImage:
         raise
@@ -115,38 +140,6 @@ def _opened(file: str | PathLike) -> Iterator[Image.Image]:
         if isinstance(error, OSError) and error.errno is not None:
             raise UnreadableImage(f"cannot be read ({error.strerror})") from None
         raise UnreadableImage(f"damaged ({str(error) or type(error).__name__})") from None
-
-
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as 8-bit RGB, upright; see `open_image`."""
-    _check_size(image)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)  # which copies even what is upright
-    if image.mode.startswith(("I", "F")):
-        return _from_high_depth(image).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_high_depth(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float greyscale as 8 bit; Pillow's own conversion clips at 255."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    top = values.max()
-    if image.mode.startswith("I;16"):
-        values = values / _WHOLE_16_BIT
-    elif image.mode == "F" and top <= 1:
-        values = values * 255
-    elif top > 255:  # 16-bit values in a 32-bit file, or, beyond 65535, of no known range
-        values = values / max(_WHOLE_16_BIT, top / 255)
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def check_images(path: str | PathLike | Iterable[str | PathLike]) -> dict[Path, str]:
@@ -209,6 +202,7 @@ def read_all(files: Sequence[Path], read: Callable[[int], object]) -> dict[int, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that are not used
             found = chain.from_iterable(pool.map(reasons, blocks))
             return {i: reason for i, reason in read_progress(found, len(files)) if reason}
     finally:

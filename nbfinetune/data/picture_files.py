@@ -40,6 +40,12 @@ _NO_DECODER = {
     **dict.fromkeys((".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"), _RAW),
     **dict.fromkeys((".iiq", ".erf", ".mrw", ".rwl", ".kdc", ".dcr", ".mos"), _RAW),
 }
+# Those that photos, scans and drawings come in; HEIF and JXL are of plugins. Pillow opens others by
+# starting programs (EPS), or takes for pictures what are none (MPEG).
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "JPEG2000", "PPM", "TGA"),
+    *("ICO", "ICNS", "QOI", "PCX", "PSD", "SGI", "SUN", "DIB", "DDS"),
+)
 # What lies beside pictures; files of other unknown suffixes, or of none, are looked into.
 _NO_PICTURE = re.compile(
     r"\.(txt|csv|tsv|jsonl?|xml|ya?ml|toml|ini|cfg|md|rst|html?|log|pdf|docx?|xlsx?|ods|py|ipynb|sh|"
@@ -54,10 +60,15 @@ _HEAD = 512  # bytes from the beginning of a file that are looked into
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The file suffixes that Pillow can read as pictures, lower case, with the dot."""
+    """The file suffixes that are read as pictures, lower case, with the dot."""
+    formats = {*readable_formats(), "MPO"}  # several JPEGs in one file, of which the first is read
+    return frozenset(s for s, fmt in Image.registered_extensions().items() if fmt in formats)
+
+
+def readable_formats() -> list[str]:
+    """The formats that pictures are opened in, as Pillow names them."""
     Image.init()
-    readable = {s for s, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
-    return frozenset(readable - {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"})
+    return [fmt for fmt in _FORMATS if fmt in Image.OPEN]
 
 
 def get_image_files(path: str | PathLike) -> list[Path]:

@@ -15,11 +15,13 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.data.augmentation import changed, draw_changes, normalized
+from nbfinetune.data.pixels import CHANNELS, as_bytes, wrong_values
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CROP = 0.875  # side of the validation crop over the side of the presized square: 224 of 256
-_NONE, _BYTES = (0.0,) * 3, (1 / 255,) * 3  # mean and std that give values in [0, 255] again
+_LEAST_STD = 1 / 255  # which leaves values in [0, 255]
+_NONE, _BYTES = (0.0,) * 3, (_LEAST_STD,) * 3  # mean and std that give values in [0, 255] again
 
 Augment = bool | Callable[[Tensor], Tensor]
 
@@ -54,7 +56,13 @@ class ImageTransforms:
     size : side of the network's input in pixels
     mean, std : of each channel, for values in [0, 1]; those the network was trained with
     aug : True for random crop, mirror image and lighting, False for none, or a function of one
-        uint8 picture [3, h, w] that gives [3, size, size]
+        uint8 picture [3, h, w] that gives [3, size, size], uint8 or floats in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If mean and std are not three numbers each for values in [0, 1]; from `train` and `valid`
+        if a batch, or what `aug` gives, is of another kind.
     """
 
     size: int
@@ -62,21 +70,31 @@ class ImageTransforms:
     std: tuple[float, float, float] = IMAGENET_STD
     aug: Augment = field(default=True, compare=False)
 
+    def __post_init__(self) -> None:
+        for name, values, least in (("mean", self.mean, 0), ("std", self.std, _LEAST_STD)):
+            if len(values) != CHANNELS or not all(least <= value <= 1 for value in values):
+                raise ValueError(
+                    f"{name} is {tuple(values)}; it must be three numbers, of red, green and blue, "
+                    f"from {least:.2g} to 1, as they are of values in [0, 1]"
+                )
+
     def train(self, x: Tensor) -> Tensor:
-        """x: uint8, shape [n, 3, h, w]; returns float32 [n, 3, size, size], augmented."""
+        """x: [n, 3, h, w], as for `as_bytes`; returns float32 [n, 3, size, size], augmented."""
+        x = as_bytes(x)
         if self.aug is not True:
             return self._normalize(self.augment(x))
         changes = draw_changes(len(x), *x.shape[2:])
         return normalized(changed(x, changes, self.size), self.mean, self.std, changes)
 
     def valid(self, x: Tensor) -> Tensor:
-        """x: uint8, shape [n, 3, h, w]; returns float32 [n, 3, size, size], the middle."""
-        return self._normalize(self.middle(x))
+        """x: [n, 3, h, w], as for `as_bytes`; returns float32 [n, 3, size, size], the middle."""
+        return self._normalize(self.middle(as_bytes(x)))
 
     def middle(self, x: Tensor) -> Tensor:
         """The middle of each picture, still uint8."""
         if x.shape[-1] == presize(self.size):
             return F.center_crop(x, [self.size, self.size])
+        x = F.center_crop(x, [min(x.shape[-2:])] * 2)
         return F.resize(x, [self.size, self.size])
 
     def augment(self, x: Tensor) -> Tensor:
@@ -84,9 +102,42 @@ class ImageTransforms:
         if self.aug is False:
             return self.middle(x)
         if self.aug is not True:
-            return torch.stack([self.aug(picture) for picture in x])
+            return self._augmented(x)
         shown = replace(self, mean=_NONE, std=_BYTES).train(x)
         return shown.round().to(torch.uint8)
+
+    def try_augment(self, picture: Tensor) -> None:
+        """Raise ValueError if a function of the user's does not take a picture or give what it
+        should.
+
+        picture: uint8, shape [3, h, w]
+        """
+        try:
+            self.augment(picture[None].clone())
+        except Exception as error:
+            if str(error).startswith("aug gives"):
+                raise
+            raise ValueError(
+                f"aug fails on a picture of uint8 {list(picture.shape)} ({type(error).__name__}: "
+                f"{error}); pass a function of one that gives [3, {self.size}, {self.size}]"
+            ) from error
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        """What the user's function gives, checked."""
+        pictures = [self.aug(picture) for picture in x]
+        allowed = f"it must give uint8, or floats in [0, 1], of shape [3, {self.size}, {self.size}]"
+        for given in pictures:
+            if not isinstance(given, Tensor):
+                raise ValueError(f"aug gives {type(given).__name__}, no tensor; {allowed}")
+            if given.shape != (CHANNELS, self.size, self.size):
+                raise ValueError(f"aug gives a picture of shape {list(given.shape)}; {allowed}")
+            if given.dtype != pictures[0].dtype:
+                both = f"{pictures[0].dtype} and {given.dtype}"
+                raise ValueError(f"aug gives {both}, of pictures of one batch; {allowed}")
+        batch = torch.stack(pictures)
+        if wrong := wrong_values(batch):
+            raise ValueError(f"aug gives {wrong}; {allowed}: the learner normalises it itself")
+        return batch
 
     def _normalize(self, x: Tensor) -> Tensor:
         """x: uint8, or floats in [0, 1] as a function of the user may give them."""

@@ -3,24 +3,28 @@
 Each function is a method of `Learner`. None changes the learner or anyone's random numbers.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from os import PathLike
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nbfinetune.data.datasets import as_image, even_loader
-from nbfinetune.data.images import read_pixels
+from nbfinetune.data.datasets import even_loader
+from nbfinetune.data.images import as_image, read_pixels
 from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.losses import batch_loss, probabilities
 from nbfinetune.training.state import LearnerState
 
+_URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # C:/ is none
 _BS = 64  # pictures, where a loader does not tell
 
 
@@ -64,13 +68,14 @@ def get_preds(
 
 
 def predict(
-    learn: LearnerState, item: str | PathLike | Image.Image | Tensor
+    learn: LearnerState, item: str | PathLike | Image.Image | np.ndarray | Tensor
 ) -> tuple[str, Tensor, Tensor]:
     """The class of one picture.
 
     Parameters
     ----------
-    item : a file, a Pillow picture, or a tensor [3, h, w] of uint8 or of floats in [0, 1]
+    item : a file, a Pillow picture, an array [h, w, 3] or a tensor [3, h, w], of uint8 or of
+        floats in [0, 1], red first
 
     Returns
     -------
@@ -81,14 +86,15 @@ def predict(
     Raises
     ------
     ValueError
-        If the file cannot be decoded, or the learner is not one of pictures.
+        If the file is missing or cannot be decoded, the item is no picture, or the learner is not
+        one of pictures.
     """
     learn.check_idle()
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
     side = presize(learn.transforms.size)
     is_file = isinstance(item, (str, PathLike))
-    x = to_square(read_pixels(item, side) if is_file else as_image(item), side)[None]
+    x = to_square(_pixels_of(item, side) if is_file else as_image(item), side)[None]
     with torch.no_grad():
         outputs = learn.logits(
             learn.prepare(x, training=False), learn.precision_split(training=False)
@@ -96,6 +102,16 @@ def predict(
     probs = probabilities(outputs.float().cpu(), learn.activation)[0]
     index = probs.argmax()
     return learn.vocab[index], index, probs
+
+
+def _pixels_of(file: str | PathLike, side: int) -> np.ndarray:
+    """As `read_pixels`, but a file that cannot be read is named."""
+    if _URL.match(str(file)):
+        raise ValueError(f"{file} is a URL, and nothing is downloaded; pass a file or a picture")
+    try:
+        return read_pixels(Path(file).expanduser(), side)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; pass a picture file") from None
 
 
 def item_losses(learn: LearnerState) -> Callable[[Tensor, Tensor], Tensor]:

@@ -35,8 +35,14 @@ class Table:
     rows: Sequence[Sequence[str]]
     footer: str = ""
 
+    def _shown(self, row: Sequence[str]) -> list[str]:
+        """The cells of a row in one line each, long ones shortened; a line across stays whole."""
+        if len(row) == 1 < len(self.columns):
+            return [printable(row[0])]
+        return [shortened(cell, _LONGEST) for cell in row]
+
     def __repr__(self) -> str:
-        columns, *rows = ([*map(_cell, row)] for row in (self.columns, *self.rows))
+        columns, *rows = (self._shown(row) for row in (self.columns, *self.rows))
         full = [columns, *(row for row in rows if len(row) == len(columns))]
         widths = [max(len(cell) for cell in column) for column in zip(*full, strict=True)]
         lines = [_text_row(row, widths) for row in (columns, *rows)]
@@ -46,7 +52,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         n = len(self.columns)
-        head, *body = ([html_text(_cell(c)) for c in row] for row in (self.columns, *self.rows))
+        head, *body = ([*map(html_text, self._shown(row))] for row in (self.columns, *self.rows))
         rows = "".join(
             f'<tr><td colspan="{n}" style="text-align:left"><b>{row[0]}</b></td></tr>'
             if len(row) == 1 < n
@@ -101,7 +107,8 @@ class PictureSheet:
     captions: Sequence[str]
 
     def __repr__(self) -> str:
-        return f"{len(self.pictures)} pictures: {', '.join(map(_cell, self.captions))}"
+        captions = ", ".join(shortened(caption, _LONGEST) for caption in self.captions)
+        return f"{len(self.pictures)} pictures: {captions}"
 
     def _repr_html_(self) -> str:
         return "".join(map(_figure, self.pictures, self.captions))
@@ -118,8 +125,3 @@ def _figure(picture: Image.Image, caption: str) -> str:
         f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(caption))}">'
         f'<figcaption style="overflow-wrap:anywhere">{html_text(caption)}</figcaption></figure>'
     )
-
-
-def _cell(text: str) -> str:
-    """A text as a table shows it."""
-    return shortened(text, _LONGEST)

@@ -51,6 +51,7 @@ def run(
     `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
     "refused" where a callback's `before_fit` raised and nothing was trained.
     """
+    learn.check_augmentation()
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status = start, 0, "refused"
     learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)

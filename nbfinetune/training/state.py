@@ -163,6 +163,18 @@ class LearnerState:
             return x
         return self.transforms.train(x) if training else self.transforms.valid(x)
 
+    def check_augmentation(self) -> None:
+        """Raise ValueError if a function of the user's gives other than the model's pictures.
+
+        A run asks before its first step: kept features are augmented in a later epoch only.
+        """
+        if isinstance(getattr(self.transforms, "aug", True), bool):
+            return
+        if gives_pictures(self.dls.train):
+            with seeded_rng(self.seed):
+                picture, _ = self.dls.train.dataset[0]
+                self.transforms.try_augment(picture.to(self.device))
+
     def new_scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler, which acts for fp16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")

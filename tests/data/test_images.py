@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from nbfinetune import ImageDataLoaders, check_images, get_image_files
-from nbfinetune.data import images
-from nbfinetune.data.images import UnreadableImage, open_image, read_pixels
+from nbfinetune.data import jpeg, rgb
+from nbfinetune.data.images import UnreadableImage, as_image, open_image, read_pixels
+from nbfinetune.data.picture_files import image_suffixes
 from nbfinetune.data.transforms import to_square
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -159,7 +160,7 @@ def test_pixels_of_a_jpeg_are_those_of_pillow(
 ) -> None:
     _photo(75, 50).convert(mode).save(tmp_path / "a.jpg", **options)
     if not has_torchvision:
-        monkeypatch.setattr(images, "decode_jpeg", None)
+        monkeypatch.setattr(jpeg, "decode_jpeg", None)
     pixels = read_pixels(tmp_path / "a.jpg", 40)
     assert (pixels.shape, pixels.dtype) == ((50, 75, 3), np.uint8)
     difference = pixels.astype(int) - np.asarray(open_image(tmp_path / "a.jpg"))
@@ -180,6 +181,144 @@ def test_a_large_jpeg_is_decoded_small_and_gives_the_same_square(
     assert (to_square(pixels, 60).int() - whole).abs().max() <= 8
     assert (to_square(pixels, 60).int() - whole).float().abs().mean() <= 1
     assert sorted(read_pixels(tmp_path / "a.jpg", 121).shape[:2]) == [480, 640]
+
+
+QUADRANTS = Image.new("RGB", (40, 24), "black")
+QUADRANTS.paste("white", (0, 0, 20, 12))
+QUADRANTS.paste("red", (20, 0, 40, 12))
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta %b/>"
+ORIENTATION = {"xmp": XMP % b'tiff:Orientation="6"', "empty xmp": XMP % b""}
+
+
+def _exif(
+    value: bytes, *, kind: int = 3, count: int = 1, order: str = "<", first: int = 8
+) -> bytes:
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", first)
+    entry = struct.pack(order + "HHHI", 1, 0x0112, kind, count) + value.ljust(4, b"\0")
+    return b"Exif\0\0" + head + entry + bytes(4)
+
+
+def _with_segments(*contents: bytes, marker: int = 0xE1) -> bytes:
+    out = io.BytesIO()
+    QUADRANTS.save(out, "JPEG", quality=95, subsampling=0)
+    parts = [struct.pack(">BBH", 0xFF, marker, len(c) + 2) + c for c in contents]
+    return out.getvalue()[:20] + b"".join(parts) + out.getvalue()[20:]  # behind JFIF
+
+
+def _corners(picture: Image.Image | np.ndarray) -> list:
+    """Its shape and which of red, green and blue are bright in each corner."""
+    pixels = np.asarray(picture)
+    return [pixels.shape, *(pixels[y, x].__gt__(128).tolist() for y in (2, -3) for x in (2, -3))]
+
+
+LYING = _corners(QUADRANTS)
+STANDING = _corners(QUADRANTS.transpose(Image.Transpose.ROTATE_270))
+SIX = _exif(b"\6\0")
+EXIFS = {
+    "behind xmp": ([ORIENTATION["empty xmp"], SIX], STANDING),
+    "before xmp": ([SIX, ORIENTATION["empty xmp"]], STANDING),
+    "xmp alone": ([ORIENTATION["xmp"]], STANDING),
+    "exif beats xmp": ([ORIENTATION["xmp"], _exif(b"\1\0")], LYING),
+    "big-endian": ([_exif(b"\0\6", order=">")], STANDING),
+    "LONG": ([_exif(b"\6\0\0\0", kind=4)], STANDING),
+    "text": ([_exif(b"6\0", kind=2, count=2)], LYING),
+    "0": ([_exif(b"\0\0")], LYING),
+    "9": ([_exif(b"\11\0")], LYING),
+    "of no known type": ([_exif(b"\6\0", kind=99)], LYING),
+    "beyond the file": ([_exif(b"\6\0", kind=4, count=2**31)], LYING),
+    "cut": ([SIX[:15]], LYING),
+    "no TIFF": ([b"Exif\0\0nonsense"], LYING),
+    "directory far away": ([_exif(b"\6\0", first=2**32 - 1)], LYING),
+    "twice": ([SIX, SIX], STANDING),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(("contents", "corners"), EXIFS.values(), ids=EXIFS)
+def test_a_photo_has_one_orientation_however_it_is_written(
+    contents: list[bytes], corners: list, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(_with_segments(*contents))
+    assert _corners(open_image(tmp_path / "a.jpg")) == corners
+    assert _corners(read_pixels(tmp_path / "a.jpg", 24)) == corners
+    assert _corners(read_pixels(tmp_path / "a.jpg", 5))[1:] == corners[1:]  # decoded smaller
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_the_decoders_agree_on_any_bytes_in_the_place_of_exif(tmp_path: Path) -> None:
+    numbers, file = np.random.default_rng(0), tmp_path / "a.jpg"
+    turned = 0
+    for _ in range(200):
+        order = "<>"[numbers.integers(2)]
+        value = struct.pack(order + "H", numbers.integers(10))
+        kind, first = numbers.choice([1, 2, 3, 3, 3, 4, 9, 12]), numbers.choice([8, 8, 8, 0, 26])
+        exif = bytearray(_exif(value, kind=kind, order=order, first=first))
+        exif[numbers.integers(6, len(exif))] = numbers.integers(256)
+        others = [[], [ORIENTATION["xmp"]], [b"Exif\0\0"]][numbers.integers(3)]
+        file.write_bytes(_with_segments(*others, bytes(exif)))
+        corners = _corners(open_image(file))
+        assert _corners(read_pixels(file, 24)) == corners
+        turned += corners != LYING
+    assert 40 < turned < 160
+
+
+@pytest.mark.parametrize("content", [b"JFIF", b"JFIF\0\1", b"JFXX"])
+def test_metadata_that_cannot_be_parsed_condemn_no_photo(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(_with_segments(content, marker=0xE0))
+    assert _corners(open_image(tmp_path / "a.jpg")) == LYING
+    assert _corners(read_pixels(tmp_path / "a.jpg", 24)) == LYING
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+def test_orientation_is_followed_in_other_formats(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    QUADRANTS.save(tmp_path / f"a.{suffix}", exif=exif)
+    assert _corners(open_image(tmp_path / f"a.{suffix}")) == STANDING
+    assert _corners(read_pixels(tmp_path / f"a.{suffix}", 24)) == STANDING
+
+
+def test_a_picture_is_turned_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(_with_segments(SIX))
+    assert _corners(as_image(open_image(tmp_path / "a.jpg"))) == STANDING
+    assert _corners(as_image(Image.open(tmp_path / "a.jpg"))) == STANDING
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "jpg"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(26) + b"%!PS-Adobe-3.0 EPSF-3.0\n", "png"),
+        (b"\0\0\1\xb3" + bytes(40), "jpg"),  # MPEG
+        (b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800), "png"),  # FITS
+    ],
+)
+def test_only_formats_of_photos_and_drawings_are_opened(
+    content: bytes, suffix: str, tmp_path: Path, monkeypatch
+) -> None:
+    gs = tmp_path / "gs"
+    gs.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / f"a.{suffix}").write_bytes(content)
+    reason = "not a picture that Pillow knows"
+    assert check_images(tmp_path) == {tmp_path / f"a.{suffix}": reason}
+    assert not (tmp_path / "ran").exists()
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".fli", ".mpg"} & image_suffixes()
+
+
+def test_pictures_are_converted_in_strips_as_at_once(tmp_path: Path, monkeypatch) -> None:
+    numbers = np.random.default_rng(0)
+    grey = Image.fromarray(numbers.integers(0, 2**16, (50, 30), np.uint16))
+    clear = Image.fromarray(numbers.integers(0, 256, (50, 30, 4), np.uint8))
+    palette = clear.convert("RGB").quantize(9)
+    palette.save(tmp_path / "palette.png", transparency=3)
+    for image in (grey, clear, clear.convert("LA"), Image.open(tmp_path / "palette.png")):
+        whole = np.asarray(rgb.to_rgb(image))
+        with monkeypatch.context() as patch:
+            patch.setattr(rgb, "_STRIP", 100)
+            assert np.array_equal(rgb.to_rgb(image), whole)
+    assert np.array_equal(rgb.to_rgb(grey).getchannel(0), (np.asarray(grey) / 257).round())
 
 
 def test_squares_are_scaled_as_pillow_scales_them() -> None:
@@ -301,7 +440,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
-    def deny(*args) -> None:
+    def deny(*args, **options) -> None:
         raise PermissionError(13, "Permission denied")
 
     SMALL.save(tmp_path / "a.png")

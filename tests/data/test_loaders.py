@@ -141,7 +141,7 @@ def test_torchvision_data_sets_can_be_used(photos: Path) -> None:
 
 def test_normalised_data_sets_are_refused() -> None:
     data = [(torch.full((3, 4, 4), -2.0), 0)]
-    with pytest.raises(ValueError, match=r"item 0: floats outside \[0, 1\]; give pictures before"):
+    with pytest.raises(ValueError, match=r"item 0: floats outside \[0, 1\], from -2 to -2"):
         ImageDataLoaders.from_datasets(data, data)
 
 

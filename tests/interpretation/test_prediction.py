@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,3 +80,47 @@ def test_a_file_that_cannot_be_decoded_says_why(trained: Learner, tmp_path) -> N
     (tmp_path / "a.png").touch()
     with pytest.raises(ValueError, match=r"empty file \(0 bytes\)"):
         trained.predict(tmp_path / "a.png")
+
+
+def test_predict_takes_arrays_as_cameras_and_readers_give_them(trained: Learner) -> None:
+    image = trained.dls.valid.dataset.image(0)
+    probs = trained.predict(image)[2]
+    pixels = np.array(image)
+    for same in (pixels, pixels / 255, torch.from_numpy(pixels).permute(2, 0, 1) / 255):
+        assert torch.equal(trained.predict(same)[2], probs)
+    assert trained.predict(pixels[..., 0])[2].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("no/such/cat.jpg", r"no/such/cat.jpg: no such file; pass a picture file"),
+        (Path("gone.png"), r"gone.png: no such file"),
+        (".", r"\.: cannot be read \(Is a directory\)"),
+        ("https://example.org/cat.jpg", "cat.jpg is a URL, and nothing is downloaded; pass a file"),
+        ("s3://photos/cat.jpg", "is a URL, and nothing is downloaded"),
+        (None, "None is no picture; give one file"),
+        ([], "list is no picture; give one file"),
+        (b"\xff\xd8\xff", "bytes is no picture"),
+        (np.zeros((3, 40, 50), np.uint8), r"x.transpose\(1, 2, 0\) makes it so"),
+        (torch.zeros(1, 3, 40, 40), "one picture without a batch dimension"),
+        (torch.zeros(3, 40, 40) - 2, "as after normalisation"),
+    ],
+)
+def test_predict_says_what_is_wrong_in_one_line(trained: Learner, item, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        trained.predict(item)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["validate", "get_preds"])
+def test_own_loaders_of_normalised_pictures_are_refused(trained: Learner, part: str) -> None:
+    loader = [(torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.long))]
+    with pytest.raises(ValueError, match=r"the inputs are floats outside \[0, 1\], .* itself"):
+        getattr(trained, part)(loader)
+
+
+def test_own_loaders_of_floats_are_seen_as_those_of_bytes(trained: Learner) -> None:
+    x, y = next(iter(trained.dls.valid))
+    preds, floats = (trained.get_preds([(inputs, y)])[0] for inputs in (x, x / 255))
+    assert torch.equal(preds, floats)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbfinetune import Callback, Learner, accuracy
+from nbfinetune import Callback, ImageDataLoaders, Learner, accuracy, vision_learner
 
 FITS = {
     "fit": lambda learn: learn.fit(2, 1e-2),
@@ -168,3 +168,38 @@ def test_accumulated_steps_are_counted_as_steps(learn: Learner) -> None:
 
 def test_numpys_numbers_are_numbers(learn: Learner) -> None:
     assert len(learn.fit(np.int64(1), np.float32(1e-3)).rows) == 1
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+@pytest.mark.parametrize(
+    ("aug", "message"),
+    [
+        (lambda picture: picture[:, :20, :20], r"aug gives a picture of shape \[3, 20, 20\]"),
+        (lambda picture: picture[:, :32, :32] / 64 - 2, "aug gives floats outside"),
+        (lambda picture: picture.convert("RGB"), "aug fails on a picture"),
+    ],
+)
+def test_an_augmentation_that_does_not_fit_is_refused_before_a_step(
+    photos, tiny_net, aug, message: str, train_bn: bool
+) -> None:
+    """Also where the features of a frozen body are kept, of which the first are not augmented."""
+    dls = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5, aug=aug)
+    learn = vision_learner(dls, tiny_net, device="cpu", train_bn=train_bn)
+    learn.freeze_to(-1, quiet=True)
+    before = [p.clone() for p in learn.model.parameters()]
+    for run in (lambda: learn.fit(2), lambda: learn.lr_find(num_it=8)):
+        with pytest.raises(ValueError, match=message):
+            run()
+    assert all(torch.equal(p, q) for p, q in zip(before, learn.model.parameters(), strict=True))
+
+
+def test_trying_an_augmentation_takes_no_random_numbers(photos, tiny_net) -> None:
+    def aug(picture: torch.Tensor) -> torch.Tensor:
+        return (picture[:, :32, :32] / 255 * torch.rand(1)).clamp(0, 1)
+
+    dls = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5, aug=aug)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    vision_learner(dls, tiny_net, device="cpu").check_augmentation()
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,253 @@
+"""JPEG: photos decoded, and those refused whose data libjpeg would repair by guessing.
+
+libjpeg fills with grey what is missing of the data and skips what is left over, which shifts all
+that comes after the damage, and neither Pillow nor torchvision tells. But the data of a scan says
+where it ends: a good photo is complete with the last byte of it and not before. What changes pixels
+and leaves the count of blocks as it was cannot be known: JPEG has no checksum.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL.JpegImagePlugin import JpegImageFile
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # torchvision 0.29 announces that a later one will be without
+    decode_jpeg = None
+
+SIGNATURE = b"\xff\xd8\xff"
+_EOI, _RESTARTS = b"\xff\xd9", range(0xD0, 0xD8)
+_SOF, _DHT, _SOS, _DRI = (0xC0, 0xC1), 0xC4, 0xDA, 0xDD  # sequential frames with Huffman codes
+_OTHER_FRAMES = {*range(0xC0, 0xD0)} - {*_SOF, _DHT}  # progressive, arithmetic, lossless
+_JFIF = 0xE0
+_METADATA = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # APP1 to APP13, APP15, comment; 14 tells of colours
+_SPARE = 4  # bytes that some cameras leave between the data and its end
+# libjpeg reads 8 bytes ahead. These end no code soon: what is missing is not made up of them.
+_AHEAD = b"\xfe" * 8
+_BLOCK = 8  # pixels across and down
+_SMEARED = 2  # rows of pixels into which the chroma above them is
+_GREY = 128  # what libjpeg makes of blocks without data
+
+
+class _Pieces(io.BytesIO):
+    """A file that is read in given pieces, whatever is asked for."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+@dataclass
+class Jpeg:
+    """One JPEG: its bytes, and the picture that Pillow opened of them.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError
+        From `load` and `open`, if it is damaged.
+    """
+
+    data: bytes
+    image: JpegImageFile
+    start: int  # of the data of the first scan
+    size: tuple[int, int]  # of the whole picture: it may be decoded smaller
+
+    @classmethod
+    def open(cls, data: bytes) -> "Jpeg":
+        """The picture, not yet decoded; metadata that Pillow cannot parse are left out."""
+        try:
+            file = io.BytesIO(data)
+            image = JpegImageFile(file)
+        except Exception:  # of whatever kind the parsers of metadata raise
+            file = io.BytesIO(_without_metadata(data))
+            image = JpegImageFile(file)
+        if not image.tile:
+            raise OSError("it has no data of pixels")
+        return cls(file.getvalue(), image, file.tell(), image.size)
+
+    def load(self) -> None:
+        """Decode by Pillow."""
+        if not self._ends_once:
+            self.image.load()
+            return
+        self._check_restarts()
+        end = self._end
+        pieces = [self.data[: end - _SPARE], self.data[end - _SPARE : end] + _AHEAD]
+        self.image.fp = _Pieces(pieces)
+        self.image.load()
+        if pieces:
+            raise OSError("data of pixels is left over: some before it was changed or lost")
+
+    def pixels(self) -> np.ndarray | None:
+        """The pixels, uint8 [h, w, 3], by torchvision; None if Pillow has to decode or to judge."""
+        longer = self._with_sentinel() if decode_jpeg is not None else None
+        if longer is None:
+            return None
+        try:
+            pixels = decode_jpeg(torch.frombuffer(longer, dtype=torch.uint8), ImageReadMode.RGB)
+        except (RuntimeError, DeprecationWarning):  # the latter made an error by a user
+            return None
+        pixels = pixels.permute(1, 2, 0).numpy()
+        sentinel = pixels[_SMEARED - self._unit[1] :]
+        flat = sentinel[:1, :1]
+        is_flat = sentinel.tobytes() == flat.tobytes() * (sentinel.size // flat.size)
+        if not is_flat or (flat == _GREY).all():
+            return None
+        return pixels[: self.size[1]]
+
+    @cached_property
+    def _segments(self) -> list[tuple[int, int, bytes]]:
+        """Marker, place and content of each segment before the data."""
+        return list(_segments(self.data, self.start))
+
+    @cached_property
+    def _last(self) -> dict[int, bytes]:
+        """The content of the last segment of each marker; a scan there is one of."""
+        return {marker: content for marker, _, content in self._segments}
+
+    @cached_property
+    def _ends_once(self) -> bool:
+        """Whether all is in one scan, of Huffman codes, after whose data nothing is needed."""
+        plain = self._last.keys().isdisjoint(_OTHER_FRAMES)
+        return plain and self._last.get(_SOS, b"")[:1] == bytes([self.image.layers])
+
+    @cached_property
+    def _end(self) -> int:
+        end = self.data.find(_EOI, self.start)
+        return len(self.data) if end < 0 else end
+
+    @cached_property
+    def _restart_interval(self) -> int:
+        return int.from_bytes(self._last.get(_DRI, b"")[:2])
+
+    @cached_property
+    def _sampling(self) -> list[tuple[int, int]]:
+        """Blocks of each component that are coded together, across and down."""
+        layers = self.image.layer
+        return [(1, 1)] if len(layers) == 1 else [(layer[1], layer[2]) for layer in layers]
+
+    @cached_property
+    def _unit(self) -> tuple[int, int]:
+        """Width and height in pixels of what is coded together."""
+        across, down = zip(*self._sampling, strict=True)
+        return _BLOCK * max(across), _BLOCK * max(down)
+
+    @cached_property
+    def _units(self) -> tuple[int, int]:
+        """How many of them the picture has, across and down."""
+        (width, height), (across, down) = self.size, self._unit
+        return -(-width // across), -(-height // down)
+
+    def _check_restarts(self) -> None:
+        """Raise OSError if not all restart markers are there in their order."""
+        if not self._restart_interval:
+            return
+        units = self._units[0] * self._units[1]
+        body = np.frombuffer(self.data, np.uint8)[self.start : self._end]
+        after = body[1:][body[:-1] == 0xFF]
+        found = after[(after >= _RESTARTS[0]) & (after <= _RESTARTS[-1])]
+        expected = np.arange(-(-units // self._restart_interval) - 1) % len(_RESTARTS)
+        if not np.array_equal(found - _RESTARTS[0], expected):
+            raise OSError(f"{len(found)} restart markers instead of {len(expected)} in order")
+
+    def _with_sentinel(self) -> bytearray | None:
+        """The JPEG with one more row of blocks, which continue its last one.
+
+        They come out flat if the decoder is at their beginning when it has all the others, and not
+        if there was less data for these, or more. None where that cannot be made.
+        """
+        if not self._ends_once or self._restart_interval or self.data[-2:] != _EOI:
+            return None
+        codes = _same_again(self._segments, self._last[_SOS])
+        shrinks = self._unit[1] // _BLOCK
+        if codes is None or (shrinks > 1 and not -(-self.size[1] // shrinks) % _BLOCK):
+            return None  # its chroma would be smeared into the last row of pixels
+        end = len(self.data) - len(_EOI)  # if there is an earlier one, the row tells
+        end -= self.data[end - 2 : end] == b"\xff\x00"
+        last = f"{int.from_bytes(self.data[end - 2 : end]):016b}"
+        padding = _trailing_ones(last) - _trailing_ones(codes[-1])
+        if not 0 <= padding < 8:
+            return None
+        unit = "".join(
+            code * across * down for code, (across, down) in zip(codes, self._sampling, strict=True)
+        )
+        bits = last[8 : 16 - padding] + unit * self._units[0]
+        bits += "1" * (-len(bits) % 8)
+        row = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\x00")
+        longer = self._header((self._units[1] + 1) * self._unit[1])
+        longer += memoryview(self.data)[self.start : end - 1]
+        longer += row + _EOI
+        return longer
+
+    def _header(self, height: int) -> bytearray:
+        """What comes before the data, for a picture so high, without metadata and junk."""
+        header = bytearray(SIGNATURE[:2])
+        for marker, _, content in self._segments:
+            if marker in _SOF:
+                content = content[:1] + height.to_bytes(2) + content[3:]
+            if marker not in _METADATA:
+                header += bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content
+        return header
+
+
+def _trailing_ones(bits: str) -> int:
+    return len(bits) - len(bits.rstrip("1"))
+
+
+def _segments(data: bytes, end: int) -> Iterator[tuple[int, int, bytes]]:
+    """Marker, place of the content and the content itself of each segment that begins before."""
+    i = len(SIGNATURE) - 1
+    while i < end - 1:
+        marker = data[i + 1]
+        if data[i] != 0xFF or marker in (0x00, 0x01, 0xFF, *_RESTARTS):  # filler, or junk
+            i += 1
+            continue
+        length = int.from_bytes(data[i + 2 : i + 4])
+        yield marker, i + 4, data[i + 4 : i + 2 + length]
+        i += 2 + length
+        if marker == _SOS:
+            return
+
+
+def _without_metadata(data: bytes) -> bytes:
+    kept = bytearray(data)
+    for marker, place, content in reversed(list(_segments(data, len(data)))):
+        if marker in (_JFIF, *_METADATA):
+            del kept[place - 4 : place + len(content)]
+    return bytes(kept)
+
+
+def _same_again(segments: list[tuple[int, int, bytes]], scan: bytes) -> list[str] | None:
+    """Of each component in the scan the code of a block that is as flat as the one before."""
+    tables = {}
+    for marker, _, content in segments:
+        while marker == _DHT and len(content) > 16:
+            counts, n = content[1:17], sum(content[1:17])
+            tables[content[0]] = _code_of_zero(counts, content[17 : 17 + n])
+            content = content[17 + n :]
+    codes = []
+    for which in scan[2 : 2 * scan[0] + 1 : 2]:
+        dc, ac = tables.get(which >> 4), tables.get(0x10 | which & 15)
+        if not dc or not ac:
+            return None
+        codes.append(dc + ac)
+    return codes
+
+
+def _code_of_zero(counts: bytes, symbols: bytes) -> str | None:
+    """The code of symbol 0, no difference or end of block, in a table of Huffman codes."""
+    place = symbols.find(0)
+    code = 0
+    for length, n in enumerate(counts, 1):
+        if 0 <= place < n:
+            return f"{code + place:0{length}b}"
+        code, place = (code + n) << 1, place - n
+    return None
