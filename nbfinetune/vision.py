@@ -17,10 +17,11 @@ from nbfinetune.networks.backbones import (
     body_groups,
     feature_map,
     load_backbone,
-    without_classifier,
 )
+from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.networks.outputs import giving_tensors, pictures_through
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.metrics import Metric, error_rate
 
@@ -31,22 +32,25 @@ def _assemble(
     backbone: Backbone, head: str, n_out: int, size: int
 ) -> tuple[nn.Sequential, list[LayerGroup]]:
     """Body and new head in a row, and their layer groups."""
-    try:
-        body = feature_map(backbone, size) if head == "fastai" else None
-        if body is None:
-            body = without_classifier(backbone.network)
-        with torch.no_grad():
-            shape = body.eval()(torch.zeros(1, 3, size, size)).shape
-    except (AssertionError, RuntimeError) as error:  # ViTs take one size, Inception none below 75
-        raise ValueError(f"the network does not take pictures of {size} px: {error}") from None
-    if len(shape) == 4 and head == "fastai":
-        top = fastai_head(shape[1], n_out)
-    elif len(shape) == 2 and head == "fastai":
-        top = fastai_head(shape[1], n_out, pool=False)
-    elif len(shape) == 2:
-        top = linear_head(shape[1], n_out)
+    network = backbone.network
+    body = feature_map(backbone, size) if head == "fastai" else None
+    if body is None:
+        body = without_classifier(network, size)
+    if not backbone.name:
+        body = giving_tensors(body, size)
+    with torch.no_grad():
+        shape = pictures_through(body.eval(), size, type(network).__name__).shape
+    if len(shape) not in (2, 4):
+        raise ValueError(
+            f"without its classifier {type(network).__name__} gives {list(shape)}, not features "
+            "[n, c] or [n, c, h, w]; average the others in its forward"
+        )
+    if len(shape) == 4 and head == "linear":
+        body = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if head == "fastai":
+        top = fastai_head(shape[1], n_out, pool=len(shape) == 4)
     else:
-        raise ValueError(f"without its classifier the network gives {list(shape)}, not [n, c]")
+        top = linear_head(shape[1], n_out)
     return nn.Sequential(body, top), [*body_groups(backbone, body), [top]]
 
 

@@ -7,8 +7,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from nbfinetune import ImageDataLoaders, vision_learner
-from nbfinetune.networks.backbones import load_backbone, without_classifier
+from nbfinetune import ImageDataLoaders, load_learner, vision_learner
+from nbfinetune.networks.backbones import load_backbone
+from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import ConcatPool, fastai_head, linear_head
 from nbfinetune.vision import _assemble
 
@@ -75,7 +76,7 @@ def test_the_body_gives_the_classifier_the_features_it_had(arch: str) -> None:
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         network(x)
-        features = without_classifier(network)(x)
+        features = without_classifier(network, 224)(x)
     expected = seen[0].relu().mean((2, 3)) if arch.startswith("squeezenet") else seen[0]
     assert torch.equal(features, expected)
 
@@ -120,7 +121,7 @@ def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:
         assert learn.transforms.mean == pytest.approx((0.485, 0.456, 0.406))
         assert learn.frozen == 1
         assert torch.equal(learn.model[0].features[0][0].weight, state["features.0.0.weight"])
-    with pytest.raises(ValueError, match=r"the weights in .*w.pth do not fit: .*Missing key"):
+    with pytest.raises(ValueError, match=r"in .*w.pth do not fit ResNet: 102 missing: conv1"):
         vision_learner(dls, "resnet18", weights=str(tmp_path / "w.pth"))
 
 
@@ -161,8 +162,8 @@ def test_class_weights_balance_rare_classes(tmp_path: Path, tiny_net) -> None:
         ("resnet18", {"weights": Path("gone.pth")}, "no file gone.pth"),
         ("resnet18", {"weights": None, "label_smoothing": 1}, "label_smoothing is 1; it must lie"),
         ("resnet18", {"weights": None, "class_weights": [1]}, 'must be "balanced" or 3 numbers'),
-        (nn.Identity(), {}, "Identity has no linear layer or convolution at its end"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3)), {}, r"without its classifier the network gives"),
+        (nn.Identity(), {}, "Identity has no parameters, so nothing can train"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)), {}, r"Sequential gives \[1, 4, 900\]"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(arch, options, message, dls) -> None:
@@ -223,3 +224,75 @@ def test_inception_with_weights_sees_what_it_was_trained_on(name: str, monkeypat
 
 def test_a_vit_from_scratch_is_built_for_the_size(dls) -> None:
     assert load_backbone("vit_b_16", None, 32).network.image_size == 32
+
+
+class Twins(nn.Module):
+    """Gives an auxiliary output beside its logits in training."""
+
+    def __init__(self, join) -> None:
+        super().__init__()
+        self.conv, self.fc, self.aux = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 10), nn.Linear(8, 10)
+        self.join = join
+
+    def forward(self, x: torch.Tensor) -> object:
+        features = self.conv(x).relu().mean((2, 3))
+        return self.join(self.fc(features), self.aux(features), self.training)
+
+
+JOINS = {
+    "a tuple in training": lambda logits, aux, training: (logits, aux) if training else logits,
+    "a dict": lambda logits, aux, training: {"aux": aux, "logits": logits},
+    "a dict in training": lambda logits, aux, training: (
+        {"logits": logits, "aux": aux} if training else logits
+    ),
+}
+
+
+@pytest.mark.parametrize("case", JOINS)
+def test_auxiliary_outputs_are_left_out_in_both_stages(case: str, dls, tmp_path: Path) -> None:
+    learn = vision_learner(dls, Twins(JOINS[case]), device="cpu")
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+    learn.export(tmp_path / "m")
+    again = load_learner(tmp_path / "m", arch=Twins(JOINS[case]), device="cpu")
+    picture = dls.valid.dataset.image(0)
+    assert torch.equal(again.predict(picture)[2], learn.predict(picture)[2])
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda logits, aux, training: {"a": logits, "b": aux} if training else logits,
+        lambda logits, aux, training: [logits, aux],
+        lambda logits, aux, training: None if training else logits,
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused_when_the_learner_is_made(join, dls) -> None:
+    with pytest.raises(ValueError, match=r"Twins gives a \w+.*, not logits|Twins in training"):
+        vision_learner(dls, Twins(join), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_an_own_inception_loses_its_auxiliary_outputs(name: str, photos) -> None:
+    dls = ImageDataLoaders.from_folder(photos, size=96, bs=6)
+    net = torchvision.models.get_model(name, weights=None, init_weights=False)
+    assert net.aux_logits
+    learn = vision_learner(dls, net, device="cpu")
+    assert not [k for k, _ in learn.model.named_parameters() if "aux" in k.lower()]
+    assert net.aux_logits
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+
+
+def test_the_own_file_of_an_inception_fits_though_it_has_auxiliary_outputs(tmp_path) -> None:
+    net = torchvision.models.googlenet(weights=None, init_weights=False)
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    backbone = load_backbone("googlenet", tmp_path / "w.pth")
+    assert torch.equal(backbone.network.conv1.conv.weight, net.conv1.conv.weight)
+
+
+@pytest.mark.parametrize("head", ["linear", "fastai"])
+def test_a_network_that_gives_a_feature_map_is_pooled(head: str, dls) -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU())
+    learn = vision_learner(dls, body, head=head, device="cpu")
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+    first = next(m for m in learn.model[1].modules() if isinstance(m, nn.Linear))
+    assert first.in_features == (8 if head == "linear" else 16)  # maximum and mean
