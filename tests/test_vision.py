@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -160,10 +161,18 @@ def test_class_weights_balance_rare_classes(tmp_path: Path, tiny_net) -> None:
         ("timm:resnet18", {"weights": "V9"}, "timm:resnet18 has no weights 'V9'; pass 'DEFAULT'"),
         (nn.Linear(1, 1), {"weights": "gone.pth"}, "no file gone.pth; a module's weights are its"),
         ("resnet18", {"weights": Path("gone.pth")}, "no file gone.pth"),
-        ("resnet18", {"weights": None, "label_smoothing": 1}, "label_smoothing is 1; it must lie"),
+        (
+            "resnet18",
+            {"weights": None, "label_smoothing": 1},
+            "label_smoothing is 1; it must be",
+        ),
         ("resnet18", {"weights": None, "class_weights": [1]}, 'must be "balanced" or 3 numbers'),
         (nn.Identity(), {}, "Identity has no parameters, so nothing can train"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)), {}, r"Sequential gives \[1, 4, 900\]"),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)),
+            {},
+            r"Sequential gives \[1, 4, 900\], not",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(arch, options, message, dls) -> None:
@@ -296,3 +305,69 @@ def test_a_network_that_gives_a_feature_map_is_pooled(head: str, dls) -> None:
     assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
     first = next(m for m in learn.model[1].modules() if isinstance(m, nn.Linear))
     assert first.in_features == (8 if head == "linear" else 16)  # maximum and mean
+
+
+def test_networks_come_in_whatever_type_and_wrapping(dls, tiny_net) -> None:
+    for net in (tiny_net.half(), nn.DataParallel(tiny_net), torch.compile(tiny_net)):
+        learn = vision_learner(dls, net, device="cpu")
+        assert learn.fit(1, 1e-3).status == "finished"
+        assert {p.dtype for p in learn.model.parameters()} == {torch.float32}
+
+
+class Called:
+    """As a user's own builder, of a name that torchvision has too."""
+
+    __name__ = "resnet18"
+
+    def __call__(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        (Twins, {}, r"arch is the class Twins; pass a network of it, such as Twins\(\)"),
+        (Called(), {}, r"resnet18 is not torchvision's; pass what it gives: arch=resnet18\(\)"),
+        (nn.LazyConv2d(3, 2), {}, "LazyConv2d has lazy layers without a size"),
+        ("resnet18", {"weights": True}, "weights is a bool; pass a name of weights, a file"),
+        ("resnet18", {"weights": {"fc": 1}}, "weights is a dict; pass a name of weights, a file"),
+        ("resnet18", {"weights": Path("/")}, "weights is the folder /; pass a file in it"),
+        ("resnet18", {"weights": "/tmp/"}, "weights is the folder /tmp; pass a file in it"),
+        ("resnet18", {"normalize": 3}, r"normalize must be \(mean, std\), three numbers each"),
+        ("resnet18", {"normalize": ([0] * 3, [0] * 3)}, "the std is .*, but must be above 0"),
+        ("resnet18", {"normalize": ([124] * 3, [1] * 3)}, "the mean is .* divide by 255"),
+        ("resnet18", {"normalize": ([0.5] * 2, [1] * 2)}, "three numbers each"),
+        ("resnet18", {"normalize": ([math.nan] * 3, [1] * 3)}, "the mean is"),
+        ("resnet18", {"label_smoothing": "0.1"}, "label_smoothing is '0.1'; it must be a number"),
+        ("resnet18", {"label_smoothing": math.nan}, "label_smoothing is nan; it must be a number"),
+        ("resnet18", {"seed": "1"}, "seed is '1'; it must be a whole number"),
+        (
+            "resnet18",
+            {"loss_func": nn.CrossEntropyLoss(), "class_weights": [1, 1, 1]},
+            "class_weights and label_smoothing are of the default loss, but there is a loss_func",
+        ),
+        (
+            "resnet18",
+            {"loss_func": nn.functional.cross_entropy, "label_smoothing": 0.1},
+            "class_weights and label_smoothing are of the default loss, but there is a loss_func",
+        ),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused(arch, options, message, dls) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        vision_learner(dls, arch, device="cpu", **({"weights": None} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_loaders_of_other_kinds_are_not_for_vision_learner(loaders, tiny_net) -> None:
+    for dls in (loaders, None, [1]):
+        with pytest.raises(ValueError, match=r"dls is a \w+; vision_learner takes ImageDataLoader"):
+            vision_learner(dls, tiny_net)
+
+
+def test_normalisation_may_be_of_numpy_and_is_exported(dls, tiny_net, tmp_path: Path) -> None:
+    normalize = np.array([0.5] * 3, dtype=np.float32), torch.tensor([0.25] * 3)
+    learn = vision_learner(dls, tiny_net, normalize=normalize, device="cpu")
+    learn.export(tmp_path / "m")
+    assert learn.transforms.mean == (0.5, 0.5, 0.5)
+    assert load_learner(tmp_path / "m", arch=tiny_net).transforms.std == (0.25, 0.25, 0.25)
