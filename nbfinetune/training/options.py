@@ -130,6 +130,8 @@ def listed_groups(groups: object, model: nn.Module) -> list[LayerGroup]:
         If there is something else in them.
     """
     listed = []
+    if groups is not None and not isinstance(groups, (list, tuple)):
+        raise ValueError(f"groups is a {type(groups).__name__}; it must be a list of layer groups")
     for group in [model] if groups is None else groups:
         listed.append([group] if isinstance(group, nn.Module) else list(group))
         if odd := [part for part in listed[-1] if not isinstance(part, nn.Module)]:
@@ -217,7 +219,7 @@ def checked_loss(learn: object, loss_func: object) -> Loss:
 
 
 def listed_metrics(learn: object, metrics: object) -> list[Metric]:
-    listed = [metrics] if callable(metrics) else list(metrics)
+    listed = [metrics] if callable(metrics) else list(metrics or ())
     names = [metric_name(metric) for metric in listed]
     if len(set(names)) < len(names):
         raise ValueError(f"two metrics have the same name: {', '.join(names)}")

@@ -48,7 +48,7 @@ class Callback:
 def as_callbacks(cbs: Callback | Sequence[Callback]) -> list[Callback]:
     """Callbacks as a list, one alone too; raises ValueError for what is none."""
     alone = isinstance(cbs, (Callback, type)) or not hasattr(cbs, "__iter__")
-    listed = [cbs] if alone else list(cbs)
+    listed = [] if cbs is None else [cbs] if alone else list(cbs)
     for cb in listed:
         if isinstance(cb, type):
             raise ValueError(f"cbs holds the class {cb.__name__}; pass {cb.__name__}()")

@@ -54,6 +54,7 @@ NAN = float("nan")
         ("config", {"mean": [NAN]}, "config cannot be exported, as JSON"),
         ("config", ["arch"], "config is a list; it must be a dict"),
         ("groups", [[nn.Parameter(torch.zeros(1))]], "a layer group holds a Parameter; groups"),
+        ("groups", 3, "groups is a int; it must be a list of layer groups"),
         ("loss_func", nn.CrossEntropyLoss, "loss_func is the class CrossEntropyLoss; pass a loss"),
         ("loss_func", "cross_entropy", "loss_func is 'cross_entropy'; it must be a function"),
         ("cbs", EarlyStopping, r"cbs holds the class EarlyStopping; pass EarlyStopping\(\)"),
@@ -121,6 +122,12 @@ def test_what_is_no_model_is_refused(model: object, message: str, loaders) -> No
 def test_what_is_no_pair_of_loaders_is_refused(dls: object, mlp) -> None:
     with pytest.raises(ValueError, match=r"dls is a \w+; it must have train and valid, each a"):
         Learner(dls, mlp, device="cpu")
+
+
+def test_none_is_no_callback_and_no_metric(loaders, mlp) -> None:
+    learn = Learner(loaders, mlp, cbs=None, metrics=None, device="cpu")
+    assert (learn.cbs, learn.metrics) == ([], [])
+    assert learn.fit(1, 1e-3, cbs=None).status == "finished"
 
 
 def test_a_module_is_a_layer_group_of_its_own(loaders, mlp) -> None:
