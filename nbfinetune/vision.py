@@ -1,6 +1,6 @@
 """Vision: a pretrained body with a new head, as a learner; and learners from exported files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nbfinetune.checkpoints import checkpoint, safetensors_file
 from nbfinetune.data.loaders import ImageDataLoaders
+from nbfinetune.data.numbers import checked_channels, class_weights_of
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.learner import Learner
 from nbfinetune.networks.backbones import (
@@ -17,12 +18,14 @@ from nbfinetune.networks.backbones import (
     body_groups,
     feature_map,
     load_backbone,
-    without_classifier,
 )
+from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.networks.outputs import giving_tensors, pictures_through
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.metrics import Metric, error_rate
+from nbfinetune.training.options import SEEDS, check_number, vocab_difference, whole
 
 HEADS = ("linear", "fastai")
 
@@ -31,22 +34,25 @@ def _assemble(
     backbone: Backbone, head: str, n_out: int, size: int
 ) -> tuple[nn.Sequential, list[LayerGroup]]:
     """Body and new head in a row, and their layer groups."""
-    try:
-        body = feature_map(backbone, size) if head == "fastai" else None
-        if body is None:
-            body = without_classifier(backbone.network)
-        with torch.no_grad():
-            shape = body.eval()(torch.zeros(1, 3, size, size)).shape
-    except (AssertionError, RuntimeError) as error:  # ViTs take one size, Inception none below 75
-        raise ValueError(f"the network does not take pictures of {size} px: {error}") from None
-    if len(shape) == 4 and head == "fastai":
-        top = fastai_head(shape[1], n_out)
-    elif len(shape) == 2 and head == "fastai":
-        top = fastai_head(shape[1], n_out, pool=False)
-    elif len(shape) == 2:
-        top = linear_head(shape[1], n_out)
+    network = backbone.network
+    body = feature_map(backbone, size) if head == "fastai" else None
+    if body is None:
+        body = without_classifier(network, size)
+    if not backbone.name:
+        body = giving_tensors(body, size)
+    with torch.no_grad():
+        shape = pictures_through(body.eval(), size, type(network).__name__).shape
+    if len(shape) not in (2, 4):
+        raise ValueError(
+            f"without its classifier {type(network).__name__} gives {list(shape)}, not features "
+            "[n, c] or [n, c, h, w]; average the others in its forward"
+        )
+    if len(shape) == 4 and head == "linear":
+        body = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if head == "fastai":
+        top = fastai_head(shape[1], n_out, pool=len(shape) == 4)
     else:
-        raise ValueError(f"without its classifier the network gives {list(shape)}, not [n, c]")
+        top = linear_head(shape[1], n_out)
     return nn.Sequential(body, top), [*body_groups(backbone, body), [top]]
 
 
@@ -59,7 +65,7 @@ def vision_learner(
     metrics: Metric | Sequence[Metric] = error_rate,
     loss_func: Callable[[Tensor, Tensor], Tensor] | None = None,
     label_smoothing: float = 0.0,
-    class_weights: Sequence[float] | str | None = None,
+    class_weights: Sequence[float] | Mapping[str, float] | str | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     train_bn: bool | None = None,
     seed: int = 42,
@@ -71,14 +77,16 @@ def vision_learner(
     ----------
     dls : the data
     arch : a torchvision classification model, by name or builder; "efficientnet_lite0"; "timm:NAME"
-        if timm is installed; or any nn.Module with a classifier at its end (it is copied)
-    weights : "DEFAULT" or another name of the architecture's weights, a .pth or .safetensors file,
-        or None to train from scratch
+        if timm is installed; or any nn.Module (it is copied): with a classifier at its end, which
+        is taken off, or one that gives features [n, c] or [n, c, h, w]
+    weights : "DEFAULT" or another name of the architecture's weights, a file of them (a state dict,
+        alone or in a checkpoint, or safetensors), or None to train from scratch
     head : "linear", one layer that starts at zero, or "fastai", its head of two layers; on 370 pets
         photos, 5 seeds, `fine_tune` has mean errors of 0.121 and 0.131 (medians 0.126 and 0.117)
     metrics, loss_func : as in `Learner`; the default loss is cross entropy with the next two
     label_smoothing : share of the target that is spread over all classes, in [0, 1)
-    class_weights : weight of each class in the loss; "balanced" = inverse to its pictures
+    class_weights : weight of each class in the loss, in the order of `dls.vocab` or, as a dict or
+        pandas Series, by name or number; "balanced" = inverse to its pictures
     normalize : mean and std of the channels; default: those of the weights
     train_bn : see `Learner`; default: False for a pretrained body, True from scratch
     seed : of the head and of all that is random in training
@@ -96,14 +104,24 @@ def vision_learner(
     """
     if head not in HEADS:
         raise ValueError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must lie in [0, 1)")
-    weight = _class_weights(class_weights, dls)
-    loss_func = loss_func or nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
+    if not isinstance(dls, ImageDataLoaders):
+        raise ValueError(f"dls is a {type(dls).__name__}; vision_learner takes ImageDataLoaders")
+    if loss_func is not None and (class_weights is not None or label_smoothing):
+        raise ValueError(
+            "class_weights and label_smoothing are of the default loss, but there is a loss_func; "
+            "give them to that, as CrossEntropyLoss(weight=, label_smoothing=), or leave it out"
+        )
+    check_number("label_smoothing", label_smoothing, 0, 1, such_as=0.1)
+    seed = whole("seed", seed, 0, below=SEEDS)
+    channels = None if normalize is None else checked_channels(normalize)
+    if loss_func is None:
+        targets = dls.train.dataset.targets
+        weight = class_weights_of(class_weights, dls.vocab, targets)
+        loss_func = nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
     with seeded_rng(seed):
         backbone = load_backbone(arch, weights, dls.size)
         model, groups = _assemble(backbone, head, len(dls.vocab), dls.size)
-    mean, std = normalize or (backbone.mean, backbone.std)
+    mean, std = channels or (backbone.mean, backbone.std)
     config = {"arch": backbone.name, "head": head, "mean": list(mean), "std": list(std)}
     learn = Learner(
         dls,
@@ -118,20 +136,10 @@ def vision_learner(
         **options,
     )
     if backbone.pretrained:
+        if backbone.name:  # what a network keeps fixed was not set by the user's hand
+            model.requires_grad_(True)
         learn.freeze_to(-1, quiet=True)
     return learn
-
-
-def _class_weights(weights: Sequence[float] | str | None, dls: ImageDataLoaders) -> Tensor | None:
-    n = len(dls.vocab)
-    if weights is None:
-        return None
-    if weights == "balanced":
-        counts = torch.bincount(torch.tensor(dls.train.dataset.targets), minlength=n)
-        return counts.sum() / (n * counts.clamp(min=1).float())
-    if isinstance(weights, str) or len(weights) != n or min(weights) < 0:
-        raise ValueError(f'class_weights must be "balanced" or {n} numbers from 0 up, one a class')
-    return torch.tensor(weights, dtype=torch.float32)
 
 
 def load_learner(
@@ -146,7 +154,8 @@ def load_learner(
     Parameters
     ----------
     file : the file; it is never unpickled
-    dls : data to train on further, of the same classes; None for prediction only
+    dls : data to train on further, of the same classes; its size is followed, if the network takes
+        it; None for prediction only
     arch : the module, if the learner was made from one of the user's
     **options : further arguments of `Learner`
 
@@ -168,24 +177,20 @@ def load_learner(
     if not header["arch"] and arch is None:
         raise ValueError(f"{file} was trained from a module of yours; pass it as arch=")
     if dls is not None and dls.vocab != header["vocab"]:
-        difference = checkpoint.vocab_difference(header["vocab"], dls.vocab)
+        difference = vocab_difference(header["vocab"], dls.vocab)
         raise ValueError(f"dls does not fit {file}: {difference}")
     backbone = load_backbone(header["arch"] or arch, None, header["size"])
     model, groups = _assemble(backbone, header["head"], len(header["vocab"]), header["size"])
     learn = Learner(
-        dls,
+        None,
         model.to(memory_format=torch.channels_last),
         groups=groups,
         train_bn=header["train_bn"],
-        transforms=ImageTransforms(
-            header["size"],
-            tuple(header["mean"]),
-            tuple(header["std"]),
-            aug=True if dls is None else dls.aug,
-        ),
+        transforms=ImageTransforms(header["size"], tuple(header["mean"]), tuple(header["std"])),
         config={key: header[key] for key in ("arch", "head", "mean", "std")},
         **({"metrics": error_rate} | options),
     )
     learn.vocab = header["vocab"]
     checkpoint.load(learn, file)
+    learn.dls = dls  # whose size and augmentation it follows
     return learn

@@ -187,7 +187,7 @@ def test_auto_precision_is_off_on_a_cpu(loaders, mlp) -> None:
     ("options", "message"),
     [
         ({"amp": "fp8"}, "amp is 'fp8'; it must be one of auto, bf16, fp16, off"),
-        ({"accumulate": 0}, "accumulate is 0; it must be at least 1"),
+        ({"accumulate": 0}, "accumulate is 0; it must be a whole number from 1 up"),
         ({"groups": [[nn.Linear(1, 1)]]}, "is in no layer group"),
     ],
 )

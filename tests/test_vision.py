@@ -1,14 +1,16 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from nbfinetune import ImageDataLoaders, vision_learner
-from nbfinetune.networks.backbones import load_backbone, without_classifier
+from nbfinetune import ImageDataLoaders, load_learner, vision_learner
+from nbfinetune.networks.backbones import load_backbone
+from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import ConcatPool, fastai_head, linear_head
 from nbfinetune.vision import _assemble
 
@@ -75,7 +77,7 @@ def test_the_body_gives_the_classifier_the_features_it_had(arch: str) -> None:
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         network(x)
-        features = without_classifier(network)(x)
+        features = without_classifier(network, 224)(x)
     expected = seen[0].relu().mean((2, 3)) if arch.startswith("squeezenet") else seen[0]
     assert torch.equal(features, expected)
 
@@ -120,7 +122,7 @@ def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:
         assert learn.transforms.mean == pytest.approx((0.485, 0.456, 0.406))
         assert learn.frozen == 1
         assert torch.equal(learn.model[0].features[0][0].weight, state["features.0.0.weight"])
-    with pytest.raises(ValueError, match=r"the weights in .*w.pth do not fit: .*Missing key"):
+    with pytest.raises(ValueError, match=r"in .*w.pth do not fit ResNet: 102 missing: conv1"):
         vision_learner(dls, "resnet18", weights=str(tmp_path / "w.pth"))
 
 
@@ -159,10 +161,18 @@ def test_class_weights_balance_rare_classes(tmp_path: Path, tiny_net) -> None:
         ("timm:resnet18", {"weights": "V9"}, "timm:resnet18 has no weights 'V9'; pass 'DEFAULT'"),
         (nn.Linear(1, 1), {"weights": "gone.pth"}, "no file gone.pth; a module's weights are its"),
         ("resnet18", {"weights": Path("gone.pth")}, "no file gone.pth"),
-        ("resnet18", {"weights": None, "label_smoothing": 1}, "label_smoothing is 1; it must lie"),
+        (
+            "resnet18",
+            {"weights": None, "label_smoothing": 1},
+            "label_smoothing is 1; it must be",
+        ),
         ("resnet18", {"weights": None, "class_weights": [1]}, 'must be "balanced" or 3 numbers'),
-        (nn.Identity(), {}, "Identity has no linear layer or convolution at its end"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3)), {}, r"without its classifier the network gives"),
+        (nn.Identity(), {}, "Identity has no parameters, so nothing can train"),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)),
+            {},
+            r"Sequential gives \[1, 4, 900\], not",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(arch, options, message, dls) -> None:
@@ -223,3 +233,141 @@ def test_inception_with_weights_sees_what_it_was_trained_on(name: str, monkeypat
 
 def test_a_vit_from_scratch_is_built_for_the_size(dls) -> None:
     assert load_backbone("vit_b_16", None, 32).network.image_size == 32
+
+
+class Twins(nn.Module):
+    """Gives an auxiliary output beside its logits in training."""
+
+    def __init__(self, join) -> None:
+        super().__init__()
+        self.conv, self.fc, self.aux = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 10), nn.Linear(8, 10)
+        self.join = join
+
+    def forward(self, x: torch.Tensor) -> object:
+        features = self.conv(x).relu().mean((2, 3))
+        return self.join(self.fc(features), self.aux(features), self.training)
+
+
+JOINS = {
+    "a tuple in training": lambda logits, aux, training: (logits, aux) if training else logits,
+    "a dict": lambda logits, aux, training: {"aux": aux, "logits": logits},
+    "a dict in training": lambda logits, aux, training: (
+        {"logits": logits, "aux": aux} if training else logits
+    ),
+}
+
+
+@pytest.mark.parametrize("case", JOINS)
+def test_auxiliary_outputs_are_left_out_in_both_stages(case: str, dls, tmp_path: Path) -> None:
+    learn = vision_learner(dls, Twins(JOINS[case]), device="cpu")
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+    learn.export(tmp_path / "m")
+    again = load_learner(tmp_path / "m", arch=Twins(JOINS[case]), device="cpu")
+    picture = dls.valid.dataset.image(0)
+    assert torch.equal(again.predict(picture)[2], learn.predict(picture)[2])
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda logits, aux, training: {"a": logits, "b": aux} if training else logits,
+        lambda logits, aux, training: [logits, aux],
+        lambda logits, aux, training: None if training else logits,
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused_when_the_learner_is_made(join, dls) -> None:
+    with pytest.raises(ValueError, match=r"Twins gives a \w+.*, not logits|Twins in training"):
+        vision_learner(dls, Twins(join), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_an_own_inception_loses_its_auxiliary_outputs(name: str, photos) -> None:
+    dls = ImageDataLoaders.from_folder(photos, size=96, bs=6)
+    net = torchvision.models.get_model(name, weights=None, init_weights=False)
+    assert net.aux_logits
+    learn = vision_learner(dls, net, device="cpu")
+    assert not [k for k, _ in learn.model.named_parameters() if "aux" in k.lower()]
+    assert net.aux_logits
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+
+
+def test_the_own_file_of_an_inception_fits_though_it_has_auxiliary_outputs(tmp_path) -> None:
+    net = torchvision.models.googlenet(weights=None, init_weights=False)
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    backbone = load_backbone("googlenet", tmp_path / "w.pth")
+    assert torch.equal(backbone.network.conv1.conv.weight, net.conv1.conv.weight)
+
+
+@pytest.mark.parametrize("head", ["linear", "fastai"])
+def test_a_network_that_gives_a_feature_map_is_pooled(head: str, dls) -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU())
+    learn = vision_learner(dls, body, head=head, device="cpu")
+    assert learn.fine_tune(1, freeze_epochs=1).status == "finished"
+    first = next(m for m in learn.model[1].modules() if isinstance(m, nn.Linear))
+    assert first.in_features == (8 if head == "linear" else 16)  # maximum and mean
+
+
+def test_networks_come_in_whatever_type_and_wrapping(dls, tiny_net) -> None:
+    for net in (tiny_net.half(), nn.DataParallel(tiny_net), torch.compile(tiny_net)):
+        learn = vision_learner(dls, net, device="cpu")
+        assert learn.fit(1, 1e-3).status == "finished"
+        assert {p.dtype for p in learn.model.parameters()} == {torch.float32}
+
+
+class Called:
+    """As a user's own builder, of a name that torchvision has too."""
+
+    __name__ = "resnet18"
+
+    def __call__(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        (Twins, {}, r"arch is the class Twins; pass a network of it, such as Twins\(\)"),
+        (Called(), {}, r"resnet18 is not torchvision's; pass what it gives: arch=resnet18\(\)"),
+        (nn.LazyConv2d(3, 2), {}, "LazyConv2d has lazy layers without a size"),
+        ("resnet18", {"weights": True}, "weights is a bool; pass a name of weights, a file"),
+        ("resnet18", {"weights": {"fc": 1}}, "weights is a dict; pass a name of weights, a file"),
+        ("resnet18", {"weights": Path("/")}, "weights is the folder /; pass a file in it"),
+        ("resnet18", {"weights": "/tmp/"}, "weights is the folder /tmp; pass a file in it"),
+        ("resnet18", {"normalize": 3}, r"normalize must be \(mean, std\), three numbers each"),
+        ("resnet18", {"normalize": ([0] * 3, [0] * 3)}, "the std is .*, but must be above 0"),
+        ("resnet18", {"normalize": ([124] * 3, [1] * 3)}, "the mean is .* divide by 255"),
+        ("resnet18", {"normalize": ([0.5] * 2, [1] * 2)}, "three numbers each"),
+        ("resnet18", {"normalize": ([math.nan] * 3, [1] * 3)}, "the mean is"),
+        ("resnet18", {"label_smoothing": "0.1"}, "label_smoothing is '0.1'; it must be a number"),
+        ("resnet18", {"label_smoothing": math.nan}, "label_smoothing is nan; it must be a number"),
+        ("resnet18", {"seed": "1"}, "seed is '1'; it must be a whole number"),
+        (
+            "resnet18",
+            {"loss_func": nn.CrossEntropyLoss(), "class_weights": [1, 1, 1]},
+            "class_weights and label_smoothing are of the default loss, but there is a loss_func",
+        ),
+        (
+            "resnet18",
+            {"loss_func": nn.functional.cross_entropy, "label_smoothing": 0.1},
+            "class_weights and label_smoothing are of the default loss, but there is a loss_func",
+        ),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused(arch, options, message, dls) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        vision_learner(dls, arch, device="cpu", **({"weights": None} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_loaders_of_other_kinds_are_not_for_vision_learner(loaders, tiny_net) -> None:
+    for dls in (loaders, None, [1]):
+        with pytest.raises(ValueError, match=r"dls is a \w+; vision_learner takes ImageDataLoader"):
+            vision_learner(dls, tiny_net)
+
+
+def test_normalisation_may_be_of_numpy_and_is_exported(dls, tiny_net, tmp_path: Path) -> None:
+    normalize = np.array([0.5] * 3, dtype=np.float32), torch.tensor([0.25] * 3)
+    learn = vision_learner(dls, tiny_net, normalize=normalize, device="cpu")
+    learn.export(tmp_path / "m")
+    assert learn.transforms.mean == (0.5, 0.5, 0.5)
+    assert load_learner(tmp_path / "m", arch=tiny_net).transforms.std == (0.25, 0.25, 0.25)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nbfinetune.checkpoints.safetensors_file import read, write
+from nbfinetune.training.arguments import check_model
+from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
 
 _SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
@@ -36,7 +38,8 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> Non
     if wrong := shapes + missing + unknown:
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(f"{what} does not fit: {'; '.join(wrong[:_NAMED])}{more}")
-    model.load_state_dict(tensors)
+    own.update(tensors)  # not the tensors alone: networks look for the versions that theirs has
+    model.load_state_dict(own)
 
 
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
@@ -50,6 +53,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
         If the file is there and `overwrite` is False.
     """
     learn.check_idle()
+    check_model(learn)
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -97,6 +101,7 @@ def export(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False
         If the file is there and `overwrite` is False.
     """
     learn.check_idle()
+    check_model(learn)
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     return write(file, tensors, _header(learn), overwrite=overwrite)
 
@@ -112,11 +117,3 @@ def _header(learn: LearnerState) -> dict:
             "train_bn": learn.train_bn,
         }
     )
-
-
-def vocab_difference(there: list[str], here: list[str]) -> str:
-    """Where two lists of classes differ, in one line."""
-    if len(there) != len(here):
-        return f"it has {len(there)} classes, this learner {len(here)}"
-    i = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
-    return f"class {i} is {there[i]!r} there but {here[i]!r} here"

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from nbfinetune.version import __version__
 
+_ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save and pickle begin
+_OPENING = 9  # bytes; the last is the brace of a safetensors header
 _KEY = "nbfinetune"  # of the JSON text in the file's metadata
 
 
@@ -62,6 +64,14 @@ def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    with open(path, "rb") as opened:
+        opening = opened.read(_OPENING)
+    if opening.startswith((_ZIP, _PICKLE)) and not opening.endswith(b"{"):
+        raise ValueError(
+            f"{path} is no safetensors file but a pickle, of fastai's export or torch.save, and "
+            "is not opened: it could run any code; write it with learn.export(FILE) of this "
+            "package, or give its state dict to vision_learner(dls, arch, weights=FILE)"
+        )
     try:
         with safe_open(path, framework="pt") as opened:
             text = (opened.metadata() or {}).get(_KEY)

@@ -19,7 +19,7 @@ from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
-from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 
 _FOLDS = 5  # cross-validation of the head, as cleanlab's default
@@ -139,7 +139,7 @@ def _features(
     try:
         with seeded_rng(learn.seed):
             for loader in loaders:
-                for _, y in loop.predictions(learn, loader, [Steering(), *cbs]):
+                for _, y in loop.predictions(learn, loader, [Steering(), *as_callbacks(cbs)]):
                     targets.append(y.cpu())
     except CancelFit:
         raise RuntimeError("stopped; nothing was changed") from None

@@ -21,7 +21,7 @@ from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.losses import probabilities
-from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 
 TOP_K = 5  # classes kept of each item (as in top-5 accuracy)
@@ -123,7 +123,7 @@ def predict_samples(
     """What is kept of each batch as it comes; and whether all were predicted, none was stopped."""
     parts, each, complete = [], item_losses(learn), False
     with seeded_rng(learn.seed), suppress(CancelFit):
-        for out, targets in loop.predictions(learn, loader, [Steering(), *cbs]):
+        for out, targets in loop.predictions(learn, loader, [Steering(), *as_callbacks(cbs)]):
             outputs = out.float()
             _check_batch(outputs, targets, learn.vocab)
             probs = probabilities(outputs, learn.activation)

@@ -16,6 +16,7 @@ from nbfinetune.lr_finder.suggestions import (
     suggested,
 )
 from nbfinetune.training import loop, schedules
+from nbfinetune.training.arguments import check_trains
 from nbfinetune.training.callbacks import CancelFit, Recording
 from nbfinetune.training.snapshot import generators, unchanged
 from nbfinetune.training.state import Callback, LearnerState
@@ -93,7 +94,7 @@ def lr_find(
     seeds: int = 1,
     groups: bool = False,
     verify: int = 0,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
 ) -> LRFindResult | LRFindComparison:
     """Train a few steps at rising rates, look at the losses, and put everything back.
 
@@ -277,8 +278,7 @@ def _check(
         raise ValueError(f"suggest names none of {', '.join(NAMES)}")
     if learn.dls is None or not len(learn.dls.train):
         raise ValueError("this learner has no data to train on")
-    if not any(p.requires_grad for p in learn.model.parameters()):
-        raise ValueError("no parameter of the model is trainable; call learn.unfreeze()")
+    check_trains(learn)
 
 
 def _check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int) -> None:

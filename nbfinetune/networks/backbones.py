@@ -3,17 +3,18 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 import torch
 import torchvision.models as tv
-from safetensors.torch import load_file
 from torch import nn
 
 from nbfinetune.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.networks.layer_groups import LayerGroup, check_weights
+from nbfinetune.networks.outputs import pictures_through
+from nbfinetune.networks.weights_file import load_weights_file
 
 Arch = str | Callable[..., nn.Module] | nn.Module
 Weights = str | PathLike | tv.Weights | None
@@ -37,6 +38,7 @@ _CUTS = {  # family -> where its children end that give a feature map [n, c, h, 
     "vgg": -2,
     "wide_resnet": -2,
 }
+_AUXILIARY = ("AuxLogits", "aux1", "aux2")  # training-time outputs of Inception networks
 _SPLIT_AT_6 = ("resnet", "resnext", "wide_resnet")  # fastai: conv1 to layer2, then layer3 and 4
 
 
@@ -73,34 +75,65 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
     """
     file = _weights_file(weights)
     if isinstance(arch, nn.Module):
-        backbone = Backbone("", deepcopy(arch), pretrained=weights is not None)
-        if file:
-            _load_file(backbone.network, file)
-        elif weights not in (None, "DEFAULT"):
+        backbone = Backbone("", _copied(arch), pretrained=weights is not None)
+        if not file and weights not in (None, "DEFAULT"):
             raise ValueError(f"no file {weights}; a module's weights are its own, a file or None")
-        return backbone
-    name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
-    if name == _LITE0:
-        load = _load_lite0
-    elif name.startswith("timm:"):
-        load = _load_timm
-    elif name in tv.list_models(module=tv):
-        load = _load_torchvision
     else:
-        raise ValueError(f"no network is called {name!r}; {_near(name)}")
+        name = _name(arch)
+        load = _load_torchvision
+        if name == _LITE0:
+            load = _load_lite0
+        elif name.startswith("timm:"):
+            load = _load_timm
+        backbone = load(name, None if file else weights, size)
+    network = backbone.network
+    for output in _AUXILIARY if isinstance(network, (tv.GoogLeNet, tv.Inception3)) else ():
+        setattr(network, output, None)
+        network.aux_logits = False
     if file:
-        backbone = load(name, None, size)
-        _load_file(backbone.network, file)
-        return Backbone(name, backbone.network, backbone.mean, backbone.std)
-    return load(name, weights, size)
+        load_weights_file(network, file, besides=_AUXILIARY)
+        return replace(backbone, pretrained=True)
+    return backbone
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy of the user's network in float32 on the CPU."""
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError("a TorchScript module cannot be taken apart; pass the module it came from")
+    check_weights(network)
+    return deepcopy(network).to("cpu", torch.float32)
+
+
+def _name(arch: object) -> str:
+    """The name of a network, or of one of torchvision's builders."""
+    name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
+    if isinstance(arch, type) and issubclass(arch, nn.Module):
+        raise ValueError(f"arch is the class {name}; pass a network of it, such as {name}()")
+    if name == _LITE0 or name.startswith("timm:"):
+        return name
+    if name not in tv.list_models(module=tv):
+        raise ValueError(f"no network is called {name!r}; {_near(name)}")
+    if not isinstance(arch, str) and arch is not getattr(tv, name):
+        raise ValueError(f"{name} is not torchvision's; pass what it gives: arch={name}()")
+    return name
 
 
 def _weights_file(weights: Weights) -> Path | None:
     """The file that `weights` names, if it is one."""
-    if isinstance(weights, PathLike) and not Path(weights).is_file():
+    if weights is None or isinstance(weights, tv.Weights):
+        return None
+    if not isinstance(weights, (str, PathLike)):
+        raise ValueError(
+            f"weights is a {type(weights).__name__}; pass a name of weights, a file, or None; a "
+            "module that has its weights already is the arch itself"
+        )
+    file = Path(weights).expanduser()
+    if file.is_dir() and (isinstance(weights, PathLike) or len(file.parts) > 1):
+        raise ValueError(f"weights is the folder {file}; pass a file in it")
+    if isinstance(weights, PathLike) and not file.is_file():
         raise ValueError(f"no file {weights}")
-    named = isinstance(weights, (str, PathLike)) and Path(weights).expanduser().is_file()
-    return Path(weights).expanduser() if named else None
+    return file if file.is_file() else None
 
 
 def _near(name: str) -> str:
@@ -128,10 +161,6 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) ->
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         way = f"put {weights.url} into {folder}"
         raise RuntimeError(_no_download(name, way, error)) from None
-    for extra in ("AuxLogits", "aux1", "aux2"):  # training-time outputs of Inception networks
-        if hasattr(network, extra):
-            setattr(network, extra, None)
-            network.aux_logits = False
     preset = (weights or available.DEFAULT).transforms()
     mean, std = tuple(preset.mean), tuple(preset.std)
     if hasattr(network, "transform_input"):
@@ -191,39 +220,17 @@ def _load_lite0(name: str, weights: str | None, size: int) -> Backbone:
     return Backbone(name, network, _HALF, _HALF, weights is not None)
 
 
-def _load_file(network: nn.Module, file: Path) -> None:
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights in {file} do not fit: {first}") from None
-
-
-def without_classifier(network: nn.Module) -> nn.Module:
-    """The network with its last linear layer (or convolution) passed through: gives [n, c]."""
-    for kind in (nn.Linear, nn.Conv2d):
-        names = [name for name, m in network.named_modules() if isinstance(m, kind) and name]
-        if names:
-            network.set_submodule(names[-1], nn.Identity())
-            return network
-    raise ValueError(f"{type(network).__name__} has no linear layer or convolution at its end")
-
-
 def feature_map(backbone: Backbone, size: int) -> nn.Module | None:
     """The layers that give the last feature map [n, c, h, w]; None for a network without one."""
-    network = backbone.network
-    if backbone.name.startswith("timm:"):
+    network, name = backbone.network, backbone.name
+    if name.startswith("timm:"):
         with torch.no_grad():
-            shape = network.eval().forward_features(torch.zeros(1, 3, size, size)).shape
+            shape = pictures_through(network.eval().forward_features, size, name).shape
         if len(shape) != 4 or shape[1] != network.num_features:  # tokens, or channels last
             return None
         network.reset_classifier(0, "")
         return network
-    families = [family for family in _CUTS if backbone.name.startswith(family)]
+    families = [family for family in _CUTS if name.startswith(family)]
     return nn.Sequential(*list(network.children())[: _CUTS[families[0]]]) if families else None
 
 

@@ -5,15 +5,18 @@ A group is a list of modules. The last group is the head; the others are the bod
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
+from warnings import warn
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 LayerGroup = list[nn.Module]
 LearningRate = float | slice | Sequence[float]
 
+_NAMED = 3  # parameters that one message names
 _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm)  # fastai's norm_types
 _SECOND_MOMENT = 0.99  # fastai's sqr_mom
 _EPS = 1e-5  # fastai's Adam; torch's own default is 1e-8
@@ -32,6 +35,21 @@ def modules_of(group: LayerGroup) -> Iterator[nn.Module]:
 def params_of(group: LayerGroup) -> list[nn.Parameter]:
     """The parameters of the group, each once, in the order of its modules."""
     return list({id(p): p for root in group for p in root.parameters()}.values())
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ValueError unless the model has weights, and all of them have their values."""
+    kind = type(model).__name__
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if lazy := [name for name, p in tensors.items() if is_lazy(p)]:
+        raise ValueError(
+            f"{kind} has lazy layers without a size ({lazy[0].rpartition('.')[0]}); run it once: "
+            "model.eval()(torch.zeros(1, 3, size, size))"
+        )
+    if empty := [name for name, p in tensors.items() if p.is_meta]:
+        raise ValueError(f"{kind} has no values for {empty[0]}: it is on the device meta")
+    if next(model.parameters(), None) is None:
+        raise ValueError(f"{kind} has no parameters, so nothing can train")
 
 
 def check_groups(model: nn.Module, groups: Sequence[LayerGroup]) -> None:
@@ -73,6 +91,34 @@ def freeze_to(groups: Sequence[LayerGroup], n: int, *, train_bn: bool) -> bool:
             for p in module.parameters(recurse=False):
                 p.requires_grad_(trains)
     return before != [p.requires_grad for group in groups for p in params_of(group)]
+
+
+def warn_of_hand_set(
+    model: nn.Module, groups: Sequence[LayerGroup], frozen: int, *, train_bn: bool
+) -> None:
+    """Warn of parameters that do not train though their group does, or the other way round.
+
+    Parameters
+    ----------
+    frozen : groups that `freeze_to` has frozen
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    odd = []
+    for i, group in enumerate(groups):
+        for module in modules_of(group):
+            trains = i >= frozen or (train_bn and isinstance(module, _NORMS))
+            for p in module.parameters(recurse=False):
+                can_train = p.is_floating_point() or p.is_complex()
+                if can_train and p.requires_grad != trains:
+                    odd.append(names.get(id(p), "?"))
+    if odd:
+        more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
+        warn(
+            f"requires_grad of {len(odd)} parameters was set by hand: {', '.join(odd[:_NAMED])}"
+            f"{more}; freezing and fine_tune set it by layer groups; "
+            "to keep it, train with fit or fit_one_cycle alone",
+            stacklevel=4,  # the line that called freeze
+        )
 
 
 def lr_text(lr: LearningRate) -> str:

@@ -41,6 +41,14 @@ def inference_amp(device: torch.device, training: str, *, known: bool) -> str:
     return "bf16" if device.type == "cpu" and known and has_bf16 else training
 
 
+def chosen_amp(amp: str, device: torch.device, model: nn.Module, *, known: bool) -> tuple[str, str]:
+    """Mixed precision of training and of inference; what suits them if `amp` is "auto"."""
+    if amp != "auto":
+        return amp, amp
+    training = training_amp(device, model, known=known)
+    return training, inference_amp(device, training, known=known)
+
+
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     """The context of a forward pass in the mixed precision `amp`."""
     if amp == "off":

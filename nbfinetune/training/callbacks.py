@@ -1,6 +1,7 @@
 """Callbacks: small behaviours that hang on the events of a run."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from math import inf
 from time import perf_counter
 
@@ -194,7 +195,8 @@ class SaveBest(Callback):
         value = self._monitor.value(learn), self._loss.value(learn)
         if value < self._best:
             self._best, self.row = value, learn.recorder.run.rows[-1]
-            self._weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
+            # A deep copy has the versions of the modules too, without which some do not load it.
+            self._weights = deepcopy(learn.model.state_dict())
 
     def after_fit(self, learn: LearnerState) -> None:
         if learn.status in ("finished", "stopped") and self.row is not None:

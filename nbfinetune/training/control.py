@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def _nothing(paused: bool = False) -> None:
+    """What nobody asked for; with a name, as a learner is pickled with it."""
+
+
 class RunControl:
     """What is asked of the runs of a learner; it is `learn.control`.
 
@@ -30,8 +34,8 @@ class RunControl:
     """
 
     def __init__(self) -> None:
-        self.poll: Callable[[], None] = lambda: None
-        self.on_pause: Callable[[bool], None] = lambda paused: None
+        self.poll: Callable[[], None] = _nothing
+        self.on_pause: Callable[[bool], None] = _nothing
         self.thread: threading.Thread | None = None
         self._reset(scales_rates=True)
 

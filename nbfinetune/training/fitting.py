@@ -14,6 +14,7 @@ from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
     check_epochs,
+    check_trains,
     check_wd,
     ends,
     rates,
@@ -21,6 +22,7 @@ from nbfinetune.training.arguments import (
 from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
 from nbfinetune.training.feature_batches import features_usable
 from nbfinetune.training.metrics import higher_is_better, metric_name
+from nbfinetune.training.options import check_moms
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -41,7 +43,7 @@ def fit(
     lr: LearningRate | None = None,
     *,
     wd: float | None = None,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
 ) -> FitResult:
     """Train at a constant learning rate.
@@ -52,7 +54,7 @@ def fit(
     lr : learning rate; a number, slice(lo, hi), slice(hi) or one for each layer group;
         None = `learn.lr`
     wd : weight decay, None = as before
-    cbs : callbacks of this fit, after those of the learner
+    cbs : callbacks of this fit, or one, after those of the learner
     start_epoch : first epoch that is run, to go on with a fit that was ended; the schedule
         goes on there too
 
@@ -77,7 +79,7 @@ def fit_one_cycle(
     pct_start: float = 0.25,
     wd: float | None = None,
     moms: tuple[float, float, float] | None = None,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
 ) -> FitResult:
     """Train with the 1cycle policy (Smith 2018); see `fit` for the other arguments.
@@ -114,7 +116,7 @@ def fit_flat_cos(
     div_final: float = 1e5,
     pct_start: float = 0.75,
     wd: float | None = None,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
@@ -132,7 +134,7 @@ def fit_sgdr(
     *,
     cycle_mult: int = 2,
     wd: float | None = None,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
 ) -> FitResult:
     """Train with warm restarts: `n_cycles` cosines, each `cycle_mult` times as long.
@@ -160,7 +162,7 @@ def fine_tune(
     div: float = 5.0,
     keep_best: bool = True,
     wd: float | None = None,
-    cbs: Sequence[Callback] = (),
+    cbs: Callback | Sequence[Callback] = (),
 ) -> FitResult:
     """Train the head with the body frozen, then all layers with discriminative rates.
 
@@ -254,8 +256,7 @@ def _one_cycle(
         for lr in rates(learn, lr_max, "lr_max")
     ]
     moms = learn.moms if moms is None else moms
-    if len(moms) != 3 or not all(0 <= m < 1 for m in moms):
-        raise ValueError(f"moms is {moms}; give three numbers in [0, 1), such as 0.95, 0.85, 0.95")
+    check_moms(moms)
     mom = schedules.one_cycle(*moms, pct_start)
     return _fit(learn, name, n_epoch, lrs, mom, wd, cbs, start_epoch)
 
@@ -275,6 +276,7 @@ def _fit(
     if not 0 <= start_epoch < n_epoch:
         raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
     check_wd(wd)
+    check_trains(learn)
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from math import inf
 from warnings import warn
 
 import torch
@@ -10,18 +11,22 @@ from torch import Tensor, nn
 
 from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
+from nbfinetune.data.taken_loaders import TakenLoaders, followed_transforms
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.history.recorder import Recorder
 from nbfinetune.networks import layer_groups
 from nbfinetune.networks.heads import body_and_head
 from nbfinetune.networks.layer_groups import LayerGroup
-from nbfinetune.networks.precision import AMP, autocast, inference_amp, training_amp
+from nbfinetune.networks.losses import check_outputs
+from nbfinetune.networks.outputs import logits_of, output_of
+from nbfinetune.networks.precision import autocast, chosen_amp
+from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
-from nbfinetune.training import losses
+from nbfinetune.training import losses, options
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.feature_cache import FeatureCache
 from nbfinetune.training.losses import Loss
-from nbfinetune.training.metrics import Metric, metric_list, metric_name, try_out
+from nbfinetune.training.metrics import Metric, metric_name, try_out
 from nbfinetune.training.schedules import Schedule
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
@@ -42,6 +47,18 @@ class Callback:
     def after_fit(self, learn: "LearnerState") -> None: ...
 
 
+def as_callbacks(cbs: Callback | Sequence[Callback]) -> list[Callback]:
+    """Callbacks as a list, one alone too; raises ValueError for what is none."""
+    alone = isinstance(cbs, (Callback, type)) or not hasattr(cbs, "__iter__")
+    listed = [] if cbs is None else [cbs] if alone else list(cbs)
+    for cb in listed:
+        if isinstance(cb, type):
+            raise ValueError(f"cbs holds the class {cb.__name__}; pass {cb.__name__}()")
+        if not isinstance(cb, Callback):
+            raise ValueError(f"cbs holds {cb!r}, which is no callback; pass some, as SaveBest()")
+    return listed
+
+
 class LearnerState:
     """What runs, searches and passes need of a learner; `Learner` says what the arguments are.
 
@@ -55,7 +72,18 @@ class LearnerState:
     lr_schedules : of each layer group, in the run that is on
     status : "running", "finished", "stopped", "interrupted", "failed" or "refused"
     body_epochs : epochs that run the frozen body, whose features are kept; None = all epochs
+    n_out : outputs of the model, once it was run with the loss that there is
     """
+
+    lr = options.Checked(options.checked_lr)
+    moms = options.Checked(options.checked_moms)
+    accumulate = options.Checked(options.checked_accumulate)
+    clip_grad = options.Checked(options.checked_clip_grad)
+    seed = options.Checked(options.checked_seed)
+    loss_func = options.Checked(options.checked_loss)
+    metrics = options.Checked(options.listed_metrics)
+    cbs = options.Checked(lambda learn, cbs: as_callbacks(cbs))
+    dls = options.Checked(lambda learn, dls: learn._take(dls))
 
     run_name: str
     n_epoch: int
@@ -85,66 +113,55 @@ class LearnerState:
         accumulate: int = 1,
         clip_grad: float | None = None,
         device: str | torch.device | None = None,
-        cbs: Sequence[Callback] = (),
+        cbs: Callback | Sequence[Callback] = (),
         seed: int = 42,
         config: dict | None = None,
     ) -> None:
-        if amp not in AMP:
-            raise ValueError(f"amp is {amp!r}; it must be one of {', '.join(AMP)}")
-        if accumulate < 1:
-            raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
-        self.device = torch.device(device or _best_device())
-        self.vocab: list[str] | None = getattr(dls, "vocab", None)
-        self.metrics = metric_list(metrics)
-        self.loss_func = nn.CrossEntropyLoss() if loss_func is None else loss_func
+        options.check_modes(amp=amp, train_bn=train_bn, transforms=transforms)
+        options.check_number("wd", wd, 0, inf, such_as=0.01)
+        layer_groups.check_weights(options.checked_model(model))
+        self.config, self.device = options.checked_config(config), usable_device(device)
+        self.groups = options.listed_groups(groups, model)
+        layer_groups.check_groups(model, self.groups)
+        self.lr, self.moms, self.train_bn = lr, moms, bool(train_bn)
+        self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
+        self.recorder, self.control = Recorder(), RunControl()
+        self.vocab: list[str] | None = None
+        self.transforms, self._taken = transforms, TakenLoaders.of(dls)
+        self.dls, self.loss_func, self.metrics, self.cbs = dls, loss_func, metrics, cbs
         if self.vocab:
             pictures = gives_pictures(getattr(dls, "train", None))
             try_out(self.loss_func, self.metrics, len(self.vocab), self.device, pictures=pictures)
         losses.warn_of_last_layer(model, self.activation)
-        self.dls, self.model = dls, model.to(self.device).eval()
-        self.groups = [list(group) for group in groups or [[model]]]
-        layer_groups.check_groups(model, self.groups)
-        self.lr, self.moms, self.train_bn = lr, moms, train_bn
-        self.transforms, self.accumulate, self.clip_grad = transforms, accumulate, clip_grad
-        self.amp = self.amp_inference = amp
-        if amp == "auto":
-            known = bool(config and config.get("arch"))
-            self.amp = training_amp(self.device, self.model, known=known)
-            self.amp_inference = inference_amp(self.device, self.amp, known=known)
+        self.model, self.frozen, self.training = model.to(self.device).eval(), 0, False
+        known = bool(self.config.get("arch"))
+        self.amp, self.amp_inference = chosen_amp(amp, self.device, self.model, known=known)
         self.features = FeatureCache(cache_features, seed)
         self.scaler = self.new_scaler()
-        self.cbs, self.recorder, self.control = list(cbs), Recorder(), RunControl()
-        self.seed, self.config, self.frozen, self.training = seed, config or {}, 0, False
         self.body_epochs: int | None = None
-        self._check_feature_cache()
-        self.opt = layer_groups.adamw(self.groups, lr=lr, mom=_MOMENTUM, wd=wd)
+        wanted, splits = self.features.wanted, self.body_and_head is not None
+        options.check_cache(wanted, splits=splits, train_bn=self.train_bn, transforms=transforms)
+        rate = layer_groups.lr_per_group(lr, len(self.groups))[-1]
+        self.opt = layer_groups.adamw(self.groups, lr=rate, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
 
-    @property
-    def loss_func(self) -> Loss:
-        """What is minimised; `activation` is what it makes probabilities of outputs with."""
-        return self._loss_func
+    def _take(self, dls: ImageDataLoaders | None) -> ImageDataLoaders | None:
+        """Take loaders of the same classes: their size and augmentation are followed."""
+        self.check_idle()
+        if dls is None:
+            return None
 
-    @loss_func.setter
-    def loss_func(self, loss_func: Loss) -> None:
-        losses.check_form(loss_func)
-        is_module = isinstance(loss_func, nn.Module)
-        loss_func = loss_func.to(self.device) if is_module else loss_func
-        c = len(self.vocab or ("no", "yes"))
-        self.activation = losses.activation_of(loss_func, c, self.device)
-        self._loss_func = loss_func
+        new, old = TakenLoaders.of(dls), self._taken
+        vocab = options.followed_names(new, old, self.vocab)
+        self.transforms = followed_transforms(
+            self.transforms, new, old, lambda x: self.model(x.to(self.device))
+        )
+        self.vocab, self._taken = vocab, new
+        return dls
 
-    def _check_feature_cache(self) -> None:
-        """Raise ValueError if features are asked for that the body cannot keep."""
-        if self.features.wanted in ("auto", False):
-            return
-        needs = f"cache_features={self.features.wanted!r} needs"
-        if not self.body_and_head:
-            raise ValueError(f"{needs} a model in a row that ends with its last layer group")
-        if self.train_bn:
-            raise ValueError(f"{needs} train_bn=False: statistics of the frozen body would move")
-        if self.transforms is None:
-            raise ValueError(f"{needs} pictures, from ImageDataLoaders")
+    def __getstate__(self) -> dict:
+        """All but the schedules of the newest run, which are functions that nothing can pickle."""
+        return {k: v for k, v in vars(self).items() if k != "lr_schedules"}
 
     @property
     def metric_names(self) -> list[str]:
@@ -211,7 +228,7 @@ class LearnerState:
         if split:
             return self.head_logits(split[1], self.features_of(split[0], x))
         with self.autocast():
-            out = self.model(x)
+            out = self._fitting(output_of(self.model, x))
         return out if self.amp == "off" else out.float()
 
     def features_of(self, body: nn.Module, x: Tensor) -> Tensor:
@@ -223,7 +240,18 @@ class LearnerState:
         """What the body gives to logits [n, c], in full precision."""
         # A head is too small to gain by less precision on a CPU.
         with autocast(self.device, "off" if self.device.type == "cpu" else self.amp):
-            return head(features.float()).float()
+            return self._fitting(head(features.float())).float()
+
+    def _fitting(self, out: object) -> Tensor:
+        """The logits in what the model gives, one for each class."""
+        if isinstance(out, Tensor) and out.shape[1:] == (self.n_out,):
+            return out
+        logits = logits_of(out, model=self.model)
+        if logits.dim() != 2:
+            raise ValueError(f"the model gives {list(logits.shape)}, not logits [n, c]")
+        check_outputs(logits.shape[1], self.vocab, self.loss_func)
+        self.n_out = logits.shape[1]
+        return logits
 
     def freeze_to(self, n: int, *, quiet: bool = False) -> None:
         """Train layer groups n and above only, and forget the optimizer's momentum (as fastai).
@@ -263,6 +291,7 @@ class LearnerState:
 
     def _freeze_to(self, n: int) -> bool:
         self.check_idle()
+        layer_groups.warn_of_hand_set(self.model, self.groups, self.frozen, train_bn=self.train_bn)
         changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
         self.frozen = n % len(self.groups)
         self.opt.zero_grad()
@@ -303,9 +332,3 @@ class LearnerState:
                 yield
             finally:
                 self._rng = get_rng_state()
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from functools import wraps
 from math import ceil
 
+from nbfinetune.training.arguments import check_run
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.schedules import cos
-from nbfinetune.training.state import Callback, LearnerState
+from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
 _NAP = 0.02  # seconds between two looks at a paused run
 _NOTABLE = 0.005  # a slider gives back 1.0 as 0.9999
@@ -130,6 +131,8 @@ def rates_to_come(learn: LearnerState, most: int) -> tuple[list[int], list[float
 def exclusive_run(*, scales_rates: bool) -> Callable:
     """Makes a method of the learner one call, which is refused while another thread is in one.
 
+    It is refused too where the run would fail or leave a part of the model out, see `check_run`.
+
     Parameters
     ----------
     scales_rates : whether `learn.control` may scale and anneal its rates
@@ -139,6 +142,9 @@ def exclusive_run(*, scales_rates: bool) -> Callable:
         @wraps(method)
         def call(learn: LearnerState, *args, **kwargs) -> object:
             learn.check_idle()
+            if "cbs" in kwargs:
+                kwargs["cbs"] = as_callbacks(kwargs["cbs"])
+            check_run(learn)
             with learn.control.claim(scales_rates=scales_rates):
                 return method(learn, *args, **kwargs)
 

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import subprocess
 import sys
 from copy import deepcopy
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -147,13 +149,11 @@ def test_a_file_of_other_classes_says_which(learn: Learner, tmp_path: Path) -> N
 
 def test_files_from_elsewhere_are_refused(learn: Learner, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.pth")
     (tmp_path / "empty").touch()
     with pytest.raises(ValueError, match="has no nbfinetune header; it was saved by something"):
         load_learner(tmp_path / "plain.safetensors")
-    for name in ("pickle.pth", "empty"):
-        with pytest.raises(ValueError, match="is no safetensors file, or is damaged"):
-            load_learner(tmp_path / name)
+    with pytest.raises(ValueError, match="is no safetensors file, or is damaged"):
+        load_learner(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no file"):
         load_learner(tmp_path / "gone")
 
@@ -226,3 +226,67 @@ def test_files_have_the_rights_the_user_asked_for(learn, tmp_path: Path, umask, 
     finally:
         os.umask(old)
     assert file.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("arch", ["mnasnet0_5", "googlenet", "shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_trained_networks_of_all_kinds_are_read_again(arch: str, dls, tmp_path: Path) -> None:
+    """MNASNets refuse a state that does not tell its version."""
+    learn = vision_learner(dls, arch, weights=None, device="cpu")
+    learn.fine_tune(1, freeze_epochs=1)  # puts the weights of the best epoch back
+    picture = dls.valid.dataset.image(0)
+    preds = learn.predict(picture)[2]
+    again = load_learner(learn.export(tmp_path / "exported"), device="cpu")
+    assert torch.equal(again.predict(picture)[2], preds)
+    other = vision_learner(dls, arch, weights=None, seed=7, device="cpu")
+    other.load(learn.save(tmp_path / "saved"))
+    assert torch.equal(other.predict(picture)[2], preds)
+
+
+def test_weights_of_a_network_with_versions_come_from_safetensors_too(dls, tmp_path: Path) -> None:
+    state = torchvision.models.mnasnet0_5(weights=None).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    learn = vision_learner(dls, "mnasnet0_5", weights=tmp_path / "w.safetensors", device="cpu")
+    assert torch.equal(learn.model[0].layers[0].weight, state["layers.0.weight"])
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("content", ["learner", "model", "state"])
+def test_pickles_are_refused_by_name_and_not_opened(content, legacy, learn, tmp_path) -> None:
+    saved = {"learner": learn, "model": learn.model, "state": learn.model.state_dict()}[content]
+    torch.save(saved, tmp_path / "m.pkl", _use_new_zipfile_serialization=not legacy)
+    for read in (load_learner, learn.load):
+        with pytest.raises(
+            ValueError, match=r"m.pkl is no safetensors file but a pickle, of fastai"
+        ):
+            read(tmp_path / "m.pkl")
+
+
+def test_a_pickled_or_copied_learner_trains_as_the_first(dls, tiny_net) -> None:
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    learn.fit(1, 1e-2)
+    others = pickle.loads(pickle.dumps(learn)), deepcopy(learn)
+    expected = learn.fit(1, 1e-2).stages[0].losses
+    for other in others:
+        assert other.fit(1, 1e-2).stages[0].losses == expected
+        assert other.dls.vocab == dls.vocab
+
+
+def test_a_loaded_learner_sees_pictures_at_the_size_of_its_data(learn, photos, tmp_path) -> None:
+    learn.export(tmp_path / "m")
+    larger = ImageDataLoaders.from_folder(photos, size=48, bs=5)
+    again = load_learner(tmp_path / "m", larger, device="cpu")
+    assert again.transforms.size == 48
+    alone = load_learner(tmp_path / "m", device="cpu")
+    assert alone.transforms.size == 32
+    alone.dls = larger
+    assert alone.transforms.size == 48
+    again.fit(1, 1e-3)
+    assert load_learner(again.export(tmp_path / "larger")).transforms.size == 48
+
+
+def test_a_loaded_learner_refuses_data_of_a_size_that_it_does_not_take(photos, tmp_path) -> None:
+    dls, larger = (ImageDataLoaders.from_folder(photos, size=size, bs=5) for size in (32, 64))
+    learn = vision_learner(dls, "vit_b_32", weights=None, device="cpu")
+    learn.export(tmp_path / "m")
+    with pytest.raises(ValueError, match="gives pictures of 64 px, which the model does not take"):
+        load_learner(tmp_path / "m", larger, device="cpu")

@@ -556,9 +556,16 @@ def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, mo
     assert screen.plot.comm is None  # another has taken its place
 
 
-def test_rates_of_the_wrong_number_get_one_line_before_a_search(ip, learn: Learner) -> None:
-    learn.lr = [1e-3, 1e-2]
-    with pytest.raises(UsageError, match="lr has 2 values"):
+def test_rates_of_the_wrong_number_get_one_line_when_they_are_set(ip, learn: Learner) -> None:
+    before = learn.lr
+    with pytest.raises(ValueError, match="lr has 2 values but the model has 3 layer groups"):
+        learn.lr = [1e-3, 1e-2]
+    assert learn.lr == before
+
+
+def test_a_changed_model_gets_one_line_before_a_search(ip, learn: Learner) -> None:
+    learn.model[2] = type(learn.model[2])(5, 2)
+    with pytest.raises(UsageError, match=r"parameter '2.weight' is in no layer group; the model"):
         ip.run_line_magic("lr_find", "")
     assert learn.recorder.runs == []
 
