@@ -22,7 +22,6 @@ from torch import Tensor
 from nbfinetune import ImageDataLoaders, get_image_files, samples
 from nbfinetune.data.augmentation import changed, draw_changes, normalized
 from nbfinetune.data.image_cache import allocate_cache, store
-from nbfinetune.data.images import read_pixels
 from nbfinetune.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -30,6 +29,7 @@ from nbfinetune.data.transforms import (
     presize,
     to_square,
 )
+from nbfinetune.images.decoding import read_pixels
 
 try:
     from fastai.vision import all as fastai

@@ -11,22 +11,22 @@ from nbfinetune.version import __version__ as __version__
 if TYPE_CHECKING:
     from nbfinetune.data import samples
     from nbfinetune.data.corrections import Corrections
-    from nbfinetune.data.images import check_images
     from nbfinetune.data.loaders import ImageDataLoaders
-    from nbfinetune.data.picture_files import get_image_files
     from nbfinetune.history.recorder import FitResult
+    from nbfinetune.images.decoding import check_images
+    from nbfinetune.images.files import get_image_files
     from nbfinetune.interpretation.classification import ClassificationInterpretation
     from nbfinetune.interpretation.multi_label import MultiLabelInterpretation
     from nbfinetune.learner import Learner
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
+    from nbfinetune.objectives.metrics import accuracy, error_rate, top_k_accuracy
     from nbfinetune.training.callbacks import (
         CancelFit,
         CancelTrain,
         EarlyStopping,
         SaveBest,
     )
-    from nbfinetune.training.metrics import accuracy, error_rate, top_k_accuracy
     from nbfinetune.training.state import Callback
     from nbfinetune.vision import load_learner, vision_learner
 
@@ -72,13 +72,13 @@ _MODULE_OF = {
     "Learner": "learner",
     "MultiLabelInterpretation": "interpretation.multi_label",
     "SaveBest": "training.callbacks",
-    "accuracy": "training.metrics",
-    "check_images": "data.images",
-    "error_rate": "training.metrics",
-    "get_image_files": "data.picture_files",
+    "accuracy": "objectives.metrics",
+    "check_images": "images.decoding",
+    "error_rate": "objectives.metrics",
+    "get_image_files": "images.files",
     "load_learner": "vision",
     "samples": "data.samples",
-    "top_k_accuracy": "training.metrics",
+    "top_k_accuracy": "objectives.metrics",
     "vision_learner": "vision",
 }
 

@@ -6,6 +6,7 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
+from nbfinetune.arguments import as_whole_number, check_number
 from nbfinetune.checkpoints import checkpoint, safetensors_file
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.numbers import checked_channels, class_weights_of
@@ -23,9 +24,9 @@ from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
 from nbfinetune.networks.outputs import giving_tensors, pictures_through
+from nbfinetune.objectives.metrics import Metric, error_rate
 from nbfinetune.runtime.rng import seeded_rng
-from nbfinetune.training.metrics import Metric, error_rate
-from nbfinetune.training.options import SEEDS, check_number, vocab_difference, whole
+from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
 
@@ -112,7 +113,7 @@ def vision_learner(
             "give them to that, as CrossEntropyLoss(weight=, label_smoothing=), or leave it out"
         )
     check_number("label_smoothing", label_smoothing, 0, 1, such_as=0.1)
-    seed = whole("seed", seed, 0, below=SEEDS)
+    seed = as_whole_number("seed", seed, 0, SEEDS - 1)
     channels = None if normalize is None else checked_channels(normalize)
     if loss_func is None:
         targets = dls.train.dataset.targets

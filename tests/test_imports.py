@@ -17,18 +17,21 @@ MAY_IMPORT = {
     "rendering": "",
     "runtime": "",
     "version": "",
-    "data": "rendering runtime",
+    "arguments": "rendering",
+    "objectives": "runtime",
+    "images": "arguments rendering",
+    "data": "arguments images rendering runtime",
     "networks": "data",
     "history": "rendering",
-    "training": "data history networks runtime",
+    "training": "arguments data history networks objectives runtime",
     "checkpoints": "training version",
     "lr_finder": "rendering training",
-    "interpretation": "data networks rendering runtime training",
+    "interpretation": "data images networks objectives rendering runtime training",
     "learner": "checkpoints interpretation lr_finder networks rendering training",
-    "vision": "checkpoints data learner networks runtime training",
+    "vision": "arguments checkpoints data learner networks objectives runtime training",
     "widgets": "data history interpretation rendering",
-    "live": "data history interpretation learner lr_finder networks rendering runtime training "
-    "widgets",
+    "live": "data history interpretation learner lr_finder networks rendering runtime "
+    "training widgets",
     "magics": "data history interpretation learner live lr_finder networks rendering widgets",
 }
 NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
@@ -127,7 +130,7 @@ def test_core_imports_no_ipython_widgets_or_plots() -> None:
 
 def test_importing_a_package_alone_brings_no_torch() -> None:
     modules = [module_name(file) for file in PACKAGE.glob("*/__init__.py")]
-    assert len(modules) == 12
+    assert len(modules) == 14
     assert printed(f"for m in {modules}: __import__(m)") == ["[]"]
 
 
@@ -253,7 +256,7 @@ def test_the_garbage_collector_is_as_before_after_an_import(monkeypatch, collect
     if not collecting:
         gc.disable()
     try:
-        nbfinetune._imported("training.metrics")
+        nbfinetune._imported("objectives.metrics")
         with pytest.raises(ModuleNotFoundError, match="no_module"):
             nbfinetune._imported("no_module")
         assert gc.isenabled() == collecting

@@ -3,21 +3,22 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from functools import wraps
-from inspect import Parameter, signature
-from numbers import Integral, Real
-from os import PathLike, fsdecode
+from numbers import Integral
 from pathlib import Path
 
-from nbfinetune.rendering.names import first_few, printable, shortened
+from nbfinetune.arguments import (
+    as_list,
+    as_whole_number,
+    is_missing,
+    plain,
+    shown,
+)
+from nbfinetune.rendering.names import first_few, printable
 
 # What a column or list may say of a picture, lower case; "1.0" is 1 after a merge of pandas tables.
 _HELD_OUT = ("1", "true", "yes", "valid", "val", "validation", "t", "y", "1.0")
 _TRAINED = ("0", "false", "no", "train", "training", "f", "n", "0.0")
 _LARGEST = 8192  # px: a batch of one picture is then 0.8 GB of floats
-# What other libraries call an option, where the spelling does not show which is meant.
-_OPTIONS_ELSEWHERE = {"batch_size": "bs", "img_size": "size", "image_size": "size"}
 
 
 def say(notes: list[str], text: str) -> None:
@@ -27,55 +28,6 @@ def say(notes: list[str], text: str) -> None:
         frame, level = frame.f_back, level + 1
     notes.append(text)
     warnings.warn(text, stacklevel=level)
-
-
-def as_list(values: Iterable, name: str) -> list:
-    """The values once, by position, scalars of numpy and torch as Python's.
-
-    A pandas index is of no account: it is often what a filter or a shuffle has left.
-
-    Raises
-    ------
-    ValueError
-        For what has no order (sets), no single dimension, or is no sequence at all. A dictionary
-        is refused too: whether its keys or its values are meant is not known.
-    """
-    if isinstance(values, (str, bytes, PathLike, set, frozenset, Mapping)):
-        raise ValueError(f"{name} is a {type(values).__name__}; give a list, in the files' order")
-    if getattr(values, "ndim", 1) != 1:
-        raise ValueError(f"{name} has the shape {tuple(values.shape)}; it must have one dimension")
-    if hasattr(values, "tolist"):
-        return [_plain(value) for value in values.tolist()]
-    try:
-        return [_plain(value) for value in values]
-    except TypeError:
-        kind = type(values).__name__
-        raise ValueError(f"{name} is a {kind}; give a list, one for each picture") from None
-
-
-def _plain(value: object) -> object:
-    """A scalar of numpy or torch as Python's."""
-    scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
-    return value.item() if scalar else value
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value says that there is none: None, NaN, NA, NaT, or text of blanks alone."""
-    if isinstance(value, str):
-        return not value.strip()
-    # pandas is no dependency, and its NA cannot be compared.
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, Real) and value != value
-
-
-def as_files(values: Iterable, name: str) -> list[Path]:
-    """File names as paths; see `as_list`."""
-    files = as_list(values, name)
-    for i, value in enumerate(files):
-        if is_missing(value) or not isinstance(value, (str, bytes, PathLike)):
-            raise ValueError(f"{name}[{i}] is {_shown(value)}; it must be the name of a file")
-    return [Path(fsdecode(value)) for value in files]
 
 
 def as_labels(values: Iterable, files: Sequence[Path]) -> list[str]:
@@ -94,12 +46,12 @@ def as_labels(values: Iterable, files: Sequence[Path]) -> list[str]:
     if not len(files) == len(labels) > 0:
         raise ValueError(f"{len(files)} files but {len(labels)} labels; give one for each")
     pairs = list(zip(files, labels, strict=True))
-    if missing := [f"{_shown(label)} for {file}" for file, label in pairs if is_missing(label)]:
+    if missing := [f"{shown(label)} for {file}" for file, label in pairs if is_missing(label)]:
         raise ValueError(
             f"{len(missing)} of {len(labels)} pictures have no label: {first_few(missing)}; "
             "give them labels or leave them out"
         )
-    if odd := [f"{_shown(label)} for {file}" for file, label in pairs if not _is_label(label)]:
+    if odd := [f"{shown(label)} for {file}" for file, label in pairs if not _is_label(label)]:
         raise ValueError(
             f"{len(odd)} labels are neither names nor whole numbers: {first_few(odd)}; "
             "give the name of a class as text, such as str(label)"
@@ -135,7 +87,7 @@ def as_marks(
     for i, word in enumerate(words):
         if word not in _HELD_OUT and word not in trained:
             raise ValueError(
-                f"{name(i)} is {_shown(marks[i])}, which is neither held out (True, 1, "
+                f"{name(i)} is {shown(marks[i])}, which is neither held out (True, 1, "
                 f"{', '.join(_HELD_OUT[2:6])}) nor trained on (False, 0, "
                 f"{', '.join(_TRAINED[2:5])}); write one of them, or leave the picture out"
             )
@@ -162,14 +114,14 @@ def as_item(item: object, i: int) -> tuple[object, int]:
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise InvalidItem(f"item {i} is a {type(item).__name__}{size}; {wanted}")
-    picture, label = item[0], _plain(item[1])
+    picture, label = item[0], plain(item[1])
     if getattr(label, "shape", None) == (1,):  # as MedMNIST has them
         label = label.item()
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if not isinstance(label, Integral) or label < 0:
         shape = getattr(label, "shape", None)
-        what = f"of shape {tuple(shape)}" if shape is not None else _shown(label)
+        what = f"of shape {tuple(shape)}" if shape is not None else shown(label)
         raise InvalidItem(
             f"item {i} has the label {what}, which is no class index; {wanted}, such as "
             "(picture, 3), with the names in vocab="
@@ -181,7 +133,7 @@ def as_vocab(values: Iterable) -> list[str]:
     """The class names, which must be told apart."""
     names = as_list(values, "vocab")
     if missing := [i for i, name in enumerate(names) if is_missing(name)]:
-        raise ValueError(f"vocab[{missing[0]}] is {_shown(names[missing[0]])}; give it a name")
+        raise ValueError(f"vocab[{missing[0]}] is {shown(names[missing[0]])}; give it a name")
     names = [str(name) for name in names]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"vocab has twice: {first_few(twice)}; each class needs a name of its own")
@@ -192,41 +144,6 @@ def check_one_split(options: Mapping, split: Mapping) -> None:
     """Refuse `is_valid` where folders or a column say what is held out."""
     if split and "is_valid" in options:
         raise ValueError("is_valid is given, but the data has a split of its own; leave it out")
-
-
-def as_path(value: str | PathLike, name: str) -> Path:
-    """An absolute path."""
-    if is_missing(value) or not isinstance(value, (str, PathLike)):
-        raise ValueError(f"{name} is {_shown(value)}; it must be a path, such as 'photos'")
-    try:
-        return Path(value).expanduser().absolute()
-    except (RuntimeError, TypeError) as error:  # an unknown ~user; a path of bytes
-        raise ValueError(f"{name} is {_shown(value)}: {error}; give it in full") from None
-
-
-def check_text(**texts: str | PathLike) -> None:
-    """Refuse options that are no text and no path."""
-    for name, value in texts.items():
-        if not isinstance(value, (str, PathLike)):
-            raise ValueError(f"{name} is {_shown(value)}; it must be text")
-
-
-def as_share(name: str, value: float) -> float:
-    """A share of a whole."""
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
-        raise ValueError(f"{name} is {_shown(value)}; it must lie between 0 and 1, such as 0.2")
-    return float(value)
-
-
-def as_whole_number(name: str, value: int, least: int | None = None) -> int:
-    """A whole number, of numpy or torch too, but no truth value and no text."""
-    value = _plain(value)
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or (least is not None and value < least):
-        rest = "" if least is None else f" from {least} up"
-        raise ValueError(f"{name} is {_shown(value)}; it must be a whole number{rest}")
-    return int(value)
 
 
 def as_sizes(size: int, bs: int, num_workers: int | None) -> tuple[int, int, int | None]:
@@ -240,41 +157,6 @@ def as_sizes(size: int, bs: int, num_workers: int | None) -> tuple[int, int, int
 def check_choices(aug: object, on_bad: str) -> None:
     """Refuse unknown values of `aug` and `on_bad`."""
     if not isinstance(on_bad, str) or on_bad not in ("error", "skip"):
-        raise ValueError(f'on_bad is {_shown(on_bad)}; it must be "error" or "skip"')
+        raise ValueError(f'on_bad is {shown(on_bad)}; it must be "error" or "skip"')
     if not isinstance(aug, bool) and not callable(aug):
-        raise ValueError(f"aug is {_shown(aug)}; it must be True, False or a function of a picture")
-
-
-def known_options(*more: str) -> Callable[[Callable], Callable]:
-    """Decorate a function so that it refuses options it has not, naming the nearest it has.
-
-    Parameters
-    ----------
-    *more : the options that it takes beside its named parameters
-    """
-
-    def decorate(function: Callable) -> Callable:
-        named = [p.name for p in signature(function).parameters.values()
-                 if p.kind is not Parameter.VAR_KEYWORD]  # fmt: skip
-        known = [*named[1:], *more]
-
-        @wraps(function)
-        def checked(*args: object, **options: object) -> object:
-            for name in options:
-                if name not in known:
-                    near = [_OPTIONS_ELSEWHERE.get(name), *get_close_matches(name, known, 1)]
-                    meant = [other for other in near if other in known]
-                    hint = f"did you mean {meant[0]}? " if meant else ""
-                    raise TypeError(
-                        f"{function.__name__} has no option {name!r}; {hint}"
-                        f"it has {', '.join(known)}"
-                    )
-            return function(*args, **options)
-
-        return checked
-
-    return decorate
-
-
-def _shown(value: object) -> str:
-    return shortened(repr(value))
+        raise ValueError(f"aug is {shown(aug)}; it must be True, False or a function of a picture")

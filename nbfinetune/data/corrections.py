@@ -13,7 +13,8 @@ from os import PathLike
 from pathlib import Path
 from weakref import WeakMethod
 
-from nbfinetune.data.arguments import as_path, say
+from nbfinetune.arguments import as_path
+from nbfinetune.data.arguments import say
 from nbfinetune.rendering.names import first_few, printable
 from nbfinetune.rendering.tables import Table
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbfinetune.data.arguments import say
-from nbfinetune.data.picture_files import other_content
+from nbfinetune.images.files import other_content
 from nbfinetune.rendering.names import first_few, printable, shortened
 
 _DELIMITERS = (",", ";", "\t", "|")

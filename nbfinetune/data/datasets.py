@@ -20,10 +20,10 @@ from torch.utils.data import (
 )
 
 from nbfinetune.data.arguments import InvalidItem, as_item, say
-from nbfinetune.data.duplicates import origin
 from nbfinetune.data.image_cache import allocate_cache, store
-from nbfinetune.data.images import as_image, read_all, read_pixels, read_progress
 from nbfinetune.data.transforms import to_square
+from nbfinetune.images.decoding import as_image, read_all, read_pixels, read_progress
+from nbfinetune.images.duplicates import origin
 from nbfinetune.rendering.names import first_few
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from nbfinetune.data.arguments import as_list, as_marks, is_missing, say
+from nbfinetune.arguments import as_list, is_missing
+from nbfinetune.data.arguments import as_marks, say
 from nbfinetune.data.csv_files import CsvTable
-from nbfinetune.data.picture_files import get_image_files, image_suffixes, subfolders
 from nbfinetune.data.splits import TEST_FOLDERS, WHOLE_NUMBER, split_folders
+from nbfinetune.images.files import get_image_files, image_suffixes, subfolders
 from nbfinetune.rendering.names import first_few, printable, shortened
 
 _GAPS = re.compile(r"nan|none|null|na|n/a|<na>|nat|#n/a|#ref!|undefined|unknown|\?")

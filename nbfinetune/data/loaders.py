@@ -13,8 +13,16 @@ from random import SystemRandom
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from nbfinetune.arguments import (
+    as_files,
+    as_path,
+    as_share,
+    as_whole_number,
+    check_text,
+    known_options,
+)
 from nbfinetune.data import arguments as given
-from nbfinetune.data.arguments import known_options, say
+from nbfinetune.data.arguments import say
 from nbfinetune.data.corrections import correct, read_corrections
 from nbfinetune.data.csv_files import read_csv
 from nbfinetune.data.datasets import ImageDataset, even_loader, read_dataset
@@ -26,9 +34,9 @@ from nbfinetune.data.labels import (
     name_labels,
     table_items,
 )
-from nbfinetune.data.picture_files import get_image_files, locate
 from nbfinetune.data.splits import check_split, read_parts, split_notes
 from nbfinetune.data.transforms import Augment, ImageTransforms, presize
+from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.tables import PictureSheet, Table
 from nbfinetune.runtime.rng import seeded_rng
 
@@ -113,8 +121,8 @@ class ImageDataLoaders:
         --------
         >>> dls = ImageDataLoaders.from_folder("photos", size=224)  # doctest: +SKIP
         """
-        given.check_text(train=train, valid=valid)
-        notes, root = [], given.as_path(path, "path")
+        check_text(train=train, valid=valid)
+        notes, root = [], as_path(path, "path")
         files, labels, split = folder_items(root, train, valid, notes)
         given.check_one_split(options, split)
         return cls.from_lists(root, files, labels, **options, **split)._noted(notes)
@@ -137,7 +145,7 @@ class ImageDataLoaders:
         --------
         >>> dls = ImageDataLoaders.from_name_re("pets", None, r"(.+)_\d+")  # doctest: +SKIP
         """
-        files = get_image_files(path) if fnames is None else given.as_files(fnames, "fnames")
+        files = get_image_files(path) if fnames is None else as_files(fnames, "fnames")
         return cls.from_lists(path, files, name_labels(files, pat), **options)
 
     @classmethod
@@ -172,8 +180,8 @@ class ImageDataLoaders:
         encoding : of the file; None = UTF-8, or UTF-16 or UTF-32 with its mark
         **options : see `ImageDataLoaders`
         """
-        given.check_text(csv_fname=csv_fname, folder=folder, suff=suff)
-        root, notes = given.as_path(path, "path"), []
+        check_text(csv_fname=csv_fname, folder=folder, suff=suff)
+        root, notes = as_path(path, "path"), []
         columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
         table = read_csv(root / csv_fname, columns, delimiter, encoding, notes)
         files, labels, split = table_items(table, columns, root / folder, suff)
@@ -213,12 +221,12 @@ class ImageDataLoaders:
         ValueError
             For files that cannot be decoded, classes of one picture, options out of range.
         """
-        valid_pct = given.as_share("valid_pct", valid_pct)
-        seed = given.as_whole_number("seed", seed)
+        valid_pct = as_share("valid_pct", valid_pct)
+        seed = as_whole_number("seed", seed)
         size, bs, num_workers = given.as_sizes(size, bs, num_workers)
         given.check_choices(aug, on_bad)
         notes: list[str] = []
-        root, names = given.as_path(path, "path"), given.as_files(fnames, "fnames")
+        root, names = as_path(path, "path"), as_files(fnames, "fnames")
         classes = given.as_labels(labels, names)
         split = (valid_pct, seed) if is_valid is None else given.as_marks(is_valid, len(names))
         files = [locate(root, f) for f in names]

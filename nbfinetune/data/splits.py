@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nbfinetune.data.arguments import say
 from nbfinetune.data.datasets import ImageDataset, read_files
-from nbfinetune.data.duplicates import duplicate_notes, origin, same_items
-from nbfinetune.data.picture_files import subfolders
+from nbfinetune.images.duplicates import duplicate_notes, origin, same_items
+from nbfinetune.images.files import subfolders
 from nbfinetune.rendering.names import first_few, printable
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")  # a float column of pandas has 1.0

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.data.augmentation import changed, draw_changes, normalized
-from nbfinetune.data.pixels import CHANNELS, as_bytes, wrong_values
+from nbfinetune.images.pixels import CHANNELS, as_bytes, wrong_values
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

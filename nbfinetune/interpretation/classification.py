@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import PictureItems
-from nbfinetune.data.images import open_image
+from nbfinetune.images.decoding import open_image
 from nbfinetune.interpretation.comparison import Comparison
 from nbfinetune.interpretation.confusion import cells_of, class_scores, matrix_of, scores_table
 from nbfinetune.interpretation.given import given_paths, given_vocab

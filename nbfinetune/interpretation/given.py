@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nbfinetune.data.datasets import first_few
-from nbfinetune.training.losses import ROUNDING
+from nbfinetune.objectives.losses import ROUNDING
 
 _ONE_COLUMN = "for the probability p of class {!r} alone, give np.stack([1 - p, p], axis=1)"
 

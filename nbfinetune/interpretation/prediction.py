@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import even_loader
-from nbfinetune.data.images import as_image, read_pixels
 from nbfinetune.data.transforms import presize, to_square
+from nbfinetune.images.decoding import as_image, read_pixels
+from nbfinetune.objectives.losses import batch_loss, probabilities
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
-from nbfinetune.training.losses import batch_loss, probabilities
 from nbfinetune.training.state import LearnerState
 
 _URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # C:/ is none

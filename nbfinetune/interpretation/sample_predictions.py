@@ -17,10 +17,10 @@ from nbfinetune.interpretation.given import (
 )
 from nbfinetune.interpretation.prediction import item_losses
 from nbfinetune.networks.weights_digest import IdentityKey, weights_digest
+from nbfinetune.objectives.losses import probabilities
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
-from nbfinetune.training.losses import probabilities
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
+from nbfinetune.arguments import is_number
 from nbfinetune.data.datasets import EvenBatches, gives_pictures
 from nbfinetune.networks.layer_groups import (
     LearningRate,
@@ -21,7 +22,6 @@ from nbfinetune.networks.layer_groups import (
     train_mode,
 )
 from nbfinetune.runtime.rng import seeded_rng
-from nbfinetune.training.options import is_number
 from nbfinetune.training.state import LearnerState
 
 _ANEW = "make a new learner of the changed model: Learner(learn.dls, model, groups=...)"

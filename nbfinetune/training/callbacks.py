@@ -6,7 +6,7 @@ from math import inf
 from time import perf_counter
 
 from nbfinetune.history.recorder import Run
-from nbfinetune.training.metrics import higher_is_better, metric_name
+from nbfinetune.objectives.metrics import higher_is_better, metric_name
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 

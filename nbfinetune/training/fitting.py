@@ -9,6 +9,7 @@ from warnings import warn
 
 from nbfinetune.history.recorder import FitResult, Run
 from nbfinetune.networks.layer_groups import LearningRate
+from nbfinetune.objectives.metrics import higher_is_better, metric_name
 from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import (
     check_cycle,
@@ -21,7 +22,6 @@ from nbfinetune.training.arguments import (
 )
 from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
 from nbfinetune.training.feature_batches import features_usable
-from nbfinetune.training.metrics import higher_is_better, metric_name
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState

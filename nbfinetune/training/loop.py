@@ -13,16 +13,16 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.history.recorder import Run
 from nbfinetune.networks.layer_groups import train_mode
-from nbfinetune.runtime.malloc import keep_freed_memory
-from nbfinetune.training.callbacks import CancelFit, CancelTrain
-from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
-from nbfinetune.training.losses import (
+from nbfinetune.objectives.losses import (
     batch_loss,
     check_batch,
     probabilities,
     warn_of_probabilities,
 )
-from nbfinetune.training.metrics import metric_value
+from nbfinetune.objectives.metrics import metric_value
+from nbfinetune.runtime.malloc import keep_freed_memory
+from nbfinetune.training.callbacks import CancelFit, CancelTrain
+from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.microbatches import (
     is_mean_of_pictures,
     is_sum,

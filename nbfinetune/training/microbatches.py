@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nbfinetune.training.losses import Loss
+from nbfinetune.objectives.losses import Loss
 from nbfinetune.training.state import LearnerState
 
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,

@@ -5,44 +5,18 @@ The check of an attribute gets the learner and the value, and returns what is ke
 
 import json
 from collections.abc import Callable, Sequence
-from math import inf, isnan
-from numbers import Integral, Real
 
 from torch import nn
 
+from nbfinetune.arguments import as_whole_number, is_number
 from nbfinetune.data.taken_loaders import TakenLoaders, class_names
 from nbfinetune.networks.layer_groups import LayerGroup, lr_per_group
-from nbfinetune.networks.losses import Loss, check_loss_weight, usable_loss
 from nbfinetune.networks.precision import AMP
-from nbfinetune.training.losses import activation_of
-from nbfinetune.training.metrics import Metric, metric_list
+from nbfinetune.objectives.loss_weights import Loss, check_loss_weight, usable_loss
+from nbfinetune.objectives.losses import activation_of
+from nbfinetune.objectives.metrics import Metric, metric_list
 
 SEEDS = 2**63  # torch takes no larger ones
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a real number, and no bool."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def check_number(what: str, value: object, low: float, high: float, *, such_as: object) -> None:
-    """Raise ValueError unless low <= value < high."""
-    if not is_number(value) or isnan(value) or not low <= value < high:
-        span = f"from {low:g} up" if high == inf else f"from {low:g} to below {high:g}"
-        raise ValueError(f"{what} is {value!r}; it must be a number {span}, such as {such_as}")
-
-
-def whole(what: str, value: object, least: int, *, below: float = inf) -> int:
-    """The value, if it is a whole number from `least` up.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value < below:
-        raise ValueError(f"{what} is {value!r}; it must be a whole number from {least} up")
-    return int(value)
 
 
 def check_norm(norm: object) -> None:
@@ -200,11 +174,11 @@ def checked_moms(learn: object, moms: object) -> tuple[float, float, float]:
 
 
 def checked_accumulate(learn: object, n: object) -> int:
-    return whole("accumulate", n, 1)
+    return as_whole_number("accumulate", n, 1)
 
 
 def checked_seed(learn: object, seed: object) -> int:
-    return whole("seed", seed, 0, below=SEEDS)
+    return as_whole_number("seed", seed, 0, SEEDS - 1)
 
 
 def checked_clip_grad(learn: object, norm: object) -> float | None:

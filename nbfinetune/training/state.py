@@ -9,6 +9,7 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from nbfinetune.arguments import check_number
 from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.taken_loaders import TakenLoaders, followed_transforms
@@ -17,16 +18,17 @@ from nbfinetune.history.recorder import Recorder
 from nbfinetune.networks import layer_groups
 from nbfinetune.networks.heads import body_and_head
 from nbfinetune.networks.layer_groups import LayerGroup
-from nbfinetune.networks.losses import check_outputs
 from nbfinetune.networks.outputs import logits_of, output_of
 from nbfinetune.networks.precision import autocast, chosen_amp
+from nbfinetune.objectives import losses
+from nbfinetune.objectives.loss_weights import check_outputs
+from nbfinetune.objectives.losses import Loss
+from nbfinetune.objectives.metrics import Metric, metric_name, try_out
 from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
-from nbfinetune.training import losses, options
+from nbfinetune.training import options
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.feature_cache import FeatureCache
-from nbfinetune.training.losses import Loss
-from nbfinetune.training.metrics import Metric, metric_name, try_out
 from nbfinetune.training.schedules import Schedule
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
@@ -118,7 +120,7 @@ class LearnerState:
         config: dict | None = None,
     ) -> None:
         options.check_modes(amp=amp, train_bn=train_bn, transforms=transforms)
-        options.check_number("wd", wd, 0, inf, such_as=0.01)
+        check_number("wd", wd, 0, inf, such_as=0.01)
         layer_groups.check_weights(options.checked_model(model))
         self.config, self.device = options.checked_config(config), usable_device(device)
         self.groups = options.listed_groups(groups, model)

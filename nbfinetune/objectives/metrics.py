@@ -12,8 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from nbfinetune.runtime.rng import seeded_rng
-from nbfinetune.training.losses import (
+from nbfinetune.objectives.losses import (
     Activation,
     Loss,
     activation_of,
@@ -21,6 +20,7 @@ from nbfinetune.training.losses import (
     copy_for_trial,
     takes_indices,
 )
+from nbfinetune.runtime.rng import seeded_rng
 
 Metric = Callable[[Tensor, Tensor], float]
 

@@ -1,12 +1,12 @@
 """Losses: with their weights where and as the logits are, as many as there are classes."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+from nbfinetune.objectives.losses import Loss, check_form
+
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)  # a weight and an output a class
 
 

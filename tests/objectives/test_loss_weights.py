@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbfinetune.networks.losses import check_outputs, usable_loss
+from nbfinetune.objectives.loss_weights import check_outputs, usable_loss
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from nbfinetune import ImageDataLoaders, check_images, get_image_files
-from nbfinetune.data.images import read_progress
-from nbfinetune.data.picture_files import no_decoder
+from nbfinetune.images.decoding import read_progress
+from nbfinetune.images.files import no_decoder
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
 
@@ -178,7 +178,9 @@ def test_progress_is_drawn_in_terminals_and_notebooks_alone(monkeypatch) -> None
         def isatty(self) -> bool:
             return self.terminal
 
-    monkeypatch.setattr("nbfinetune.data.images.tqdm", lambda items, **options: options["disable"])
+    monkeypatch.setattr(
+        "nbfinetune.images.decoding.tqdm", lambda items, **options: options["disable"]
+    )
     monkeypatch.delenv("NBFINETUNE_STATIC", raising=False)
     drawn = {}
     for name, stream in {"log": Stream(False), "terminal": Stream(True), "none": None}.items():

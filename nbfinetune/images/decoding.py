@@ -21,12 +21,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from nbfinetune.data.arguments import as_files
-from nbfinetune.data.duplicates import same_files
-from nbfinetune.data.jpeg import SIGNATURE, Jpeg
-from nbfinetune.data.picture_files import get_image_files, no_decoder, readable_formats
-from nbfinetune.data.pixels import from_array
-from nbfinetune.data.rgb import (
+from nbfinetune.arguments import as_files
+from nbfinetune.images.duplicates import same_files
+from nbfinetune.images.files import get_image_files, no_decoder, readable_formats
+from nbfinetune.images.jpeg import SIGNATURE, Jpeg
+from nbfinetune.images.pixels import from_array
+from nbfinetune.images.rgb import (
     MAX_PIXELS,
     UnreadableImage,
     check_size,

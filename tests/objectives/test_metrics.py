@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from nbfinetune import Learner, accuracy, error_rate, top_k_accuracy
-from nbfinetune.training.metrics import higher_is_better, metric_name
+from nbfinetune.objectives.metrics import higher_is_better, metric_name
 
 PREDS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 TARGETS = torch.tensor([0, 2, 2, 2])

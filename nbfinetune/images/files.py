@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from nbfinetune.data.arguments import as_path
+from nbfinetune.arguments import as_path
 from nbfinetune.rendering.names import first_few, printable
 
 with suppress(ImportError):  # iPhone photos, where the user has installed their decoder

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from nbfinetune import ImageDataLoaders, check_images, get_image_files
-from nbfinetune.data import jpeg, rgb
-from nbfinetune.data.images import UnreadableImage, as_image, open_image, read_pixels
-from nbfinetune.data.picture_files import image_suffixes
 from nbfinetune.data.transforms import to_square
+from nbfinetune.images import jpeg, rgb
+from nbfinetune.images.decoding import UnreadableImage, as_image, open_image, read_pixels
+from nbfinetune.images.files import image_suffixes
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SMALL = Image.new("RGB", (12, 10), RED)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nbfinetune.data.images import as_image
-from nbfinetune.data.pixels import as_bytes
+from nbfinetune.images.decoding import as_image
+from nbfinetune.images.pixels import as_bytes
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 TENSOR = torch.from_numpy(BYTES).permute(2, 0, 1)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbfinetune.data.images import UnreadableImage, open_image, read_pixels
-from nbfinetune.data.jpeg import Jpeg
+from nbfinetune.images.decoding import UnreadableImage, open_image, read_pixels
+from nbfinetune.images.jpeg import Jpeg
 
 EOI = b"\xff\xd9"
 KINDS = {

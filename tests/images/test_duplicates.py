@@ -9,8 +9,8 @@ from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
 from nbfinetune import ImageDataLoaders, check_images
-from nbfinetune.data import duplicates
-from nbfinetune.data.duplicates import same_files
+from nbfinetune.images import duplicates
+from nbfinetune.images.duplicates import same_files
 
 LEAK = "pictures are the same in train and in valid"
 LABELS = "pictures have several labels, twice there or under two names"
