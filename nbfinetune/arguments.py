@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from os import PathLike, fsdecode
 from pathlib import Path
 
-from nbfinetune.rendering.names import shortened
+from nbfinetune.rendering.names import shown
 
 # What other libraries call an option, where the spelling does not show which is meant.
 _OPTIONS_ELSEWHERE = {"batch_size": "bs", "img_size": "size", "image_size": "size"}
@@ -69,7 +69,7 @@ def as_files(values: Iterable, name: str) -> list[Path]:
 
 def as_path(value: str | PathLike, name: str) -> Path:
     """An absolute path."""
-    if is_missing(value) or not isinstance(value, (str, PathLike)):
+    if is_missing(value) or not isinstance(value, (str, PathLike)) or "\0" in str(value):
         raise ValueError(f"{name} is {shown(value)}; it must be a path, such as 'photos'")
     try:
         return Path(value).expanduser().absolute()
@@ -131,10 +131,6 @@ def known_options(*more: str) -> Callable[[Callable], Callable]:
         return checked
 
     return decorate
-
-
-def shown(value: object) -> str:
-    return shortened(repr(value))
 
 
 def is_number(value: object) -> bool:

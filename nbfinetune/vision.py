@@ -25,6 +25,7 @@ from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
 from nbfinetune.networks.outputs import giving_tensors, pictures_through
 from nbfinetune.objectives.metrics import Metric, error_rate
+from nbfinetune.rendering.names import first_few, shortened, shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
@@ -104,7 +105,7 @@ def vision_learner(
     >>> learn.fine_tune(3)  # doctest: +SKIP
     """
     if head not in HEADS:
-        raise ValueError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
+        raise ValueError(f"head is {shown(head)}; it must be one of {', '.join(HEADS)}")
     if not isinstance(dls, ImageDataLoaders):
         raise ValueError(f"dls is a {type(dls).__name__}; vision_learner takes ImageDataLoaders")
     if loss_func is not None and (class_weights is not None or label_smoothing):
@@ -172,11 +173,13 @@ def load_learner(
     _, header = safetensors_file.read(file)
     if missing := {"arch", "head", "mean", "std", "size"} - set(header):
         raise ValueError(
-            f"{file} does not say how to build its model ({', '.join(sorted(missing))}); "
-            "make the learner as before and use learn.load"
+            f"{shortened(file)} does not say how to build its model: it has no "
+            f"{first_few(sorted(missing))}; make the learner as before and use learn.load"
         )
     if not header["arch"] and arch is None:
-        raise ValueError(f"{file} was trained from a module of yours; pass it as arch=")
+        raise ValueError(f"{shortened(file)} was trained from a module of yours; pass it as arch=")
+    if dls is not None and not isinstance(dls, ImageDataLoaders):
+        raise ValueError(f"dls is a {type(dls).__name__}; load_learner takes ImageDataLoaders")
     if dls is not None and dls.vocab != header["vocab"]:
         difference = vocab_difference(header["vocab"], dls.vocab)
         raise ValueError(f"dls does not fit {file}: {difference}")

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from nbfinetune.arguments import as_path
+from nbfinetune.rendering.names import shortened
 from nbfinetune.version import __version__
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save and pickle begin
@@ -29,8 +32,8 @@ def write(
     FileExistsError
         If the file is there and `overwrite` is False.
     """
-    path = Path(file).expanduser()
-    if path.exists() and not overwrite:
+    path = as_path(file, "file")
+    if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists; take another name or pass overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
     versions = {
@@ -46,8 +49,11 @@ def write(
         # Not save_file: its files can be read by their owner only, whatever the umask.
         temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{shortened(path)} cannot be written ({error.strerror})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name too long for the system was none of a file either
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -61,9 +67,9 @@ def read(file: str | PathLike) -> tuple[dict[str, Tensor], dict]:
     ValueError
         If it is no safetensors file, is damaged, or was not written here.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    path = as_path(file, "file")
+    if not os.path.isfile(path):  # False, too, for names that no file can have
+        raise FileNotFoundError(f"no file {shortened(path)}")
     with open(path, "rb") as opened:
         opening = opened.read(_OPENING)
     if opening.startswith((_ZIP, _PICKLE)) and not opening.endswith(b"{"):

@@ -11,9 +11,8 @@ from nbfinetune.arguments import (
     as_whole_number,
     is_missing,
     plain,
-    shown,
 )
-from nbfinetune.rendering.names import first_few, printable
+from nbfinetune.rendering.names import first_few, printable, shown
 
 # What a column or list may say of a picture, lower case; "1.0" is 1 after a merge of pandas tables.
 _HELD_OUT = ("1", "true", "yes", "valid", "val", "validation", "t", "y", "1.0")

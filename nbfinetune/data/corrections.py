@@ -15,7 +15,7 @@ from weakref import WeakMethod
 
 from nbfinetune.arguments import as_path
 from nbfinetune.data.arguments import say
-from nbfinetune.rendering.names import first_few, printable
+from nbfinetune.rendering.names import first_few, shortened, shown
 from nbfinetune.rendering.tables import Table
 
 ACTIONS = ("relabel", "remove", "fine")
@@ -78,10 +78,10 @@ class Corrections:
             For an unknown action, or a relabelling without a label.
         """
         if action not in ACTIONS:
-            raise ValueError(f"action is {action!r}; it is one of {', '.join(ACTIONS)}")
+            raise ValueError(f"action is {shown(action)}; it is one of {', '.join(ACTIONS)}")
         if (action == "relabel") != bool(label):
             raise ValueError(
-                f"{action} with the label {label!r}; relabel needs one, the others none"
+                f"{action} with the label {shown(label)}; relabel needs one, the others none"
             )
         self._before.append(self.marks)
         path = file.absolute()
@@ -200,14 +200,14 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
             header, *rows = list(csv.reader(lines)) or [[]]
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{printable(path)} is not there; give corrections a file"
+            f"{shortened(path)} is not there; give corrections a file"
         ) from None
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{printable(path)} is no file of corrections: {reason}") from None
+        raise ValueError(f"{shortened(path)} is no file of corrections: {reason}") from None
     if header != _COLUMNS:
         raise ValueError(
-            f"{printable(path)} is no file of corrections: its columns are not {_COLUMNS}"
+            f"{shortened(path)} is no file of corrections: its columns are not {_COLUMNS}"
         )
     marks = {}
     for i, row in enumerate(rows, 2):
@@ -217,7 +217,7 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
             or row[1] not in ACTIONS
             or (row[1] == "relabel") != bool(row[2])
         ):
-            raise ValueError(f"{printable(path)}: line {i} is not a correction: {row}")
+            raise ValueError(f"{shortened(path)}: line {i} is not a correction: {row}")
         marks[path.parent / texts[0]] = Mark(*texts[1:])
     return marks
 

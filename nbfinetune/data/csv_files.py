@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nbfinetune.data.arguments import say
 from nbfinetune.images.files import other_content
-from nbfinetune.rendering.names import first_few, printable, shortened
+from nbfinetune.rendering.names import first_few, printable, shortened, shown
 
 _DELIMITERS = (",", ";", "\t", "|")
 # The longer first: UTF-32 begins as UTF-16 does.
@@ -123,7 +123,7 @@ def read_csv(
         not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n'
     ):
         raise ValueError(
-            f"delimiter is {delimiter!r}; it must be one character, such as ';' or '\\t'"
+            f"delimiter is {shown(delimiter)}; it must be one character, such as ';' or '\\t'"
         )
     name = printable(file.name)
     text = _text(file, name, encoding)
@@ -173,14 +173,14 @@ def _parsed(name: str, text: str, delimiter: str) -> CsvTable:
 
 def _text(file: Path, name: str, encoding: str | None) -> str:
     if encoding is not None and not isinstance(encoding, str):
-        raise ValueError(f"encoding is {encoding!r}; it must be a name, such as 'cp1252'")
+        raise ValueError(f"encoding is {shown(encoding)}; it must be a name, such as 'cp1252'")
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{printable(file)} is not there; {_tables_beside(file)}") from None
+        raise FileNotFoundError(f"{shortened(file)} is not there; {_tables_beside(file)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{printable(file)} cannot be read ({reason}); give a CSV file") from None
+        raise ValueError(f"{shortened(file)} cannot be read ({reason}); give a CSV file") from None
     if not content.strip():
         raise ValueError(f"{name} is empty ({len(content)} bytes)")
     if other := other_content(content[:512]):
@@ -189,7 +189,7 @@ def _text(file: Path, name: str, encoding: str | None) -> str:
     try:
         text = content.decode(marked or "utf-8" if encoding is None else encoding)
     except LookupError:
-        raise ValueError(f"encoding is {encoding!r}, which Python does not know") from None
+        raise ValueError(f"encoding is {shown(encoding)}, which Python does not know") from None
     except UnicodeDecodeError as error:
         raise ValueError(_undecodable(name, content, error)) from None
     except UnicodeError as error:  # UTF-16 without its mark
@@ -216,5 +216,5 @@ def _tables_beside(file: Path) -> str:
     try:
         found = sorted(f.name for f in file.parent.iterdir() if f.suffix in (".csv", ".tsv"))
     except OSError:
-        return f"nor is the folder {printable(file.parent)}"
+        return f"nor is the folder {shortened(file.parent)}"
     return f"its folder has {first_few(found) or 'no CSV file'}; pass csv_fname=NAME"

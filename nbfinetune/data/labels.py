@@ -15,7 +15,7 @@ from nbfinetune.data.arguments import as_marks, say
 from nbfinetune.data.csv_files import CsvTable
 from nbfinetune.data.splits import TEST_FOLDERS, WHOLE_NUMBER, split_folders
 from nbfinetune.images.files import get_image_files, image_suffixes, subfolders
-from nbfinetune.rendering.names import first_few, printable, shortened
+from nbfinetune.rendering.names import first_few, printable, shortened, shown
 
 _GAPS = re.compile(r"nan|none|null|na|n/a|<na>|nat|#n/a|#ref!|undefined|unknown|\?")
 
@@ -104,13 +104,13 @@ def name_labels(files: Sequence[Path], pat: str | re.Pattern) -> list[str]:
             f"pat is {shortened(repr(pat))}, which is no regular expression of text: {error}"
         ) from None
     if missing := [f.name for f, match in zip(files, found, strict=True) if not match]:
-        raise ValueError(f"pattern {pat!r} is not found in {first_few(missing)}")
+        raise ValueError(f"pattern {shown(pat)} is not found in {first_few(missing)}")
     if pattern.groups < 1:
-        raise ValueError(f"pattern {pat!r} has no group; put the label into (...)")
+        raise ValueError(f"pattern {shown(pat)} has no group; put the label into (...)")
     pairs = list(zip(files, found, strict=True))
     if empty := [f.name for f, match in pairs if is_missing(match[1])]:
         raise ValueError(
-            f"the group of pattern {pat!r} is empty, so there is no label, in "
+            f"the group of pattern {shown(pat)} is empty, so there is no label, in "
             f"{first_few(empty)}; make it match there, or pass the other files as fnames"
         )
     return [match[1] for match in found]

@@ -6,6 +6,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from nbfinetune.rendering.names import shown
+
 Triple = tuple[float, float, float]
 
 
@@ -36,7 +38,7 @@ def class_weights_of(
         weights = _by_class(dict(weights.items()), list(vocab), usage)
     values = numbers(weights)
     if values is None or len(values) != n:
-        found = f"{len(values)} numbers" if values else f"{type(weights).__name__} {weights!r}"
+        found = f"{len(values)} numbers" if values else f"{type(weights).__name__} {shown(weights)}"
         raise ValueError(f"{usage}; got {' '.join(found.split())}")
     for name, value in zip(vocab, values, strict=True):
         if not (isfinite(value) and value >= 0):
@@ -78,7 +80,7 @@ def checked_channels(normalize: object) -> tuple[Triple, Triple]:
     parts = list(normalize) if isinstance(normalize, (tuple, list)) else []
     both = [numbers(part) for part in parts]
     if len(both) != 2 or not all(values and len(values) == 3 for values in both):
-        raise ValueError(f"{usage}; got {' '.join(repr(normalize).split())}")
+        raise ValueError(f"{usage}; got {shown(normalize)}")
     mean, std = both
     if not all(0 <= m <= 1 for m in mean):
         raise ValueError(f"{usage}; the mean is {mean}; divide by 255 what is of bytes")

@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.datasets import OxfordIIITPet
 
+from nbfinetune.arguments import as_whole_number, check_number
 from nbfinetune.runtime.memmap import cache_folder
 
 _POLYGONS = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "heptagon": 7, "octagon": 8}
 _STARS = {"star_4": 4, "star_5": 5, "star_6": 6}
 SHAPES = (*_POLYGONS, *_STARS, "circle", "ellipse", "ring")
+_LEAST_SIZE, _LARGEST_SIZE = 16, 4096  # px: a shape is seen, and drawn in memory
 _SUPERSAMPLING = 4  # drawn this much larger, then scaled down: smooth edges
 _PARAMETERS = "shapes.json"  # marks a folder as drawn here, and how
 _WRONG = "wrong_labels.csv"
@@ -58,10 +60,9 @@ def draw_shapes(
     FileExistsError
         If the folder is there and holds something else.
     """
-    if n < 2 or size < 16 or not 0 <= wrong < 1:
-        raise ValueError(
-            f"n={n}, size={size}, wrong={wrong}: need n >= 2, size >= 16, 0 <= wrong < 1"
-        )
+    n, seed = as_whole_number("n", n, 2), as_whole_number("seed", seed)
+    size = as_whole_number("size", size, _LEAST_SIZE, _LARGEST_SIZE)
+    check_number("wrong", wrong, 0, 1, such_as=0.1)
     parameters = {"n": n, "size": size, "wrong": wrong, "seed": seed}
     name = "shapes-" + "-".join(str(v) for v in parameters.values())
     folder = Path(path).expanduser() if path else cache_folder() / name

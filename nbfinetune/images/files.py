@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from nbfinetune.arguments import as_path
-from nbfinetune.rendering.names import first_few, printable
+from nbfinetune.rendering.names import first_few, shortened
 
 with suppress(ImportError):  # iPhone photos, where the user has installed their decoder
     from pillow_heif import register_heif_opener
@@ -87,7 +87,7 @@ def get_image_files(path: str | PathLike) -> list[Path]:
     root = as_path(path, "path")
     if not os.path.isdir(root):
         raise ValueError(
-            f"{printable(root)} is not a folder; pass the folder that holds the pictures"
+            f"{shortened(root)} is not a folder; pass the folder that holds the pictures"
         )
     files, others, dead = [], set(), []
     for folder, names in _folders(root):
@@ -108,7 +108,7 @@ def get_image_files(path: str | PathLike) -> list[Path]:
     if not files:
         found = f" (it has files of: {first_few(sorted(others))})" if others else ""
         raise ValueError(
-            f"no pictures below {printable(root)}{found}; expected files such as .jpg or .png"
+            f"no pictures below {shortened(root)}{found}; expected files such as .jpg or .png"
         )
     return sorted(files)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.images.decoding import open_image
 from nbfinetune.interpretation.comparison import Comparison
@@ -31,6 +32,7 @@ from nbfinetune.interpretation.sample_predictions import (
     predict_samples,
     shuffles,
 )
+from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -167,7 +169,9 @@ class ClassificationInterpretation:
             Shape [c, c], int64 or float32; sparse (COO) above 2,000 classes.
         """
         if normalize not in NORMALIZE:
-            raise ValueError(f"normalize is {normalize!r}; it is one of {', '.join(NORMALIZE)}")
+            raise ValueError(
+                f"normalize is {shown(normalize)}; it is one of {', '.join(NORMALIZE)}"
+            )
         return matrix_of(self.cells, len(self.vocab), normalize)
 
     @cached_property
@@ -192,8 +196,7 @@ class ClassificationInterpretation:
 
     def _confused(self, min_val: int) -> list[list[int]]:
         """Rows, columns and counts; equal counts in the order of the matrix."""
-        if min_val < 1:
-            raise ValueError(f"min_val is {min_val}; it must be at least 1")
+        min_val = min(as_whole_number("min_val", min_val, 1), len(self) + 1)  # torch has an end
         rows, columns, counts = self.cells
         wrong = (rows != columns) & (counts >= min_val)
         rows, columns, counts = rows[wrong], columns[wrong], counts[wrong]
@@ -208,7 +211,9 @@ class ClassificationInterpretation:
         losses, items : shape [k], sorted
         """
         if k is not None and not (isinstance(k, Integral) and k >= 0):
-            raise ValueError(f"k is {k!r}; it must be a whole number from 0 up, or None for all")
+            raise ValueError(
+                f"k is {shown(k)}; it must be a whole number from 0 up, or None for all"
+            )
         k = len(self) if k is None else min(k, len(self))
         return self.losses.topk(k, largest=largest)
 
@@ -232,7 +237,7 @@ class ClassificationInterpretation:
                 return self.vocab.index(name)
         elif isinstance(name, Integral) and not isinstance(name, bool) and 0 <= name < c:
             return int(name)
-        raise ValueError(f"no class {name!r}; give a name of the vocab, or an index below {c}")
+        raise ValueError(f"no class {shown(name)}; give a name of the vocab, or an index below {c}")
 
     def scores(self) -> dict[str, Tensor]:
         """Precision, recall and f1 of each class, 0 where undefined, and support; shape [c]."""
@@ -250,6 +255,11 @@ class ClassificationInterpretation:
         ValueError
             If they are not of the same items.
         """
+        if not isinstance(other, ClassificationInterpretation):
+            raise ValueError(
+                f"other is a {type(other).__name__}; it must be a ClassificationInterpretation, "
+                "such as cm.interp"
+            )
         same = self.vocab == other.vocab and torch.equal(self.targets, other.targets)
         files = [[part.path(i) for i in range(len(part))] for part in (self, other)] if same else []
         if not same or (None not in files[0] + files[1] and files[0] != files[1]):

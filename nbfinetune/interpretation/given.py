@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nbfinetune.data.datasets import first_few
 from nbfinetune.objectives.losses import ROUNDING
+from nbfinetune.rendering.names import shown
 
 _ONE_COLUMN = "for the probability p of class {!r} alone, give np.stack([1 - p, p], axis=1)"
 
@@ -46,7 +47,9 @@ def given_paths(paths: Iterable[str | PathLike] | None, n: int) -> list[str | Pa
         raise ValueError(f"{len(files)} paths for {n} items; give one for each")
     for i, file in enumerate(files):
         if not isinstance(file, (str, PathLike)):
-            raise ValueError(f"paths has {file!r} (item {i}); give the name of a file for each")
+            raise ValueError(
+                f"paths has {shown(file)} (item {i}); give the name of a file for each"
+            )
     return files
 
 
@@ -161,7 +164,7 @@ def check_rows(probs: Tensor) -> Tensor:
 def _listed(values: object, what: str) -> list:
     ordered = isinstance(values, Iterable) and not isinstance(values, (dict, set, frozenset, bytes))
     if not ordered or (isinstance(values, str) and what != "vocab"):
-        raise ValueError(f"{what} is {values!r}; give a list with one for each item")
+        raise ValueError(f"{what} is {shown(values)}; give a list with one for each item")
     return list(values)
 
 
@@ -176,7 +179,8 @@ def _of_objects(values: list, vocab: Sequence[str], what: str) -> Tensor:
     if wrong:
         i = (odd or wrong)[0]
         raise ValueError(
-            f"{len(odd or wrong)} {what} are no class names of the vocab: {values[i]!r} (item {i})"
+            f"{len(odd or wrong)} {what} are no class names of the vocab: {shown(values[i])} "
+            f"(item {i})"
             f"; the vocab has {first_few(vocab)}"
         )
     return torch.tensor([place[value] for value in values], dtype=torch.int64)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.prediction import loader_of
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
@@ -85,7 +86,7 @@ def label_issues(
             "label issues need a network with a body and a head, such as vision_learner's"
         )
     if ds not in ("valid", "train", "all"):
-        raise ValueError(f'ds is {ds!r}; it must be "valid", "train" or "all"')
+        raise ValueError(f'ds is {shown(ds)}; it must be "valid", "train" or "all"')
     loaders = [loader_of(learn, part) for part in (("train", "valid") if ds == "all" else (ds,))]
     features, targets = _features(learn, loaders, cbs)
     probs = _out_of_fold(features, targets, len(learn.vocab), learn.seed)

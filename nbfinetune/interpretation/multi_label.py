@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nbfinetune.interpretation.given import as_array, given_probabilities, given_vocab
+from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.tables import Table
 
 
@@ -55,7 +56,9 @@ class MultiLabelInterpretation:
         [[[0, 0], [1, 1]], [[1, 0], [0, 1]]]
         """
         if not (isinstance(thresh, Real) and 0 < thresh <= 1):
-            raise ValueError(f"thresh is {thresh!r}; it must lie above 0 and up to 1, such as 0.5")
+            raise ValueError(
+                f"thresh is {shown(thresh)}; it must lie above 0 and up to 1, such as 0.5"
+            )
         vocab = given_vocab(vocab)
         targets, preds = as_array(targets, vocab, "targets"), as_array(preds, vocab, "preds")
         if targets.ndim != 2 or targets.shape != preds.shape or targets.shape[1] != len(vocab):

@@ -4,7 +4,7 @@ Each function is a method of `Learner`. None changes the learner or anyone's ran
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from os import PathLike
@@ -20,6 +20,7 @@ from nbfinetune.data.datasets import even_loader
 from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.images.decoding import as_image, read_pixels
 from nbfinetune.objectives.losses import batch_loss, probabilities
+from nbfinetune.rendering.names import shortened, shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.state import LearnerState
@@ -111,7 +112,7 @@ def _pixels_of(file: str | PathLike, side: int) -> np.ndarray:
     try:
         return read_pixels(Path(file).expanduser(), side)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}; pass a picture file") from None
+        raise ValueError(f"{shortened(file)}: {error}; pass a picture file") from None
 
 
 def item_losses(learn: LearnerState) -> Callable[[Tensor, Tensor], Tensor]:
@@ -145,10 +146,10 @@ def loader_of(learn: LearnerState, ds: str | DataLoader) -> DataLoader:
     ValueError, RuntimeError
         For another name, or without data.
     """
-    if not isinstance(ds, str):
+    if not isinstance(ds, (str, Tensor)) and isinstance(ds, Iterable):
         return ds
-    if ds not in ("train", "valid"):
-        raise ValueError(f'ds is {ds!r}; it must be "valid", "train" or a DataLoader')
+    if not isinstance(ds, str) or ds not in ("train", "valid"):
+        raise ValueError(f'ds is {shown(ds)}; it must be "valid", "train" or a DataLoader')
     if learn.dls is None:
         raise RuntimeError("this learner has no data; pass a DataLoader")
     if ds == "valid":

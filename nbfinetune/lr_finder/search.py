@@ -15,6 +15,7 @@ from nbfinetune.lr_finder.suggestions import (
     moving_average,
     suggested,
 )
+from nbfinetune.rendering.names import shown
 from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import check_trains
 from nbfinetune.training.callbacks import CancelFit, Recording
@@ -271,9 +272,11 @@ def _check(
     if not 0 < start_lr < end_lr < math.inf:
         raise ValueError(f"start_lr {start_lr} must be positive and below end_lr {end_lr}")
     if not isinstance(num_it, int) or num_it < _LEAST_IT:
-        raise ValueError(f"num_it is {num_it!r}; it must be a whole number from {_LEAST_IT} up")
+        raise ValueError(
+            f"num_it is {shown(num_it)}; it must be a whole number from {_LEAST_IT} up"
+        )
     if unknown := [name for name in suggest if name not in NAMES]:
-        raise ValueError(f"no suggestion {unknown[0]!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"no suggestion {shown(unknown[0])}; there are {', '.join(NAMES)}")
     if not suggest:
         raise ValueError(f"suggest names none of {', '.join(NAMES)}")
     if learn.dls is None or not len(learn.dls.train):
@@ -283,9 +286,9 @@ def _check(
 
 def _check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int) -> None:
     if not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds is {seeds!r}; it must be a whole number of sweeps from 1 up")
+        raise ValueError(f"seeds is {shown(seeds)}; it must be a whole number of sweeps from 1 up")
     if not isinstance(verify, int) or verify < 0 or verify == 1:
-        raise ValueError(f"verify is {verify!r}; it must be 0, or a number of rates from 2 up")
+        raise ValueError(f"verify is {shown(verify)}; it must be 0, or a number of rates from 2 up")
     if groups and (learn.frozen or len(learn.groups) == 1):
         raise ValueError(
             f"groups=True needs several layer groups, all of which train, but {learn.frozen} of "

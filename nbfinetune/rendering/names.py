@@ -34,6 +34,11 @@ def shortened(name: object, longest: int = _LONG) -> str:
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
+def shown(value: object) -> str:
+    """A value that a user gave, for a message."""
+    return shortened(" ".join(repr(value).split()))
+
+
 def html_text(text: str) -> str:
     """A text as HTML that shows it as it is: no tags, and no formulas."""
     return _MATHS.sub(r"<span>\g<0></span>", escape(printable(text)))

@@ -2,6 +2,8 @@
 
 import torch
 
+from nbfinetune.rendering.names import shortened, shown
+
 
 def usable_device(device: str | int | torch.device | None) -> torch.device:
     """The device asked for, or the first that there is of CUDA, MPS and CPU.
@@ -21,7 +23,7 @@ def usable_device(device: str | int | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"device is {device!r}, which cannot be used ({first}); "
+            f"device is {shown(device)}, which cannot be used ({shortened(first)}); "
             'it must be "cuda", "mps" or "cpu", or None for the first that there is'
         ) from None
     if found.type == "meta":

@@ -21,6 +21,7 @@ from nbfinetune.networks.layer_groups import (
     params_of,
     train_mode,
 )
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.state import LearnerState
 
@@ -40,21 +41,21 @@ def ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:
     high = base_lr.stop if isinstance(base_lr, slice) else base_lr
     [high] = lr_per_group(high, 1, what="base_lr")
     if not (is_number(lr_mult) and lr_mult > 0):
-        raise ValueError(f"lr_mult is {lr_mult!r}; it must be above 0, such as 100")
+        raise ValueError(f"lr_mult is {shown(lr_mult)}; it must be above 0, such as 100")
     return high / lr_mult, high
 
 
 def check_epochs(what: str, n: int, least: int) -> None:
     if not isinstance(n, Integral) or n < least:
-        raise ValueError(f"{what} is {n!r}; it must be a whole number from {least} up")
+        raise ValueError(f"{what} is {shown(n)}; it must be a whole number from {least} up")
 
 
 def check_cycle(div: float, div_final: float, pct_start: float) -> None:
     for what, value in (("div", div), ("div_final", div_final)):
         if not (is_number(value) and value > 0):
-            raise ValueError(f"{what} is {value!r}; it must be above 0")
+            raise ValueError(f"{what} is {shown(value)}; it must be above 0")
     if not (is_number(pct_start) and 0 <= pct_start <= 1):
-        raise ValueError(f"pct_start is {pct_start!r}; it must lie in [0, 1]")
+        raise ValueError(f"pct_start is {shown(pct_start)}; it must lie in [0, 1]")
 
 
 def check_data(learn: LearnerState) -> None:
@@ -69,7 +70,7 @@ def check_trains(learn: LearnerState) -> None:
 
 def check_wd(wd: float | None) -> None:
     if wd is not None and not (is_number(wd) and 0 <= wd < inf):
-        raise ValueError(f"wd is {wd!r}; weight decay is a number from 0 up, such as 0.01")
+        raise ValueError(f"wd is {shown(wd)}; weight decay is a number from 0 up, such as 0.01")
 
 
 def check_run(learn: LearnerState) -> None:

@@ -7,6 +7,7 @@ from time import perf_counter
 
 from nbfinetune.history.recorder import Run
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
+from nbfinetune.rendering.names import shown
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -86,7 +87,9 @@ class _Monitor:
 
     def __init__(self, user: str, column: str, mode: str | None) -> None:
         if mode not in (None, *_MODES):
-            raise ValueError(f'mode is {mode!r}; it must be "min", "max" or None = as is known')
+            raise ValueError(
+                f'mode is {shown(mode)}; it must be "min", "max" or None = as is known'
+            )
         self.user, self.column, self.mode = user, column, mode
 
     def rises(self, learn: LearnerState) -> bool:
@@ -100,14 +103,16 @@ class _Monitor:
         metrics = {metric_name(metric): metric for metric in learn.metrics}
         allowed = ["train_loss", "valid_loss", *metrics]
         if self.column not in allowed:
-            raise ValueError(f"monitor is {self.column!r}; this run records {', '.join(allowed)}")
+            raise ValueError(
+                f"monitor is {shown(self.column)}; this run records {', '.join(allowed)}"
+            )
         if self.mode is not None:
             return self.mode == "max"
         rises = higher_is_better(metrics[self.column]) if self.column in metrics else False
         if rises is None:
             raise ValueError(
-                f"monitor is {self.column!r}, and whether it should rise or fall is not known; "
-                f'write {self.user}("{self.column}", mode="max") or mode="min"'
+                f"monitor is {shown(self.column)}, and whether it should rise or fall is not "
+                f'known; write {self.user}("{self.column}", mode="max") or mode="min"'
             )
         return rises
 

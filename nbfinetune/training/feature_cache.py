@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nbfinetune.data.datasets import ImageDataset
 from nbfinetune.networks.weights_digest import weights_digest
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.memmap import allocate
 
 
@@ -57,7 +58,8 @@ class FeatureCache:
     def __init__(self, wanted: bool | int | str, seed: int) -> None:
         if wanted != "auto" and not (isinstance(wanted, int) and wanted >= 0):
             raise ValueError(
-                f'cache_features is {wanted!r}; it must be "auto", True, False or a number of views'
+                f'cache_features is {shown(wanted)}; it must be "auto", True, False or a number '
+                "of views"
             )
         self.wanted, self.seed = wanted, seed
         self._cached: list[CachedFeatures] = []

@@ -120,6 +120,7 @@ def fit_flat_cos(
     start_epoch: int = 0,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
+    check_cycle(1.0, div_final, pct_start)
     lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit_flat_cos", n_epoch, lrs, None, wd, cbs, start_epoch)
     return _result(learn, [run], cbs)

@@ -15,6 +15,7 @@ from nbfinetune.networks.precision import AMP
 from nbfinetune.objectives.loss_weights import Loss, check_loss_weight, usable_loss
 from nbfinetune.objectives.losses import activation_of
 from nbfinetune.objectives.metrics import Metric, metric_list
+from nbfinetune.rendering.names import shown
 
 SEEDS = 2**63  # torch takes no larger ones
 
@@ -22,7 +23,9 @@ SEEDS = 2**63  # torch takes no larger ones
 def check_norm(norm: object) -> None:
     """Raise ValueError unless this is None, or a norm that gradients can be clipped to."""
     if norm is not None and not (is_number(norm) and norm > 0):
-        raise ValueError(f"clip_grad is {norm!r}; it must be None, or a norm above 0, such as 1.0")
+        raise ValueError(
+            f"clip_grad is {shown(norm)}; it must be None, or a norm above 0, such as 1.0"
+        )
 
 
 def check_moms(moms: object) -> None:
@@ -30,15 +33,17 @@ def check_moms(moms: object) -> None:
     values = list(moms) if isinstance(moms, (tuple, list)) else []
     numbers = all(is_number(m) and 0 <= m < 1 for m in values)
     if len(values) != 3 or not numbers:  # 3: start, middle and end of a cycle
-        raise ValueError(f"moms is {moms}; give three numbers in [0, 1), such as 0.95, 0.85, 0.95")
+        raise ValueError(
+            f"moms is {shown(moms)}; give three numbers in [0, 1), such as 0.95, 0.85, 0.95"
+        )
 
 
 def check_modes(*, amp: object, train_bn: object, transforms: object) -> None:
     """Raise ValueError for those that are none; see `Learner` for what they are."""
     if not isinstance(amp, str) or amp not in AMP:
-        raise ValueError(f"amp is {amp!r}; it must be one of {', '.join(AMP)}")
+        raise ValueError(f"amp is {shown(amp)}; it must be one of {', '.join(AMP)}")
     if train_bn not in (True, False):
-        raise ValueError(f"train_bn is {train_bn!r}; it must be True or False")
+        raise ValueError(f"train_bn is {shown(train_bn)}; it must be True or False")
     both = [getattr(transforms, name, None) for name in ("train", "valid")]
     if transforms is not None and not all(map(callable, both)):
         raise ValueError(
@@ -54,7 +59,7 @@ def check_cache(wanted: object, *, splits: bool, train_bn: bool, transforms: obj
     """
     if wanted in ("auto", False):
         return
-    needs = f"cache_features={wanted!r} needs"
+    needs = f"cache_features={shown(wanted)} needs"
     if not splits:
         raise ValueError(f"{needs} a model in a row that ends with its last layer group")
     if train_bn:
@@ -90,7 +95,7 @@ def checked_model(model: object) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
-    what = f"the class {model.__name__}" if isinstance(model, type) else f"{model!r}"
+    what = f"the class {model.__name__}" if isinstance(model, type) else f"{shown(model)}"
     raise ValueError(
         f"model is {what}; it must be an nn.Module (vision_learner(dls, NAME) takes names)"
     )

@@ -24,6 +24,7 @@ from nbfinetune.objectives import losses
 from nbfinetune.objectives.loss_weights import check_outputs
 from nbfinetune.objectives.losses import Loss
 from nbfinetune.objectives.metrics import Metric, metric_name, try_out
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.training import options
@@ -57,7 +58,9 @@ def as_callbacks(cbs: Callback | Sequence[Callback]) -> list[Callback]:
         if isinstance(cb, type):
             raise ValueError(f"cbs holds the class {cb.__name__}; pass {cb.__name__}()")
         if not isinstance(cb, Callback):
-            raise ValueError(f"cbs holds {cb!r}, which is no callback; pass some, as SaveBest()")
+            raise ValueError(
+                f"cbs holds {shown(cb)}, which is no callback; pass some, as SaveBest()"
+            )
     return listed
 
 
@@ -177,6 +180,8 @@ class LearnerState:
 
     def prepare(self, x: Tensor, *, training: bool) -> Tensor:
         """The inputs of a batch as the model takes them, on its device."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"a batch has {shown(x)} as inputs; loaders give (inputs, targets)")
         x = x.to(self.device, non_blocking=True)
         if self.transforms is None:
             return x

@@ -150,7 +150,7 @@ for file in files:
     Image.fromarray(noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(file)
 dls = ImageDataLoaders.from_lists(folder, files, [names[k % 5] for k in range(20)], size=32,
                                   valid_pct=0.5)
-learn = vision_learner(dls, nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, 5)),
+learn = vision_learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.Linear(8, 5)),
                        device="cpu", normalize=([0.5] * 3, [0.5] * 3))"""
 
 
