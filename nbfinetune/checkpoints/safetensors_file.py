@@ -50,7 +50,7 @@ def write(
         temporary.write_bytes(save_bytes(plain, metadata={_KEY: text}))
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(f"{shortened(path)} cannot be written ({error.strerror})") from None
+        raise OSError(f"{shortened(path)} cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(OSError):  # a name too long for the system was none of a file either
             temporary.unlink(missing_ok=True)

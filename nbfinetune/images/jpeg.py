@@ -9,7 +9,7 @@ and leaves the count of blocks as it was cannot be known: JPEG has no checksum.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -242,6 +242,7 @@ def _same_again(segments: list[tuple[int, int, bytes]], scan: bytes) -> list[str
     return codes
 
 
+@lru_cache(256)  # most photos have one of a few tables
 def _code_of_zero(counts: bytes, symbols: bytes) -> str | None:
     """The code of symbol 0, no difference or end of block, in a table of Huffman codes."""
     place = symbols.find(0)

@@ -68,9 +68,17 @@ def test_shapes_go_to_the_cache_folder_by_default(tmp_path: Path, monkeypatch) -
     assert len(ImageDataLoaders.from_folder(folder, size=16).vocab) == 12
 
 
-@pytest.mark.parametrize("options", [{"n": 1}, {"size": 8}, {"wrong": 1}])
-def test_shapes_that_cannot_be_drawn_are_refused(options: dict, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="need n >= 2, size >= 16, 0 <= wrong < 1"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 1}, "n is 1; it must be a whole number from 2 up"),
+        ({"size": 8}, "size is 8; it must be a whole number from 16 to"),
+        ({"wrong": 1}, "wrong is 1; it must be a number from 0 to below 1"),
+    ],
+    ids=str,
+)
+def test_shapes_that_cannot_be_drawn_are_refused(options: dict, message, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
         samples.draw_shapes(tmp_path / "s", **options)
 
 

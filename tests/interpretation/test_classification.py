@@ -66,7 +66,7 @@ def test_the_pairs_confused_are_fastais_in_its_order() -> None:
     expected = [("a", "b", 2), ("c", "a", 2), ("b", "a", 1), ("b", "c", 1), ("c", "b", 1)]
     assert interp.most_confused() == expected
     assert interp.most_confused(2) == expected[:2]
-    with pytest.raises(ValueError, match="min_val is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="min_val is 0; it must be a whole number from 1 up"):
         interp.most_confused(0)
 
 

@@ -78,7 +78,7 @@ def test_an_earlier_matrix_is_compared(ip, learn: Learner, capsys) -> None:
     [
         ("confusion_matrix", "--top 0", "--top 0: give the number of classes to show"),
         ("confusion_matrix", "--figsize 12", "--figsize '12': give two lengths in inches"),
-        ("most_confused", "0", "min_val is 0; it must be at least 1"),
+        ("most_confused", "0", "min_val is 0; it must be a whole number from 1 up"),
         ("top_losses", "0", "0 pictures; give a number from 1 up"),
         ("clean", "--apply --undo", "--apply and --undo; give one of them"),
         ("clean", "--apply", "no picture is marked"),
