@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nbfinetune.checkpoints.safetensors_file import read, write
+from nbfinetune.rendering.names import shortened
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
@@ -19,8 +21,10 @@ _SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
 _NAMED = 3  # parts that one message names
 
 
-def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copy tensors into the model, all or none.
+def _fitting_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], what: str
+) -> Mapping[str, Tensor]:
+    """The tensors as a state of the model, which is not changed yet.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> Non
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(f"{what} does not fit: {'; '.join(wrong[:_NAMED])}{more}")
     own.update(tensors)  # not the tensors alone: networks look for the versions that theirs has
-    model.load_state_dict(own)
+    return own
 
 
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
@@ -78,16 +82,52 @@ def load(learn: LearnerState, file: str | PathLike) -> None:
         part, _, rest = name.partition(".")
         if part == "opt":
             i, _, key = rest.partition(".")
-            states.setdefault(int(i), {})[key] = tensor
+            states.setdefault(i, {})[key] = tensor
         else:
             weights[rest] = tensor
     if not 0 <= header["frozen"] < len(learn.groups):
         raise ValueError(f"{file} does not fit: it has more than {len(learn.groups)} layer groups")
-    load_into(learn.model, weights, str(file))
+    own = _fitting_weights(learn.model, weights, str(file))
+    fitting = _fitting_states(learn.opt, states, str(file))
+    try:
+        settings = [s | {"betas": tuple(s["betas"])} for s in header.get("opt", [])]
+    except (KeyError, TypeError):
+        raise ValueError(f"{file} does not fit: its optimizer has no settings") from None
+    learn.model.load_state_dict(own)
     learn.freeze_to(header["frozen"], quiet=True)
-    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": states})
-    for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
-        group.update(settings | {"betas": tuple(settings["betas"])})
+    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
+    for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
+        group.update(of_group)
+
+
+def _fitting_states(
+    opt: Optimizer, states: Mapping[str, dict[str, Tensor]], what: str
+) -> dict[int, dict[str, Tensor]]:
+    """The states of an optimizer, each in the layout of its weight.
+
+    torch's fused AdamW goes through weight and state by address: in another layout elements are
+    mixed up, or refused on CUDA, and in another shape it writes into memory that is not theirs.
+
+    Raises
+    ------
+    ValueError
+        If one belongs to no weight, or has another shape.
+    """
+    params = {str(i): p for i, p in enumerate(p for g in opt.param_groups for p in g["params"])}
+    fitting: dict[int, dict[str, Tensor]] = {}
+    for i, state in states.items():
+        for key, value in state.items():
+            shape = () if key == "step" else params[i].shape if i in params else None
+            if value.shape != shape:
+                raise ValueError(
+                    f"{what} does not fit: its optimizer has {shortened(key)} "
+                    f"{list(value.shape)} for weight {shortened(i)}, which "
+                    + ("is not there" if shape is None else f"needs {list(shape)}")
+                )
+            if key != "step":
+                value = torch.empty_like(params[i]).copy_(value)
+            fitting.setdefault(int(i), {})[key] = value
+    return fitting
 
 
 def export(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:

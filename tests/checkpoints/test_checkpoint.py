@@ -31,6 +31,45 @@ def test_saved_and_loaded_predictions_are_equal_to_the_last_bit(learn, dls, tmp_
     assert torch.equal(other.get_preds()[0], preds)
 
 
+def test_a_step_after_load_is_that_of_the_saved_learner(dls, tmp_path) -> None:
+    """Weights are channels_last, and what a file gives is contiguous."""
+    pair = [vision_learner(dls, "resnet18", weights=None, device="cpu") for _ in range(2)]
+    for learn in pair:
+        learn.unfreeze()
+    pair[0].fit(1, 1e-3)
+    pair[1].load(pair[0].save(tmp_path / "m"))
+    for learn in pair:
+        for k, p in enumerate(learn.model.parameters()):
+            p.grad = torch.full_like(p, 1e-3 * (k % 7 - 3))
+        learn.opt.step()
+    both = zip(*(learn.model.parameters() for learn in pair), strict=True)
+    assert all(torch.equal(a, b) for a, b in both)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("opt.0.exp_avg", torch.zeros(1), r"optimizer has exp_avg \[1\] for weight 0, which needs"),
+        ("opt.0.step", torch.zeros(3), r"optimizer has step \[3\] for weight 0, which needs \[\]"),
+        ("opt.9999.exp_avg", torch.zeros(1), "for weight 9999, which is not there"),
+        ("opt.x.exp_avg", torch.zeros(1), "for weight x, which is not there"),
+    ],
+)
+def test_states_of_another_optimizer_are_refused_before_anything_is_changed(
+    name, value, message, learn, tmp_path
+) -> None:
+    file = learn.save(tmp_path / "m")
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    tensors = {k: v + 1 if k.startswith("model.") else v for k, v in tensors.items()}
+    save_file(tensors | {name: value}, tmp_path / "other", metadata)
+    before = learn.get_preds()[0]
+    with pytest.raises(ValueError, match=message):
+        learn.load(tmp_path / "other")
+    assert torch.equal(learn.get_preds()[0], before)
+
+
 def test_training_goes_on_after_load_as_without_it(loaders, mlp, tmp_path: Path) -> None:
     groups = [[part] for part in mlp]
     learn = Learner(loaders, mlp, groups=groups, device="cpu")
