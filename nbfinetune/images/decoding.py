@@ -197,11 +197,10 @@ def read_all(files: Sequence[Path], read: Callable[[int], object]) -> dict[int, 
     blocks = [range(i, min(i + _BLOCK, len(files))) for i in range(0, len(files), _BLOCK)]
     pool = ThreadPoolExecutor(cpu_count())  # decoding releases the GIL
     try:
-        # Pillow warns from MAX_PIXELS on, where open_image already refuses, and torchvision that
-        # its decoders will go. The filters are global, hence set here, outside the threads.
+        # Pillow warns from MAX_PIXELS on, where open_image already refuses. The filters are
+        # global, hence set here, outside the threads.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that are not used
             found = chain.from_iterable(pool.map(reasons, blocks))
             return {i: reason for i, reason in read_progress(found, len(files)) if reason}

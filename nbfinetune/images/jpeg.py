@@ -16,8 +16,11 @@ import torch
 from PIL.JpegImagePlugin import JpegImageFile
 
 try:
-    from torchvision.io import ImageReadMode, decode_jpeg
-except ImportError:  # torchvision 0.29 announces that a later one will be without
+    from torchvision.io import ImageReadMode
+
+    # Not torchvision's function: it warns at each call, which takes 3 % of a photo's time.
+    decode_jpeg = torch.ops.image.decode_jpeg
+except (ImportError, AttributeError):  # 0.29 announces that a later one will be without
     decode_jpeg = None
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -91,9 +94,10 @@ class Jpeg:
         longer = self._with_sentinel() if decode_jpeg is not None else None
         if longer is None:
             return None
+        buffer = torch.frombuffer(longer, dtype=torch.uint8)
         try:
-            pixels = decode_jpeg(torch.frombuffer(longer, dtype=torch.uint8), ImageReadMode.RGB)
-        except (RuntimeError, DeprecationWarning):  # the latter made an error by a user
+            pixels = decode_jpeg(buffer, ImageReadMode.RGB.value, False)  # not turned upright
+        except RuntimeError:
             return None
         pixels = pixels.permute(1, 2, 0).numpy()
         sentinel = pixels[_SMEARED - self._unit[1] :]

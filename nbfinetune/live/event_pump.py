@@ -1,6 +1,5 @@
 """Widget events while a cell runs, which the kernel alone would deliver after the cell."""
 
-import asyncio
 import threading
 from collections import deque
 from time import monotonic
@@ -50,6 +49,8 @@ class EventPump:
         from IPython import get_ipython
 
         kernel = get_ipython().kernel
+        import asyncio  # a kernel has it; to a terminal it would bring ssl and more
+
         in_main_thread = threading.current_thread() is threading.main_thread()
         if not in_main_thread or asyncio.get_running_loop() is not kernel.io_loop.asyncio_loop:
             raise RuntimeError("only the main thread handles signals and the kernel's messages")
