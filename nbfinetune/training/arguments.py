@@ -5,7 +5,6 @@ Models and loaders can be changed at any time without the learner being told: se
 
 from copy import deepcopy
 from math import inf
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -43,11 +42,6 @@ def ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:
     if not (is_number(lr_mult) and lr_mult > 0):
         raise ValueError(f"lr_mult is {shown(lr_mult)}; it must be above 0, such as 100")
     return high / lr_mult, high
-
-
-def check_epochs(what: str, n: int, least: int) -> None:
-    if not isinstance(n, Integral) or n < least:
-        raise ValueError(f"{what} is {shown(n)}; it must be a whole number from {least} up")
 
 
 def check_cycle(div: float, div_final: float, pct_start: float) -> None:

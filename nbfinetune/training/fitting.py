@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import ceil
 from warnings import warn
 
+from nbfinetune.arguments import as_whole_number
 from nbfinetune.history.recorder import FitResult, Run
 from nbfinetune.networks.layer_groups import LearningRate
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
@@ -14,7 +15,6 @@ from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
-    check_epochs,
     check_trains,
     check_wd,
     ends,
@@ -185,10 +185,10 @@ def fine_tune(
         is known whether that should rise (see `EarlyStopping`), else by the validation loss
     wd, cbs : see `fit`
     """
-    check_epochs("epochs", epochs, 1)
+    epochs = as_whole_number("epochs", epochs, 1)
     check_data(learn)
     if freeze_epochs is not None:
-        check_epochs("freeze_epochs", freeze_epochs, 0)
+        freeze_epochs = as_whole_number("freeze_epochs", freeze_epochs, 0)
     low, high = ends(base_lr, lr_mult)
     rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     check_cycle(div, 1e5, pct_start)
@@ -273,7 +273,7 @@ def _fit(
     start_epoch: int,
 ) -> Run:
     check_data(learn)
-    check_epochs("n_epoch", n_epoch, 1)
+    n_epoch = as_whole_number("n_epoch", n_epoch, 1)
     if not 0 <= start_epoch < n_epoch:
         raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
     check_wd(wd)
