@@ -4,6 +4,7 @@ from nbfinetune.checkpoints import checkpoint
 from nbfinetune.interpretation import prediction
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
+from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
 from nbfinetune.training.state import LearnerState
@@ -76,7 +77,7 @@ class Learner(LearnerState):
                 sum(p.numel() for p in params),
                 sum(p.numel() for p in params if p.requires_grad),
             )
-            lrs = [f"{g['lr']:.1e}" for g in self.opt.param_groups if g["layer_group"] == i]
+            lrs = [rate_text(g["lr"]) for g in self.opt.param_groups if g["layer_group"] == i]
             rows.append((self.group_names[i], *(f"{n:,}" for n in sizes), *(lrs[:1] or [""])))
         title = f"{self.config.get('arch') or type(self.model).__name__}: {self.frozen_text()}"
         footer = f"device {self.device}, mixed precision {self.amp}"

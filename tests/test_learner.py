@@ -154,10 +154,10 @@ def test_summary_shows_groups_parameters_rates_and_device(learn: Learner) -> Non
     assert repr(learn.summary()).splitlines() == [
         "Sequential: 1 of 3 layer groups are frozen, 52 of 77 parameters train",
         "layer group  parameters  trainable  last lr",
-        "body 0               35         10  1.0e-05",
-        "body 1               30         30  1.0e-04",
-        "head                 12         12  1.0e-03",
-        "device cpu, mixed precision off, next lr 1.0e-03",
+        "body 0               35         10   1.0e-5",
+        "body 1               30         30   1.0e-4",
+        "head                 12         12   1.0e-3",
+        "device cpu, mixed precision off, next lr 1.0e-3",
     ]
 
 

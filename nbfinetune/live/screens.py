@@ -14,6 +14,7 @@ from nbfinetune.live.event_pump import EventPump
 from nbfinetune.live.progress import InferenceProgress, Line, say
 from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindResult, SearchReport
+from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import StaticView
 from nbfinetune.runtime.cpu_contention import contention_text
 from nbfinetune.training.control import RunControl
@@ -124,7 +125,7 @@ class LiveTraining(Callback):
             done, text = self._time_left.how_far(learn)
             if self.runs[-1].losses:
                 text += f"; train_loss {learn.recorder.train_loss:.4f}"
-                text += f", lr {self.runs[-1].lrs[-1][-1]:.1e}"
+                text += f", lr {rate_text(self.runs[-1].lrs[-1][-1])}"
             self.plot.progress(done, text)
 
     def _draw_rows(self, learn: "Learner") -> None:
@@ -266,7 +267,7 @@ class LiveSearch(Callback):
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
         self.plot.finish(found.marks, usable, band, lr, how, found.verdict)
         self.plot.observe(lambda change: on_pick(change["new"]), "lr")
-        line = f"next run: {lr:.1e} ({how})"
+        line = f"next run: {rate_text(lr)} ({how})"
         if wait_until_rendered(self.plot.status, pump):
             display(StaticView(SearchReport(found, line)))
         else:

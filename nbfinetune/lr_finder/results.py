@@ -7,6 +7,7 @@ from html import escape
 
 from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
 from nbfinetune.rendering.downsampling import downsample
+from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.svg import HEIGHT, Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
@@ -118,7 +119,7 @@ class LRFindResult:
     def __repr__(self) -> str:
         text = self.verdict
         if self.trials:
-            trials = ", ".join(f"{lr:.1e}: {loss:.3f}" for lr, loss in self.trials)
+            trials = ", ".join(f"{rate_text(lr)}: {loss:.3f}" for lr, loss in self.trials)
             text += f"; held-out loss of the short runs {trials}"
         if self.confidence == "none":
             return f"lr_find: no suggestion: {text}"
@@ -201,11 +202,13 @@ class SearchReport:
 
 
 def _rates(suggestions: dict[str, float]) -> str:
-    return ", ".join(f"{name} {lr:.1e}" for name, lr in suggestions.items())
+    return ", ".join(f"{name} {rate_text(lr)}" for name, lr in suggestions.items())
 
 
 def _usable_range(found: LRFindResult) -> str:
-    return f"usable {found.low:.1e} to {found.high:.1e}" if found.low is not None else ""
+    return (
+        f"usable {rate_text(found.low)} to {rate_text(found.high)}" if found.low is not None else ""
+    )
 
 
 def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
@@ -234,6 +237,8 @@ def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
         parts += plot.dots(*downsample(found.lrs, found.losses), colour_of(k))
         parts += plot.line(*downsample(found.lrs, found.centred), colour_of(k))
         for name, lr in found.marks.items():
-            parts += plot.mark(lr, row, f"{name} {lr:.1e}", colour_of(row + 1 if alone else k))
+            parts += plot.mark(
+                lr, row, f"{name} {rate_text(lr)}", colour_of(row + 1 if alone else k)
+            )
             row += 1
     return figure(parts, text, text)

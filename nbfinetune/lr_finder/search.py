@@ -16,6 +16,7 @@ from nbfinetune.lr_finder.suggestions import (
     suggested,
 )
 from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import check_trains
 from nbfinetune.training.callbacks import CancelFit, Recording
@@ -211,11 +212,14 @@ def _verified(
     if not loss < (1 - FLAT) * before:
         verdict = f"no short run lowers the held-out loss of {before:.3f} by {FLAT:.0%}"
         if loss > (1 + FLAT) * before:
-            verdict += f": the rates tried, from {rates[0]:.1e} up, are too high; lower start_lr"
+            verdict += (
+                f": the rates tried, from {rate_text(rates[0])} up, are too high; lower start_lr"
+            )
         else:
             verdict += ": it has converged; more data or augmentation helps, training does not"
         return replace(found, confidence="none", verdict=verdict, trials=trials)
-    text = f"the short run at {lr:.1e} has the lowest held-out loss, {loss:.3f} from {before:.3f}"
+    losses = f"{loss:.3f} from {before:.3f}"
+    text = f"the short run at {rate_text(lr)} has the lowest held-out loss, {losses}"
     inside = 0 < best < k - 1
     return replace(
         found,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nbfinetune.rendering.numbers import rate_text
+
 Suggestion = Callable[[Sequence[float], Sequence[float]], float]
 
 MIN_POINTS = 30  # fewer finite losses than this say nothing
@@ -260,7 +262,7 @@ def _levels(losses: Sequence[float]) -> tuple[float, float, np.ndarray]:
 
 def _refusal(level: float, noise: float, smooth: np.ndarray, last_lr: float | None) -> str:
     """Why there is no suggestion, and what to do instead."""
-    tenth = f", {last_lr / 10:.1e}" if last_lr else ""
+    tenth = f", {rate_text(last_lr / 10)}" if last_lr else ""
     if 0 <= level < _CONVERGED:
         return f"the network is already converged: use about 1/10 of the last LR{tenth}"
     if smooth[-1] > level + max(_CLEAR * noise, FLAT * abs(level)):

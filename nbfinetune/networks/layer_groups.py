@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.numbers import rate_text
 
 LayerGroup = list[nn.Module]
 LearningRate = float | slice | Sequence[float]
@@ -127,7 +128,7 @@ def lr_text(lr: LearningRate) -> str:
     """A rate, or those of several groups, for the eye."""
     if isinstance(lr, slice):
         lr = [end for end in (lr.start, lr.stop) if end is not None]
-    return ", ".join(f"{v:.1e}" for v in lr) if isinstance(lr, Sequence) else f"{lr:.1e}"
+    return ", ".join(rate_text(v) for v in lr) if isinstance(lr, Sequence) else rate_text(lr)
 
 
 def train_mode(

@@ -9,9 +9,11 @@ import numpy as np
 import traitlets
 
 from nbfinetune.rendering.downsampling import downsample
-from nbfinetune.rendering.svg import colour_of, loss_range
+from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.rendering.svg import loss_range
 from nbfinetune.widgets.lr_handle import LRHandle
 from nbfinetune.widgets.status import Status
+from nbfinetune.widgets.theme import PAPER, series_colour
 
 _MARGIN = {"top": 16, "bottom": 46, "left": 60, "right": 20}
 _POINTS = 400  # of a line on a screen of 600 px
@@ -36,7 +38,7 @@ class LRPlot(ipywidgets.VBox):
         self._x = bqplot.LogScale(min=start_lr, max=end_lr, allow_padding=False)
         self._y = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
         scales = {"x": self._x, "y": self._y}
-        blue, green = colour_of(0), colour_of(2)
+        blue, green = series_colour(0), series_colour(2)
         self._usable = bqplot.Lines(
             x=[], y=[], scales=scales, fill="bottom", colors=[green], opacities=[0.0],
             fill_opacities=[0.15], fill_colors=[green],
@@ -61,9 +63,9 @@ class LRPlot(ipywidgets.VBox):
                             num_ticks=5, grid_lines="none"),
             ],
             fig_margin=_MARGIN, layout=_SIZE, animation_duration=0,
-            background_style={"fill": "white"},
+            background_style=PAPER,
         )  # fmt: skip
-        self._figure.add_class("nbft-paper")
+        self._figure.add_class("nbft-plot")
         self._handle = LRHandle(min=start_lr, max=end_lr, margin=_MARGIN)
         over = ipywidgets.Box([self._figure, self._handle], layout=_SIZE)
         over.add_class("nbft-over")
@@ -132,8 +134,10 @@ class LRPlot(ipywidgets.VBox):
         self._figure.marks = [*self._figure.marks, *self._ticks(marks, low, high)]
         self._how, self._verdict, self._from = how, verdict, lr
         self._handle.shown, self._field.layout.display = True, ""
-        facts = ", ".join(f"{name} {rate:.1e}" for name, rate in marks.items())
-        between = f"; usable {usable[0]:.1e} to {usable[1]:.1e}, shaded" if usable else ""
+        facts = ", ".join(f"{name} {rate_text(rate)}" for name, rate in marks.items())
+        between = (
+            f"; usable {rate_text(usable[0])} to {rate_text(usable[1])}, shaded" if usable else ""
+        )
         self._done.value = facts + between
         self.lr = lr
         self._say()
@@ -142,13 +146,13 @@ class LRPlot(ipywidgets.VBox):
         scales = {"x": self._x, "y": self._y}
         parts: list[bqplot.Mark] = []
         for k, (name, lr) in enumerate(marks.items()):
-            colour = colour_of(k + 1)
+            colour = series_colour(k + 1)
             at = high - (high - low) * (0.03 + 0.07 * k)
             line = bqplot.Lines(
                 x=[lr, lr], y=[low, high], scales=scales, colors=[colour], line_style="dashed"
             )
             text = bqplot.Label(
-                x=[lr], y=[at], text=[f"{name} {lr:.1e}"], scales=scales, colors=[colour],
+                x=[lr], y=[at], text=[f"{name} {rate_text(lr)}"], scales=scales, colors=[colour],
                 default_size=13, x_offset=5,
             )  # fmt: skip
             parts += [line, text]
@@ -174,5 +178,9 @@ class LRPlot(ipywidgets.VBox):
     def _say(self) -> None:
         how = self._how
         if self.lr != self._from:
-            how = f"{how}; moved from {self._from:.1e}" if how else f"moved from {self._from:.1e}"
-        self.status.text = f"next run: {self.lr:.1e} ({how}). {self._verdict}"
+            how = (
+                f"{how}; moved from {rate_text(self._from)}"
+                if how
+                else f"moved from {rate_text(self._from)}"
+            )
+        self.status.text = f"next run: {rate_text(self.lr)} ({how}). {self._verdict}"

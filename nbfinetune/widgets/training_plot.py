@@ -6,10 +6,11 @@ import numpy as np
 import traitlets
 
 from nbfinetune.history.report import TrainingCurves, metric_range
-from nbfinetune.rendering.svg import colour_of, loss_range
+from nbfinetune.rendering.svg import loss_range
 from nbfinetune.rendering.tables import Table
 from nbfinetune.widgets.scale_slider import ScaleSlider
 from nbfinetune.widgets.status import Status
+from nbfinetune.widgets.theme import PAPER, series_colour
 
 _WIDTH = "680px"
 _MARGIN = {"top": 12, "bottom": 12, "left": 60, "right": 50}
@@ -41,7 +42,7 @@ class TrainingPlot(ipywidgets.VBox):
         self._whole = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
         self._share = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
         loss, rate = {"x": self._x, "y": self._y}, {"x": self._x, "y": self._lr_y}
-        blue, orange = colour_of(0), colour_of(1)
+        blue, orange = series_colour(0), series_colour(1)
         self._raw = bqplot.Scatter(
             x=[], y=[], scales=loss, colors=[blue], opacities=[0.3], default_size=10
         )
@@ -51,7 +52,7 @@ class TrainingPlot(ipywidgets.VBox):
             name: self._named(
                 name,
                 {"x": self._x, "y": self._share},
-                colour_of(k),
+                series_colour(k),
                 marker="square",
                 line_style="dashed",
             )
@@ -77,7 +78,7 @@ class TrainingPlot(ipywidgets.VBox):
             marks=[self._raw, self._smooth, self._valid, *self._metrics.values()],
             axes=axes, fig_margin=_MARGIN, animation_duration=0, legend_location="top-right",
             legend_style={"stroke-width": 0}, layout=_size(260),
-            background_style={"fill": "white"},
+            background_style=PAPER,
         )  # fmt: skip
         self._lr_figure = bqplot.Figure(
             marks=[self._lrs, self._planned],
@@ -88,10 +89,10 @@ class TrainingPlot(ipywidgets.VBox):
                             grid_lines="none"),
             ],
             fig_margin=_LR_MARGIN, animation_duration=0, layout=_size(130),
-            background_style={"fill": "white"},
+            background_style=PAPER,
         )  # fmt: skip
         for figure in (self._figure, self._lr_figure):
-            figure.add_class("nbft-paper")
+            figure.add_class("nbft-plot")
         self._pause = _button("Pause", "pause", "Wait after the batch at hand")
         self._stop = _button("Stop", "stop", "End after the batch at hand")
         self._finish = _button("Finish now", "flag-checkered", "Anneal the rate, validate and end")
@@ -169,7 +170,7 @@ class TrainingPlot(ipywidgets.VBox):
         for mark in self._marks:
             mark.close()
         self._marked, self._marks = list(steps), []
-        look = {"scales": {"x": self._x, "y": self._whole}, "colors": [colour_of(4)]}
+        look = {"scales": {"x": self._x, "y": self._whole}, "colors": [series_colour(4)]}
         for k, (at, name) in enumerate(steps):
             row = 0.96 - 0.07 * (k % 12)
             # Near the right edge the name is on the left: there it is not cut.

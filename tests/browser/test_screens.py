@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("playwright", reason="tests in a browser need playwright")
 from playwright.sync_api import expect
 
+from nbfinetune.rendering.numbers import rate_text
+
 SETUP = """\
 %load_ext nbfinetune
 import time
@@ -113,31 +115,31 @@ def test_the_marker_is_dragged_moved_with_keys_and_typed(notebook, kernel) -> No
     assert px_beside_its_rate(nb.page) < 1.5
 
     drag_to(nb.page, 3e-3)
-    wait_for_text(nb, "next run: 3.0e-03")
+    wait_for_text(nb, "next run: 3.0e-3")
     assert px_beside_its_rate(nb.page) < 1.5
     assert rate(nb) == pytest.approx(3e-3, rel=0.02)
-    assert f"moved from {suggested:.1e}" in nb.page.locator(".nbft-status").inner_text()
+    assert f"moved from {rate_text(suggested)}" in nb.page.locator(".nbft-status").inner_text()
 
     before = rate(nb)
     handle.focus()
     for key in ("ArrowRight", "ArrowRight", "PageDown", "ArrowLeft"):
         nb.page.keyboard.press(key)
     expected = before * 10 ** (0.05 - 0.5)
-    wait_for_text(nb, f"next run: {expected:.1e}")
+    wait_for_text(nb, f"next run: {rate_text(expected)}")
     assert rate(nb) == pytest.approx(expected, rel=1e-6)
     nb.page.keyboard.press("Home")
-    wait_for_text(nb, "next run: 1.0e-07")
+    wait_for_text(nb, "next run: 1.0e-7")
     nb.page.keyboard.press("End")
     wait_for_text(nb, "next run: 1.0e+01")
 
     field = nb.page.get_by_label("learning rate", exact=True)
     field.fill("2e-3")
     field.press("Enter")
-    wait_for_text(nb, "next run: 2.0e-03")
+    wait_for_text(nb, "next run: 2.0e-3")
     assert rate(nb) == 2e-3
     nb.screenshot("lr_plot")
     nb.run_cell(2)
-    assert nb.output(2)[0]["text"] == "lr_max 2.0e-03, as picked in its plot\n"
+    assert nb.output(2)[0]["text"] == "lr_max 2.0e-3, as picked in its plot\n"
 
 
 def test_the_curve_and_its_static_view_stay_in_the_saved_notebook(notebook, lab) -> None:
@@ -255,7 +257,7 @@ def test_stop_is_a_normal_end(notebook, view: str, kernel: str) -> None:
     expect(nb.cell(2)).to_contain_text("stopped in epoch")
     nb.cell(4).scroll_into_view_if_needed()
     drag_to(nb.page, 3e-3)
-    wait_for_text(nb, "next run: 3.0e-03")
+    wait_for_text(nb, "next run: 3.0e-3")
     assert rate(nb) == pytest.approx(3e-3, rel=0.02)
     nb.screenshot(f"stopped_{view.replace('/', '_')}")
     if view == "notebooks":  # its own start reports errors that vary from run to run
@@ -346,7 +348,7 @@ def test_the_lecture_can_be_followed_with_the_keyboard_alone(notebook) -> None:
     tab_to(nb, HANDLE)
     keyboard.press("ArrowLeft")
     keyboard.press("ArrowLeft")
-    wait_for_text(nb, f"next run: {suggested / 10**0.1:.1e}")
+    wait_for_text(nb, f"next run: {rate_text(suggested / 10**0.1)}")
     to_cell(nb, 4)
     keyboard.press("Shift+Enter")
     wait_for_later_epoch(nb)

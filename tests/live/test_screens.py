@@ -87,7 +87,7 @@ def test_a_search_is_streamed_and_its_static_view_takes_its_place_without_a_fron
 
     screen.show(found, 1e-3, "as before", Pump(), print)
     assert shown[-1].found is found
-    assert repr(shown[-1]) == f"{found!r}\nnext run: 1.0e-03 (as before)"
+    assert repr(shown[-1]) == f"{found!r}\nnext run: 1.0e-3 (as before)"
     assert "nbft-static-view" not in shown[-1]._repr_html_()
     assert len(shown) == 2
     assert screen.plot.comm is None
@@ -100,7 +100,7 @@ def test_with_a_front_end_the_plot_stays_above_its_static_view(learn: Learner, s
     picked = []
     with pumping_events(learn) as pump:
         screen.show(found, 1e-3, "as before", pump, picked.append)
-    assert shown == [screen.plot, StaticView(SearchReport(found, "next run: 1.0e-03 (as before)"))]
+    assert shown == [screen.plot, StaticView(SearchReport(found, "next run: 1.0e-3 (as before)"))]
     assert screen.plot.lr == 1e-3
     assert picked == []
     screen.plot._handle.set_state({"value": 3e-3})

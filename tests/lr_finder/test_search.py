@@ -16,6 +16,7 @@ import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.lr_finder.search import trial_loss
+from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.rng import get_rng_state
 from nbfinetune.training.snapshot import unchanged
 
@@ -202,7 +203,8 @@ def test_a_network_that_learns_gets_a_rate_with_confidence(learner_of_colours) -
     assert result.confidence != "none"
     assert result.lr == next(iter(result))
     assert result.low < result.high
-    assert repr(result).startswith(f"lr_find: bracket {result.lr:.1e}; usable {result.low:.1e} to")
+    rates = f"bracket {rate_text(result.lr)}; usable {rate_text(result.low)} to"
+    assert repr(result).startswith(f"lr_find: {rates}")
 
 
 def test_a_flat_curve_has_no_rate(learn: Learner) -> None:
@@ -240,8 +242,8 @@ def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours)
     assert drawn(result)["circle"] == len(result.losses)
     assert drawn(result)["polyline"] == 1
     texts = [element.text for element in svg.iter() if element.text]
-    assert f"valley {result.lr:.1e}" in texts
-    assert f"steep {result.suggestions['steep']:.1e}" in texts
+    assert f"valley {rate_text(result.lr)}" in texts
+    assert f"steep {rate_text(result.suggestions['steep'])}" in texts
     assert {"1e-4", "learning rate", "loss"} <= set(texts)
     assert any(element.get("fill-opacity") == "0.12" for element in svg.iter())  # the bracket
 
@@ -306,7 +308,9 @@ def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> 
     best, loss = min(found.trials, key=lambda trial: trial[1])
     assert (found.lr, found.chosen) == (best, "verified")
     assert dict(zip(("bracket",), found, strict=True)) == {"bracket": bare.lr}  # as asked for
-    assert repr(found).startswith(f"lr_find: verified {best:.1e}, bracket {bare.lr:.1e}")
+    assert repr(found).startswith(
+        f"lr_find: verified {rate_text(best)}, bracket {rate_text(bare.lr)}"
+    )
     start, _ = learner_of_colours.validate()
     assert f"{loss:.3f} from {start:.3f}" in found.verdict
 
@@ -428,7 +432,7 @@ def test_two_searches_are_compared_in_one_picture_and_in_words(learner_of_colour
     lines = repr(both).splitlines()
     assert lines[0].split() == ["curve", "suggestion", "usable", "rates", "confidence", "why"]
     assert lines[1].split()[0] == "head"
-    assert f"bracket {frozen.lr:.1e}" in lines[1]
+    assert f"bracket {rate_text(frozen.lr)}" in lines[1]
     assert "all layers" in both._repr_mimebundle_()["text/html"]
     again = frozen.compare(frozen)
     assert list(again.results) == ["1: head", "2: head"]

@@ -255,9 +255,9 @@ def test_lr_find_sets_the_rate_of_the_next_run_and_says_so(ip, learn, found, cap
     result = ip.run_line_magic("fit_flat_cos", "1")
     assert result.stages[0].lrs[0] == [2e-3] * 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["next run: 2.0e-03 (valley)", "lr 2.0e-03, as %lr_find found"]
+    assert lines[:2] == ["next run: 2.0e-3 (valley)", "lr 2.0e-3, as %lr_find found"]
     ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert capsys.readouterr().out.startswith("base_lr 2.0e-03, as %lr_find found")
+    assert capsys.readouterr().out.startswith("base_lr 2.0e-3, as %lr_find found")
     learn.lr = 5e-3  # chosen by hand since
     assert ip.run_line_magic("fit_flat_cos", "1").stages[0].lrs[0] == [5e-3] * 3
     assert "found" not in capsys.readouterr().out
@@ -292,13 +292,13 @@ def test_rates_found_for_each_group_are_used_so(ip, learn: Learner, monkeypatch,
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "3 sweeps of 100 steps: 300 steps at most",
-        "next run: 1.0e-05, 1.0e-04, 4.0e-03 (body 0, body 1, head)",
+        "next run: 1.0e-5, 1.0e-4, 4.0e-3 (body 0, body 1, head)",
     ]
     assert ip.run_line_magic("fit_flat_cos", "1").stages[0].lrs[0] == [1e-5, 1e-4, 4e-3]
     tenth = ip.run_line_magic("fit_flat_cos", "1 @/10").stages[0].lrs[0]
     assert tenth == pytest.approx([1e-6, 1e-5, 4e-4])
     result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert "base_lr 1.0e-05, 1.0e-04, 4.0e-03, as %lr_find found" in capsys.readouterr().out
+    assert "base_lr 1.0e-5, 1.0e-4, 4.0e-3, as %lr_find found" in capsys.readouterr().out
     assert 4e-6 < max(step[0] for step in result.stages[1].lrs) <= 5e-6  # half of it
     with pytest.raises(UsageError, match="write @ or @/10"):
         ip.run_line_magic("fit_flat_cos", "1 @valley")
@@ -332,7 +332,7 @@ def test_without_confidence_the_rate_stays_as_it_was(ip, learn: Learner, capsys)
     result = ip.run_line_magic("lr_find", "--num-it 6")
     assert result.lr is None
     assert learn.lr == 1e-3
-    line = "next run: 1.0e-03 (no suggestion; the default, of %fine_tune 2.0e-03)"
+    line = "next run: 1.0e-3 (no suggestion; the default, of %fine_tune 2.0e-3)"
     assert capsys.readouterr().out == f"{line}\n"
     ip.run_line_magic("fit_flat_cos", "1")
     assert "found" not in capsys.readouterr().out
@@ -346,10 +346,10 @@ def test_a_rate_found_before_is_kept_by_a_search_without_confidence(
     monkeypatch.setattr(Learner, "lr_find", search_that_finds(nothing))
     capsys.readouterr()
     ip.run_line_magic("lr_find", "")
-    line = "next run: 2.0e-03 (no suggestion; as %lr_find found before)\n"
+    line = "next run: 2.0e-3 (no suggestion; as %lr_find found before)\n"
     assert capsys.readouterr().out == line
     result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert capsys.readouterr().out.startswith("base_lr 2.0e-03, as %lr_find found")
+    assert capsys.readouterr().out.startswith("base_lr 2.0e-3, as %lr_find found")
     assert max(step[-1] for step in result.stages[0].lrs) == pytest.approx(2e-3, rel=0.1)
 
 

@@ -36,15 +36,15 @@ def test_a_loss_that_blows_up_does_not_flatten_the_curve() -> None:
 def test_the_marker_and_the_field_show_what_was_found(plot: LRPlot) -> None:
     assert (plot.lr, plot._handle.value, plot._field.value) == (1e-3, 1e-3, 1e-3)
     assert plot._handle.shown
-    assert plot.status.text == "next run: 1.0e-03 (bracket). it falls"
+    assert plot.status.text == "next run: 1.0e-3 (bracket). it falls"
     labels = [mark.text[0] for mark in plot._figure.marks if hasattr(mark, "text")]
-    assert labels == ["bracket 1.0e-03", "valley 1.0e-04"]
+    assert labels == ["bracket 1.0e-3", "valley 1.0e-4"]
 
 
 def test_dragging_the_marker_sets_the_rate_and_says_so(plot: LRPlot) -> None:
     plot._handle.set_state({"value": 3e-3})  # what the browser sends
     assert (plot.lr, plot._field.value) == (3e-3, 3e-3)
-    assert plot.status.text == "next run: 3.0e-03 (bracket; moved from 1.0e-03). it falls"
+    assert plot.status.text == "next run: 3.0e-3 (bracket; moved from 1.0e-3). it falls"
 
 
 def test_typing_a_number_sets_the_rate(plot: LRPlot) -> None:
@@ -63,7 +63,7 @@ def test_a_rate_beyond_the_axis_is_not_changed_by_showing_it() -> None:
     plot.finish({}, None, None, 0.5, "as before; no suggestion", "flat")
     assert plot.lr == 0.5
     assert plot._handle.value == 1e-2
-    assert plot.status.text == "next run: 5.0e-01 (as before; no suggestion). flat"
+    assert plot.status.text == "next run: 5.0e-1 (as before; no suggestion). flat"
 
 
 def test_the_rate_set_in_python_moves_the_marker(plot: LRPlot) -> None:
