@@ -6,9 +6,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from nbfinetune.rendering.left_out import left_out, names_left_out
 from nbfinetune.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from torchvision.models import resnet18, resnet34, resnet50
+
     from nbfinetune.data import samples
     from nbfinetune.data.corrections import Corrections
     from nbfinetune.data.loaders import ImageDataLoaders
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from nbfinetune.learner import Learner
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
+    from nbfinetune.lr_finder.suggestions import minimum, slide, steep, valley
     from nbfinetune.objectives.metrics import accuracy, error_rate, top_k_accuracy
     from nbfinetune.training.callbacks import (
         CancelFit,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
         SaveBest,
     )
     from nbfinetune.training.state import Callback
-    from nbfinetune.vision import load_learner, vision_learner
+    from nbfinetune.vision import cnn_learner, load_learner, vision_learner
 
 __all__ = [
     "Callback",
@@ -47,11 +51,19 @@ __all__ = [
     "SaveBest",
     "accuracy",
     "check_images",
+    "cnn_learner",
     "error_rate",
     "get_image_files",
     "load_learner",
+    "minimum",
+    "resnet18",
+    "resnet34",
+    "resnet50",
     "samples",
+    "slide",
+    "steep",
     "top_k_accuracy",
+    "valley",
     "vision_learner",
 ]
 
@@ -74,16 +86,27 @@ _MODULE_OF = {
     "SaveBest": "training.callbacks",
     "accuracy": "objectives.metrics",
     "check_images": "images.decoding",
+    "cnn_learner": "vision",
     "error_rate": "objectives.metrics",
     "get_image_files": "images.files",
     "load_learner": "vision",
+    "minimum": "lr_finder.suggestions",
+    "resnet18": "torchvision.models",
+    "resnet34": "torchvision.models",
+    "resnet50": "torchvision.models",
     "samples": "data.samples",
+    "slide": "lr_finder.suggestions",
+    "steep": "lr_finder.suggestions",
     "top_k_accuracy": "objectives.metrics",
+    "valley": "lr_finder.suggestions",
     "vision_learner": "vision",
 }
 
 
 def __getattr__(name: str) -> object:
+    if name in names_left_out("nbfinetune"):
+        # An AttributeError would lose its text in `from nbfinetune import name`.
+        raise ImportError(left_out("nbfinetune", name))
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _imported(_MODULE_OF[name])
@@ -92,14 +115,15 @@ def __getattr__(name: str) -> object:
     return value
 
 
-def _imported(name: str) -> ModuleType:
+def _imported(home: str) -> ModuleType:
+    home = home if home.startswith("torchvision") else f"nbfinetune.{home}"
     if "torch" in sys.modules or not gc.isenabled():
-        return import_module(f"nbfinetune.{name}")
+        return import_module(home)
     # An import of torch fills the memory with what stays, which the garbage collector would look
     # through again and again; one look at the end makes it 5 to 10 % faster (measured).
     gc.disable()
     try:
-        return import_module(f"nbfinetune.{name}")
+        return import_module(home)
     finally:
         gc.enable()
         gc.collect()

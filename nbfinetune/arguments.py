@@ -3,6 +3,7 @@
 Each refusal says what was found, what is allowed and, where it helps, what to type.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
@@ -15,7 +16,14 @@ from pathlib import Path
 from nbfinetune.rendering.names import shown
 
 # What other libraries call an option, where the spelling does not show which is meant.
-_OPTIONS_ELSEWHERE = {"batch_size": "bs", "img_size": "size", "image_size": "size"}
+_OPTIONS_ELSEWHERE = {
+    "batch_size": "bs",
+    "img_size": "size",
+    "image_size": "size",
+    "item_tfms": "size",  # fastai's Resize(224)
+    "batch_tfms": "aug",  # fastai's aug_transforms()
+    "splitter": "valid_pct",
+}
 
 
 def as_list(values: Iterable, name: str) -> list:
@@ -143,3 +151,11 @@ def check_number(what: str, value: object, low: float, high: float, *, such_as: 
     if not is_number(value) or isnan(value) or not low <= value < high:
         span = f"from {low:g} up" if high == inf else f"from {low:g} to below {high:g}"
         raise ValueError(f"{what} is {shown(value)}; it must be a number {span}, such as {such_as}")
+
+
+def users_line() -> int:
+    """The `stacklevel` of a warning in the function that calls this, for the user's line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("nbfinetune."):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,9 +1,12 @@
 """Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
 
+from typing import NoReturn
+
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.interpretation import prediction
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
+from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
@@ -67,6 +70,9 @@ class Learner(LearnerState):
     save = checkpoint.save
     load = checkpoint.load
     export = checkpoint.export
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(left_out("Learner", name), name=name, obj=self)
 
     def summary(self) -> Table:
         """The layer groups with their parameters and learning rates, and the device."""

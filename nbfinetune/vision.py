@@ -62,6 +62,7 @@ def vision_learner(
     dls: ImageDataLoaders,
     arch: Arch,
     *,
+    pretrained: bool | None = None,
     weights: Weights = "DEFAULT",
     head: str = "linear",
     metrics: Metric | Sequence[Metric] = error_rate,
@@ -81,6 +82,7 @@ def vision_learner(
     arch : a torchvision classification model, by name or builder; "efficientnet_lite0"; "timm:NAME"
         if timm is installed; or any nn.Module (it is copied): with a classifier at its end, which
         is taken off, or one that gives features [n, c] or [n, c, h, w]
+    pretrained : False is fastai's way to say weights=None
     weights : "DEFAULT" or another name of the architecture's weights, a file of them (a state dict,
         alone or in a checkpoint, or safetensors), or None to train from scratch
     head : "linear", one layer that starts at zero, or "fastai", its head of two layers; on 370 pets
@@ -104,6 +106,16 @@ def vision_learner(
     >>> learn = vision_learner(dls, "resnet34")  # doctest: +SKIP
     >>> learn.fine_tune(3)  # doctest: +SKIP
     """
+    if pretrained is not None and not isinstance(pretrained, bool):
+        raise ValueError(f"pretrained is {shown(pretrained)}; it must be True or False")
+    if pretrained is False:
+        if weights not in ("DEFAULT", None):
+            raise ValueError(
+                f"pretrained=False is from scratch, but weights is {shown(weights)}; leave one out"
+            )
+        weights = None
+    elif pretrained and weights is None:
+        raise ValueError("pretrained=True needs weights, but weights is None; leave one out")
     if head not in HEADS:
         raise ValueError(f"head is {shown(head)}; it must be one of {', '.join(HEADS)}")
     if not isinstance(dls, ImageDataLoaders):
@@ -142,6 +154,9 @@ def vision_learner(
             model.requires_grad_(True)
         learn.freeze_to(-1, quiet=True)
     return learn
+
+
+cnn_learner = vision_learner  # its name in fastai's lectures
 
 
 def load_learner(

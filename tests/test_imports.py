@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nbfinetune
+from nbfinetune.rendering.left_out import names_left_out
 
 PACKAGE = Path(nbfinetune.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "history": "rendering",
     "training": "arguments data history networks objectives rendering runtime",
     "checkpoints": "arguments rendering training version",
-    "lr_finder": "rendering training",
+    "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "learner": "checkpoints interpretation lr_finder networks rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
@@ -235,9 +236,30 @@ def test_editors_see_each_name_where_it_is_imported_from() -> None:
     homes = {alias.name: line.module for line in seen for alias in line.names}
     assert sorted(homes) == nbfinetune.__all__
     assert homes.pop("samples") == "nbfinetune.data"
-    places = {name: f"nbfinetune.{home}" for name, home in nbfinetune._MODULE_OF.items()}
+    places = {
+        name: home if name.startswith("resnet") else f"nbfinetune.{home}"
+        for name, home in nbfinetune._MODULE_OF.items()
+    }
     assert places.pop("samples") == "nbfinetune.data.samples"
     assert homes == places
+
+
+def test_names_of_fastai_that_are_left_out_say_what_to_write() -> None:
+    with pytest.raises(ImportError, match=r"has no DataBlock, which is fastai's; write ImageData"):
+        from nbfinetune import DataBlock  # noqa: F401
+    with pytest.raises(AttributeError, match="module 'nbfinetune' has no attribute 'Data'"):
+        _ = nbfinetune.Data
+    learn = nbfinetune.Learner.__new__(nbfinetune.Learner)
+    with pytest.raises(
+        AttributeError, match=r"Learner has no to_fp16, which is fastai's; write vi"
+    ):
+        learn.to_fp16()
+    with pytest.raises(AttributeError, match="'Learner' object has no attribute 'fitt'"):
+        learn.fitt()
+    assert not set(names_left_out("nbfinetune")) & set(nbfinetune.__all__)
+    for owner in ("Learner", "ImageDataLoaders"):
+        kind = getattr(nbfinetune, owner)
+        assert [name for name in names_left_out(owner) if hasattr(kind, name)] == []
 
 
 def test_names_that_are_not_imported_yet_are_listed() -> None:

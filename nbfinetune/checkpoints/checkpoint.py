@@ -130,7 +130,9 @@ def _fitting_states(
     return fitting
 
 
-def export(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
+def export(
+    learn: LearnerState, file: str | PathLike = "export.safetensors", *, overwrite: bool = False
+) -> Path:
     """Write what prediction needs, to be opened by `load_learner`; returns the file's path.
 
     The file has the weights, the names of architecture and classes, and the transforms.

@@ -1,6 +1,5 @@
 """Arguments: what users give for files, labels and options, as plain Python values or refused."""
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
@@ -11,6 +10,7 @@ from nbfinetune.arguments import (
     as_whole_number,
     is_missing,
     plain,
+    users_line,
 )
 from nbfinetune.rendering.names import first_few, printable, shown
 
@@ -22,11 +22,8 @@ _LARGEST = 8192  # px: a batch of one picture is then 0.8 GB of floats
 
 def say(notes: list[str], text: str) -> None:
     """Warn, in the user's line rather than in ours, and keep the text for `dls.warnings`."""
-    text, level, frame = printable(text), 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("nbfinetune."):
-        frame, level = frame.f_back, level + 1
-    notes.append(text)
-    warnings.warn(text, stacklevel=level)
+    notes.append(printable(text))
+    warnings.warn(printable(text), stacklevel=users_line())
 
 
 def as_labels(values: Iterable, files: Sequence[Path]) -> list[str]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 from random import SystemRandom
+from typing import NoReturn
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -37,6 +38,7 @@ from nbfinetune.data.labels import (
 from nbfinetune.data.splits import check_split, read_parts, split_notes
 from nbfinetune.data.transforms import Augment, ImageTransforms, presize
 from nbfinetune.images.files import get_image_files, locate
+from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.tables import PictureSheet, Table
 from nbfinetune.runtime.rng import seeded_rng
 
@@ -94,6 +96,9 @@ class ImageDataLoaders:
         self.train = even_loader(train, bs, shuffle=True, num_workers=num_workers)
         self.valid = even_loader(valid, bs, shuffle=False, num_workers=num_workers)
         self.vocab, self.size, self.bs, self.aug = list(vocab), size, bs, aug
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(left_out("ImageDataLoaders", name), name=name, obj=self)
 
     def __repr__(self) -> str:
         return (

@@ -1,8 +1,12 @@
 """The Recorder: the only history of a learner, and the result that a fit returns from it."""
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from torch import Tensor, stack
+
+from nbfinetune.rendering.left_out import left_out
+from nbfinetune.rendering.numbers import counted
 
 _SMOOTHING = 0.98  # fastai's AvgSmoothLoss
 
@@ -79,7 +83,9 @@ class FitResult:
 
     def __repr__(self) -> str:
         last = self.stages[-1]
-        text = f"{last.name.partition(':')[0]} {self.status} after {len(self.rows)} epochs"
+        text = (
+            f"{last.name.partition(':')[0]} {self.status} after {counted(len(self.rows), 'epoch')}"
+        )
         if self.kept is None:
             return text
         if not self.rows or self.kept is not self.rows[-1]:
@@ -99,6 +105,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(left_out("Recorder", name), name=name, obj=self)
 
     @property
     def run(self) -> Run:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from nbfinetune.history.recorder import Run
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
+from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.svg import Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
@@ -102,7 +103,7 @@ def epoch_table(runs: Sequence[Run]) -> Table:
     rows: list[list[str]] = []
     for run in runs:
         if stage_of(run):
-            rows.append([f"{stage_of(run)}, {run.n_epoch} epochs"])
+            rows.append([f"{stage_of(run)}, {counted(run.n_epoch, 'epoch')}"])
         rows += [[format_value(name, row[name]) for name in columns] for row in run.rows]
     return Table("", columns, rows)
 

@@ -9,24 +9,21 @@ from typing import TYPE_CHECKING
 
 from IPython.display import display
 
-from nbfinetune.history.recorder import Run
 from nbfinetune.history.report import (
     TrainingReport,
     epoch_table,
-    format_value,
     minutes,
-    stage_of,
 )
 from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchReport
 from nbfinetune.rendering.tables import Table
+from nbfinetune.training.printing import PrintedTable, stopped_text
 from nbfinetune.training.state import Callback
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
 _INTERVAL = 0.25  # seconds between two updates of the time left
-_WIDTH = 10  # of a column in a terminal, at least
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,11 @@ class _Live:
         return f"{html}<div>{bar} {escape(self.text)}</div>"
 
 
-class EpochTable(Callback):
+class EpochTable(PrintedTable):
     """Shows epoch, train_loss, valid_loss, metrics and time of each epoch, and the time left.
 
-    One instance shows all stages of a `fine_tune` as one table.
+    One instance shows all stages of a `fine_tune` as one table. A run that is given one has no
+    other screen.
 
     Parameters
     ----------
@@ -61,25 +59,16 @@ class EpochTable(Callback):
     """
 
     def __init__(self, notebook: bool | None = None) -> None:
+        super().__init__()
         self.notebook = kernel_runs() if notebook is None else notebook
-        self.columns: list[str] = []
-        self.runs: list[Run] = []
         self._handle, self._time_left, self._said = None, TimeLeft(), ""
-
-    @property
-    def began(self) -> bool:
-        """Whether a run got so far that it was shown."""
-        return bool(self.columns)
 
     def before_fit(self, learn: "Learner") -> None:
         self._shown = 0.0
         self._time_left.start(learn)
-        self.runs.append(learn.recorder.run)
-        if not self.columns:
-            self.columns = list(learn.recorder.run.names)
-            self._print(self.columns)
-        if stage := stage_of(learn.recorder.run):
-            self._print([f"{stage}, {learn.n_epoch} epochs"])
+        if self.notebook and not self.began:
+            say(learn.rate_note)
+        super().before_fit(learn)
         self._show(learn)
 
     def after_batch(self, learn: "Learner") -> None:
@@ -88,15 +77,14 @@ class EpochTable(Callback):
             self._show(learn)
 
     def after_epoch(self, learn: "Learner") -> None:
-        row = learn.recorder.run.rows[-1]
-        self._print([format_value(name, row[name]) for name in self.columns])
+        super().after_epoch(learn)
         self._show(learn)
 
     def after_fit(self, learn: "Learner") -> None:
         if not self.began:
             return  # refused before it began
         # Errors and interrupts speak for themselves under the table.
-        text = self._said = ended_text(learn) if learn.status == "stopped" else ""
+        text = self._said = stopped_text(learn) if learn.status == "stopped" else ""
         if self.notebook and not static():
             self._draw(TrainingReport(self.runs, text))
         elif sys.stdout.isatty():
@@ -111,7 +99,7 @@ class EpochTable(Callback):
         elif self.notebook:
             self._draw(TrainingReport(self.runs, text))
         else:
-            print(text, flush=True)
+            super().close(text)
 
     def _show(self, learn: "Learner") -> None:
         self._shown = monotonic()
@@ -132,10 +120,9 @@ class EpochTable(Callback):
     def _print(self, row: list[str]) -> None:
         if self.notebook:
             return
-        widths = [max(_WIDTH, len(name)) for name in self.columns]
-        cells = row if len(row) == 1 else map(str.rjust, row, widths)
-        start = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(start + "  ".join(cells), flush=True)
+        if sys.stdout.isatty():
+            print("\r\x1b[K", end="")
+        super()._print(row)
 
 
 @dataclass(frozen=True)
@@ -249,11 +236,3 @@ def say(line: str) -> None:
     """Print a line, if there is one."""
     if line:
         print(line, flush=True)
-
-
-def ended_text(learn: "Learner") -> str:
-    """How a run ended that did not go on to its end, in one line."""
-    steps = len(learn.recorder.run.lrs)
-    where = f"in epoch {learn.epoch + 1} of {learn.n_epoch} after {steps} steps"
-    last = "; the weights are those of the last step" if learn.status == "interrupted" else ""
-    return f"{learn.status} {where}{last}"

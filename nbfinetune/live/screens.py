@@ -88,6 +88,7 @@ class LiveTraining(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         if self.plot is None:
+            say(learn.rate_note)
             self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
             self._open(learn.control, learn.metric_names)
         self.plot.scale = 1.0  # a new stage has a new schedule
@@ -250,7 +251,7 @@ class LiveSearch(Callback):
         lr: float,
         how: str,
         pump: EventPump,
-        on_pick: Callable[[float], None],
+        on_pick: Callable[[float], str],
     ) -> None:
         """Show what was found, and the marker at `lr`. The static view is displayed below.
 
@@ -259,19 +260,23 @@ class LiveSearch(Callback):
         Parameters
         ----------
         how : where `lr` comes from
-        on_pick : gets each rate that the marker is moved to
+        on_pick : gets each rate that the marker is moved to; says why, if it is not used
         """
         self._found = found
         self.plot.draw(found.lrs, found.losses, found.centred)
         usable = (found.low, found.high) if found.low is not None else None
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
         self.plot.finish(found.marks, usable, band, lr, how, found.verdict)
-        self.plot.observe(lambda change: on_pick(change["new"]), "lr")
+        self.plot.observe(lambda change: self._picked(on_pick(change["new"])), "lr")
         line = f"next run: {rate_text(lr)} ({how})"
         if wait_until_rendered(self.plot.status, pump):
             display(StaticView(SearchReport(found, line)))
         else:
             self._end(SearchReport(found, line))
+
+    def _picked(self, problem: str) -> None:
+        if problem:
+            self.plot.status.text = problem
 
     def retire(self) -> None:
         """Leave the static view: the marker of an older search would no longer choose the rate."""

@@ -16,7 +16,8 @@ from nbfinetune.rendering.tables import Table
 class LRFindResult:
     """The curve of a range test, what it suggests and what it is worth.
 
-    Iterating gives the suggested rates in the order asked for.
+    Iterating gives the suggested rates in the order asked for; where none were asked for, minimum
+    and steep, as the lecture of fastai unpacks them.
 
     Parameters
     ----------
@@ -32,6 +33,8 @@ class LRFindResult:
     sweeps : raw losses of each sweep
     trials : with `verify`, the rate and the held-out loss of each short run
     verified : the best of these rates, None without
+    advised : without confidence the rate that the verdict names, if it names one
+    asked : names of the suggestions that were asked for
     """
 
     lrs: list[float] = field(repr=False)
@@ -46,6 +49,8 @@ class LRFindResult:
     sweeps: list[list[float]] = field(default_factory=list, repr=False)
     trials: list[tuple[float, float]] = field(default_factory=list)
     verified: float | None = None
+    advised: float | None = None
+    asked: tuple[str, ...] = ()
 
     @property
     def lr(self) -> float | None:
@@ -71,8 +76,43 @@ class LRFindResult:
         usable = None if self.low is None else (self.low, self.high)
         return suggested(name, self.lrs, self.smooth, usable)
 
+    @property
+    def bracket(self) -> float:
+        """The middle of the usable range; as the others below an AttributeError if there is none.
+
+        So `hasattr` tells whether the curve allows a suggestion.
+        """
+        return self._known("bracket")
+
+    @property
+    def valley(self) -> float:
+        """Two thirds into the longest stretch of falling losses (fastai's suggestion)."""
+        return self._known("valley")
+
+    @property
+    def slide(self) -> float:
+        """Left end of an interval slid from the right until the slopes at its ends are alike."""
+        return self._known("slide")
+
+    @property
+    def minimum(self) -> float:
+        """A tenth of the rate of the lowest loss."""
+        return self._known("minimum")
+
+    @property
+    def steep(self) -> float:
+        """The rate at which the loss falls fastest."""
+        return self._known("steep")
+
+    def _known(self, name: str) -> float:
+        rate = self.rate(name)
+        if math.isnan(rate):
+            raise AttributeError(f"this curve has no {name}: {self.verdict}")
+        return rate
+
     def __iter__(self) -> Iterator[float]:
-        return iter(self.suggestions.values())
+        """The rates asked for; where none were, fastai's two: `lr_min, lr_steep = ...`."""
+        return iter(map(self.rate, self.asked or ("minimum", "steep")))
 
     @property
     def centred(self) -> list[float]:

@@ -5,85 +5,29 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from nbfinetune.lr_finder.arguments import asked_for, check_range, check_repeats
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
+from nbfinetune.lr_finder.snapshot import generators, unchanged
 from nbfinetune.lr_finder.suggestions import (
     FLAT,
-    NAMES,
+    Suggestion,
     agree,
     candidates,
     judge,
     moving_average,
     suggested,
 )
-from nbfinetune.rendering.names import shown
+from nbfinetune.lr_finder.sweeps import TRIAL_STEPS, ShortRun, Sweep
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.training import loop, schedules
-from nbfinetune.training.arguments import check_trains
+from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit, Recording
-from nbfinetune.training.snapshot import generators, unchanged
+from nbfinetune.training.fitting import BASE_LR
+from nbfinetune.training.printing import shows
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 
-_LEAST_IT = 6  # fastai's
-_DIVERGED = 4.0  # times the best loss (fastai's)
-TRIAL_STEPS = 30  # of a short run: enough that the best rate is that of a longer one, give or take
 
-
-class _Sweep(Callback):
-    """Sets the rate of each step and ends the run at `num_it` steps or when the loss diverges.
-
-    With `only` all layer groups but that one have the rate 0.
-    """
-
-    def __init__(
-        self, start_lr: float, end_lr: float, num_it: int, stop_div: bool, only: int | None
-    ) -> None:
-        self.start_lr, self.end_lr, self.num_it = start_lr, end_lr, num_it
-        self.stop_div, self.only, self.best = stop_div, only, math.inf
-
-    def before_batch(self, learn: LearnerState) -> None:
-        done = len(learn.recorder.run.lrs)
-        lr = self.start_lr * (self.end_lr / self.start_lr) ** (done / self.num_it)
-        for group in learn.opt.param_groups:
-            group["lr"] = lr if self.only in (None, group["layer_group"]) else 0.0
-
-    def after_batch(self, learn: LearnerState) -> None:
-        learn.recorder.flush()
-        losses, average = learn.recorder.run.losses, learn.recorder.train_loss
-        if len(losses) == 1:
-            self.first = average
-        # The best counts only after the first tenth: the average of a few losses of a trained
-        # network is small by chance, and then four times as large by chance.
-        settled = len(losses) > self.num_it // 10
-        if settled:
-            self.best = min(self.best, average)
-        diverged = settled and self.stop_div and self._far_above_best(average)
-        if len(losses) == self.num_it or diverged or not math.isfinite(losses[-1]):
-            raise CancelFit
-
-    def _far_above_best(self, average: float) -> bool:
-        if self.best > 0:
-            return average > _DIVERGED * self.best
-        return average - self.best > _DIVERGED * max(self.first - self.best, 0) > 0
-
-
-class _ShortRun(Callback):
-    """One cycle up to `lr_max` and down again, over `TRIAL_STEPS` steps."""
-
-    def __init__(self, lr_max: float) -> None:
-        # The shape of fit_one_cycle, whose rate is looked for.
-        self.rate = schedules.one_cycle(lr_max / 25, lr_max, lr_max / 1e5, 0.25)
-
-    def before_batch(self, learn: LearnerState) -> None:
-        if learn.training:
-            for group in learn.opt.param_groups:
-                group["lr"] = self.rate(len(learn.recorder.run.lrs) / TRIAL_STEPS)
-
-    def after_batch(self, learn: LearnerState) -> None:
-        if learn.training and len(learn.recorder.run.lrs) == TRIAL_STEPS:
-            raise CancelFit
-
-
+@shows("search")
 @exclusive_run(scales_rates=False)
 def lr_find(
     learn: LearnerState,
@@ -92,30 +36,37 @@ def lr_find(
     num_it: int = 100,
     *,
     stop_div: bool = True,
-    suggest: Sequence[str] = ("bracket",),
+    suggest: str | Suggestion | Sequence[str | Suggestion] | None = None,
+    suggest_funcs: str | Suggestion | Sequence[str | Suggestion] | None = None,
     seeds: int = 1,
     groups: bool = False,
     verify: int = 0,
     cbs: Callback | Sequence[Callback] = (),
+    show: bool = True,
 ) -> LRFindResult | LRFindComparison:
     """Train a few steps at rising rates, look at the losses, and put everything back.
 
     Step i of num_it has the rate start_lr (end_lr / start_lr)^(i / num_it), in all layer groups.
-    Afterwards the learner is as before, bit for bit, also on errors and interrupts.
+    Afterwards the learner is as before, bit for bit, also on errors and interrupts, but for
+    `learn.lr`: it is the rate suggested, which the next run uses that is given none, as long as the
+    same layers train. Without a suggestion it is the rate that the verdict advises, if it names
+    one, else what it was.
 
     Parameters
     ----------
     start_lr, end_lr : the range
     num_it : steps, at least 6
     stop_div : stop when the moving average is above four times its best
-    suggest : of bracket, valley, slide, minimum, steep; the first is the result's `lr` unless
-        `verify` finds one
+    suggest : of bracket, valley, slide, minimum, steep, as names or functions; the first is the
+        result's `lr` unless `verify` finds one; None = bracket
+    suggest_funcs : fastai's name of `suggest`
     seeds : sweeps, each over other batches; the result is their mean, of low confidence if they
         disagree
     groups : one sweep for each layer group, the others standing still; all must train
     verify : so many candidate rates each get a short run on the same batches; the one with the
         lowest held-out loss is the result's `lr`
     cbs : callbacks of this run; those of the learner are left out
+    show : see `fit`
 
     Returns
     -------
@@ -129,19 +80,38 @@ def lr_find(
 
     Examples
     --------
-    >>> lr_min, lr_steep = learn.lr_find(suggest=("minimum", "steep"))  # doctest: +SKIP
+    >>> lr_min, lr_steep = learn.lr_find()  # doctest: +SKIP
+    >>> learn.lr_find(suggest="valley").valley  # doctest: +SKIP
     """
-    suggest = (suggest,) if isinstance(suggest, str) else tuple(suggest)
-    _check(learn, start_lr, end_lr, num_it, suggest)
-    _check_repeats(learn, seeds, groups, verify)
+    asked = asked_for(suggest, suggest_funcs)
+    check_range(learn, start_lr, end_lr, num_it)
+    check_repeats(learn, seeds, groups, verify)
+    sweep = (start_lr, end_lr, num_it, stop_div)
+    found = _found(learn, sweep, asked, seeds, groups, verify, cbs=cbs)
+    learn.last_search = found
+    _adopt(learn, found)
+    return found
 
+
+def _found(
+    learn: LearnerState,
+    sweep_args: tuple[float, float, int, bool],
+    asked: tuple[str, ...],
+    seeds: int,
+    groups: bool,
+    verify: int,
+    *,
+    cbs: Sequence[Callback],
+) -> LRFindResult | LRFindComparison:
+    """What the sweeps and short runs find; nothing is changed afterwards."""
+    start_lr, end_lr, num_it, _ = sweep_args
     runs = learn.recorder.runs
     last_lr = max(step[-1] for step in runs[-1].lrs) if runs and runs[-1].lrs else None
 
     def search(only: int | None, trained: str) -> LRFindResult:
         sweeps = []
         for k in range(seeds):
-            sweep = _Sweep(start_lr, end_lr, num_it, stop_div, only)
+            sweep = Sweep(*sweep_args, only)
             losses = _losses(learn, sweep, k, cbs)
             if not (learn.control.ended and sweeps):  # a whole sweep says more than a cut one
                 sweeps.append(losses)
@@ -149,7 +119,7 @@ def lr_find(
                 break
         n = min(len(losses) for losses in sweeps)
         lrs = [start_lr * (end_lr / start_lr) ** (i / num_it) for i in range(n)]
-        return _result(lrs, sweeps, suggest, trained, last_lr)
+        return _result(lrs, sweeps, asked, trained, last_lr)
 
     if groups:
         found = {}
@@ -162,23 +132,28 @@ def lr_find(
     return _verified(learn, found, verify, cbs) if verify and not learn.control.ended else found
 
 
-def search_cost(
-    learn: LearnerState, num_it: int, seeds: int, groups: bool, verify: int
-) -> tuple[int, str]:
-    """Training steps that a search takes at most, and what they are for."""
-    sweeps = seeds * (len(learn.groups) if groups else 1)
-    text = f"{sweeps} sweeps of {num_it} steps"
-    if verify:
-        runs = f"{verify} short runs of {TRIAL_STEPS} steps, each with a validation"
-        text = f"{text}, then {runs}" if sweeps > 1 else f"a sweep of {num_it} steps, then {runs}"
-    return sweeps * num_it + verify * TRIAL_STEPS, text
+def _adopt(learn: LearnerState, found: LRFindResult | LRFindComparison) -> None:
+    """Let the next run use what was found, and say so in `learn.rate_note`."""
+    advised = getattr(found, "advised", None)
+    if found.lr is not None:
+        learn.use_rate(found.lr, "as lr_find found")
+        how = found.chosen
+    elif advised is not None:
+        learn.use_rate(advised, "as lr_find advised")
+        how = "no suggestion; as advised"
+    else:
+        if learn.chosen and learn.chosen.kind == "picked":  # in a plot that this one replaces
+            learn.drop_rate()
+        before = learn.chosen_text("") and learn.chosen.where
+        how = f"no suggestion; {before or f'the default, of fine_tune {rate_text(BASE_LR)}'}"
+    learn.say_next_rate(how)
 
 
 def trial_loss(learn: LearnerState, lr: float, cbs: Sequence[Callback] = ()) -> float:
     """The held-out loss after 30 steps of one cycle up to `lr`; the learner is unchanged after."""
     n_epoch = math.ceil(TRIAL_STEPS / len(learn.dls.train))
     with unchanged(learn), learn.own_rng():
-        all_cbs = [Recording(), _ShortRun(lr), Steering(), *cbs]
+        all_cbs = [Recording(), ShortRun(lr), Steering(), *cbs]
         loop.run(learn, "lr_find: short run", n_epoch, all_cbs, 0, validates=False)
         loss = _held_out(learn, cbs)
     return loss if math.isfinite(loss) else math.inf
@@ -230,7 +205,7 @@ def _verified(
     )
 
 
-def _losses(learn: LearnerState, sweep: _Sweep, k: int, cbs: Sequence[Callback]) -> list[float]:
+def _losses(learn: LearnerState, sweep: Sweep, k: int, cbs: Sequence[Callback]) -> list[float]:
     """The losses of the k-th sweep; each but the first is over other batches than training."""
     n_epoch = math.ceil(sweep.num_it / len(learn.dls.train))
     with unchanged(learn):
@@ -247,7 +222,7 @@ def _losses(learn: LearnerState, sweep: _Sweep, k: int, cbs: Sequence[Callback])
 def _result(
     lrs: list[float],
     sweeps: list[list[float]],
-    suggest: tuple[str, ...],
+    asked: tuple[str, ...],
     trained: str,
     last_lr: float | None,
 ) -> LRFindResult:
@@ -260,43 +235,13 @@ def _result(
         lrs,
         losses,
         smooth,
-        {name: suggested(name, lrs, smooth, usable) for name in suggest},
+        {name: suggested(name, lrs, smooth, usable) for name in asked or ("bracket",)},
         verdict.confidence,
         verdict.sentence,
         verdict.low,
         verdict.high,
         trained,
         sweeps,
+        advised=verdict.advised,
+        asked=asked,
     )
-
-
-def _check(
-    learn: LearnerState, start_lr: float, end_lr: float, num_it: int, suggest: tuple[str, ...]
-) -> None:
-    if not 0 < start_lr < end_lr < math.inf:
-        raise ValueError(f"start_lr {start_lr} must be positive and below end_lr {end_lr}")
-    if not isinstance(num_it, int) or num_it < _LEAST_IT:
-        raise ValueError(
-            f"num_it is {shown(num_it)}; it must be a whole number from {_LEAST_IT} up"
-        )
-    if unknown := [name for name in suggest if name not in NAMES]:
-        raise ValueError(f"no suggestion {shown(unknown[0])}; there are {', '.join(NAMES)}")
-    if not suggest:
-        raise ValueError(f"suggest names none of {', '.join(NAMES)}")
-    if learn.dls is None or not len(learn.dls.train):
-        raise ValueError("this learner has no data to train on")
-    check_trains(learn)
-
-
-def _check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int) -> None:
-    if not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds is {shown(seeds)}; it must be a whole number of sweeps from 1 up")
-    if not isinstance(verify, int) or verify < 0 or verify == 1:
-        raise ValueError(f"verify is {shown(verify)}; it must be 0, or a number of rates from 2 up")
-    if groups and (learn.frozen or len(learn.groups) == 1):
-        raise ValueError(
-            f"groups=True needs several layer groups, all of which train, but {learn.frozen} of "
-            f"{len(learn.groups)} are frozen; call learn.unfreeze(), or leave groups out"
-        )
-    if groups and verify:
-        raise ValueError("verify tries one rate for all layer groups; leave verify or groups out")

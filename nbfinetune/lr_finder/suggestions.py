@@ -163,12 +163,14 @@ class Verdict:
     sentence : why, and what to do
     low, high : rates between which training works: where the loss begins to fall, and where it is
         lowest; None without confidence
+    advised : the rate that the sentence names in place of a suggestion
     """
 
     confidence: str
     sentence: str
     low: float | None = None
     high: float | None = None
+    advised: float | None = None
 
 
 def centred(losses: Sequence[float]) -> np.ndarray:
@@ -205,7 +207,7 @@ def judge(lrs: Sequence[float], losses: Sequence[float], last_lr: float | None =
     lowest = int(np.argmin(smooth))
     dip = level - float(smooth[lowest])
     if dip < max(_NOISE * noise, FLAT * abs(level)):
-        return Verdict("none", _refusal(level, noise, smooth, last_lr))
+        return _refusal(level, noise, smooth, last_lr)
     # From the last loss that is still high: noise may have dipped before.
     above = np.flatnonzero(smooth[:lowest] > level - _START * dip)
     start = int(above[-1]) + 1 if len(above) else 0
@@ -260,17 +262,21 @@ def _levels(losses: Sequence[float]) -> tuple[float, float, np.ndarray]:
     return level, noise, centred(y)
 
 
-def _refusal(level: float, noise: float, smooth: np.ndarray, last_lr: float | None) -> str:
+def _refusal(level: float, noise: float, smooth: np.ndarray, last_lr: float | None) -> Verdict:
     """Why there is no suggestion, and what to do instead."""
     tenth = f", {rate_text(last_lr / 10)}" if last_lr else ""
+    advised = last_lr / 10 if last_lr else None
     if 0 <= level < _CONVERGED:
-        return f"the network is already converged: use about 1/10 of the last LR{tenth}"
+        text = f"the network is already converged: use about 1/10 of the last LR{tenth}"
+        return Verdict("none", text, advised=advised)
     if smooth[-1] > level + max(_CLEAR * noise, FLAT * abs(level)):
-        return (
+        text = (
             "the loss only rises: it diverges before it falls; lower start_lr, check labels and "
             f"normalisation, or use about 1/10 of the last LR{tenth}"
         )
-    return (
+        return Verdict("none", text, advised=advised)
+    return Verdict(
+        "none",
         "the loss is flat, with no dip above its noise; raise num_it or bs, widen the range, "
-        "or check that layers are trainable"
+        "or check that layers are trainable",
     )

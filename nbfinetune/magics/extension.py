@@ -4,6 +4,7 @@ import sys
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from nbfinetune.history import screens
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.lines import option_matcher
 from nbfinetune.magics.model import ModelMagics
@@ -28,6 +29,7 @@ def load(shell: InteractiveShell) -> None:
     """Add the magics and the completion of their options to the shell."""
     enable_widgets_in_colab()
     magics = TrainingMagics(shell)
+    magics.shown_by, screens.make_screens = screens.make_screens, lambda: magics.runs
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
     shell.register_magics(magics, InterpretationMagics, ModelMagics)
@@ -38,6 +40,7 @@ def load(shell: InteractiveShell) -> None:
 def unload(shell: InteractiveShell) -> None:
     """Take out what `load` added; magics of the same names that it hid are back."""
     magics, looks, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
+    screens.make_screens = magics.shown_by
     for name in _magic_names():
         del shell.magics_manager.magics["line"][name]
     shell.magics_manager.magics["line"].update(magics.replaced)

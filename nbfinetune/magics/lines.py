@@ -4,6 +4,7 @@ import re
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from IPython.core.completer import (
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 LR_HELP = (
     "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
-    "(what %lr_find found last)"
+    "(what %%lr_find found last)"
 )
 
 
@@ -86,12 +87,31 @@ def parse_options(magic: Callable, line: str) -> tuple[dict, bool]:
     )
     try:
         args = vars(parse_argstring(magic, bare))
+    except UsageError as error:
+        raise UsageError(_with_options(magic, str(error))) from None
     except ValueError:  # of the words; argparse raises UsageError
         raise UsageError(
             f"a quotation mark is not closed in: {bare}; close it, and put a name that has one "
             'into the other kind, such as "bob\'s.csv"'
         ) from None
     return {k: v for k, v in args.items() if v is not None}, quiet
+
+
+def _with_options(magic: Callable, text: str) -> str:
+    """What argparse says of a line; of an option that there is not, with the nearest and all."""
+    unknown = re.search(r"unrecognized arguments: (--?[^\s=]+)", text)
+    if not unknown:
+        return text
+    options = options_of(magic)
+    near = get_close_matches(unknown[1], options, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"%{magic.__name__} has no option {unknown[1]}; {hint}it has {', '.join(options)}"
+
+
+def options_of(magic: Callable) -> list[str]:
+    """The options of a magic, as one writes them."""
+    strings = [a.option_strings[0] for a in magic.parser._actions if a.option_strings]
+    return [*(s for s in strings if s not in ("-h", "-l")), "--learner"]
 
 
 def find_learner(scope: "ChainMap[str, object]", name: str | None) -> "Learner":
@@ -158,9 +178,7 @@ def option_matcher(shell: InteractiveShell, magics: dict[str, Callable]) -> Call
         if re.search(r"(-l|--learner)(\s+|=)\w*$", typed):
             words = learner_names(shell.user_ns)
         elif context.token.startswith("-"):
-            parser = magics[match[1]].parser
-            words = [o for a in parser._actions for o in a.option_strings[:1] if o != "-h"]
-            words += ["--learner"]
+            words = ["-l", *options_of(magics[match[1]])]
         else:
             return {"completions": []}
         found = [SimpleCompletion(w, type="option") for w in words if w.startswith(context.token)]

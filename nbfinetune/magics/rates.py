@@ -27,7 +27,7 @@ def parse_lr(
     """
     if text.startswith("@") and isinstance(found, LRFindComparison):
         return _group_rates(text, found)
-    usage = f"learning rate {text!r}: give {LR_HELP}"
+    usage = f"learning rate {text!r}: give {LR_HELP}".replace("%%", "%")
     if text.isidentifier():
         if text not in scope:
             raise UsageError(f"no variable {text!r}; {usage}")
@@ -60,6 +60,8 @@ def _one_rate(text: str, scope: Mapping[str, object], found: LRFindResult | None
         raise UsageError(f"{text!r} is what %lr_find found, but it was not run for this learner")
     if isinstance(found, LRFindComparison):
         raise UsageError(f"{text!r}: {_ONE_EACH}")
+    if found.lr is None and not name and found.advised is not None:
+        return found.advised / float(divisor or 1)
     if found.lr is None:
         raise UsageError(f"{text!r}: %lr_find found no rate: {found.verdict}")
     known = [*(["verified"] if found.verified else []), *NAMES]

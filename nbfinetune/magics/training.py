@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property, partial
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
@@ -161,10 +162,14 @@ class TrainingMagics(Magics):
         %lr_find --seeds 3 --verify 4
         """
         learn, args, quiet = parse_line(self.lr_find, line, scope_of(self.shell, local_ns))
+        how = {"no_widgets": args.pop("no_widgets"), "one_line": True}
         args["stop_div"] = not args.pop("no_stop_div")
         if "suggest" in args:
             args["suggest"] = args["suggest"].split(",")
-        result = self.runs.search(learn, args, no_widgets=args.pop("no_widgets"))
+        options = signature(learn.lr_find).bind(**args)
+        options.apply_defaults()
+        run = partial(learn.lr_find, **args, show=False)
+        result = self.runs.search(learn, run, options.arguments, **how)
         return None if quiet else result
 
     @line_magic
@@ -225,9 +230,6 @@ class TrainingMagics(Magics):
             raise UsageError(f"two learning rates, {given[0]} and {given[1]}; give one")
         if given:
             args[lr_name] = self._written_rate(learn, given[0], scope)
-        elif found := self.runs.rate_found(learn):
-            args[lr_name] = learn.lr
-            print(f"{lr_name} {found}")
         if magic == "fine_tune" and isinstance(args.get(lr_name), list):
             args[lr_name] = slice(args[lr_name][0], args[lr_name][-1])
         if "moms" in args:
@@ -235,8 +237,9 @@ class TrainingMagics(Magics):
         if args.pop("no_keep_best", False):
             args["keep_best"] = False
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
-        how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg")}
-        result = self.runs.fit(learn, partial(getattr(learn, magic), n_epoch, **args), **how)
+        how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg"), "one_line": True}
+        run = partial(getattr(learn, magic), n_epoch, **args, show=False)
+        result = self.runs.fit(learn, run, **how)
         return None if quiet else result
 
     def _written_rate(
@@ -244,4 +247,4 @@ class TrainingMagics(Magics):
     ) -> "LearningRate":
         from nbfinetune.magics.rates import parse_lr  # brings NumPy and Pillow
 
-        return parse_lr(text, scope, self.runs.found.get(learn))
+        return parse_lr(text, scope, learn.last_search)

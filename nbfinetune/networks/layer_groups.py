@@ -127,8 +127,8 @@ def warn_of_hand_set(
 def lr_text(lr: LearningRate) -> str:
     """A rate, or those of several groups, for the eye."""
     if isinstance(lr, slice):
-        lr = [end for end in (lr.start, lr.stop) if end is not None]
-    return ", ".join(rate_text(v) for v in lr) if isinstance(lr, Sequence) else rate_text(lr)
+        return " to ".join(rate_text(end) for end in (lr.start, lr.stop) if end is not None)
+    return ", ".join(map(rate_text, lr)) if isinstance(lr, Sequence) else rate_text(lr)
 
 
 def train_mode(

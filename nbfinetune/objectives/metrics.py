@@ -6,6 +6,7 @@ than its pictures do.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from numbers import Real
 
@@ -127,8 +128,8 @@ def metric_list(metrics: Metric | Iterable[Metric] | None) -> list[Metric]:
         if isinstance(metric, type):
             raise ValueError(f"metric {metric.__name__} is a class; pass an instance of it")
         if not callable(metric):
-            ours = isinstance(metric, str) and metric in _OURS
-            named = f", not its name: from nbfinetune import {metric}" if ours else ""
+            near = get_close_matches(metric, _OURS, 1) if isinstance(metric, str) else []
+            named = f", not its name: from nbfinetune import {near[0]}" if near else ""
             raise ValueError(
                 f"metrics holds {shown(metric)}, a {type(metric).__name__}; {_FORM}{named}"
                 + ("" if named else f", such as nbfinetune's {', '.join(_OURS)}")

@@ -11,3 +11,14 @@ def rate_text(lr: float) -> str:
     """
     digits, _, exponent = f"{lr:.1e}".partition("e")
     return f"{digits}e{int(exponent)}" if exponent else digits  # nan and inf have none
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things in words.
+
+    Examples
+    --------
+    >>> counted(1, "epoch"), counted(1200, "step")
+    ('1 epoch', '1,200 steps')
+    """
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

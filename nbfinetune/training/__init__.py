@@ -3,7 +3,7 @@
 `state` is what all of it works on, and the events of a run; `options` checks what it is given.
 `fitting` has the fit methods (`arguments` checks what they are given, and that model and loaders
 are as they were; `schedules` are their rates), `loop` the epochs and batches, `callbacks` what
-hangs on the events. `control` takes requests, `steering` acts on them; `snapshot` puts a learner
-back. `feature_cache` and `feature_batches` keep what a frozen body gives; `microbatches` save
-memory.
+hangs on the events. `control` takes requests, `steering` acts on them; `chosen_rates` are the
+rates that searches leave, `printing` shows runs as text. `feature_cache` and `feature_batches` keep
+what a frozen body gives; `microbatches` save memory.
 """

@@ -29,8 +29,29 @@ _STEERED = {"lr", "betas", "weight_decay", "layer_group", "decays"}  # of the op
 
 
 def rates(learn: LearnerState, lr: LearningRate | None, what: str) -> list[float]:
-    """One rate for each layer group; `learn.lr` where none is given."""
+    """One rate for each layer group; `learn.lr` where none is given, which `rate_note` tells."""
+    if lr is None:
+        learn.rate_note = learn.chosen_text(what)
     return lr_per_group(learn.lr if lr is None else lr, len(learn.groups), what=what)
+
+
+def head_rate(learn: LearnerState, *, freezes: bool) -> LearningRate | None:
+    """The rate that was chosen for the first stage of a `fine_tune`, None if none was for it.
+
+    Parameters
+    ----------
+    freezes : whether that stage trains the head alone
+    """
+    chosen = learn.chosen
+    if chosen is None or chosen.lr != learn.lr or chosen.kind == "default":
+        return None
+    if isinstance(chosen.lr, (list, tuple)):  # one for each group, found while the others stood
+        learn.rate_note = learn.chosen_text("base_lr")
+        return slice(chosen.lr[0], chosen.lr[-1])
+    if chosen.frozen != (len(learn.groups) - 1 if freezes else 0):
+        return None
+    learn.rate_note = learn.chosen_text("base_lr")
+    return chosen.lr
 
 
 def ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:

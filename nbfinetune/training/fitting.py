@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import ceil
 from warnings import warn
 
-from nbfinetune.arguments import as_whole_number
+from nbfinetune.arguments import as_whole_number, users_line
 from nbfinetune.history.recorder import FitResult, Run
 from nbfinetune.networks.layer_groups import LearningRate
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
@@ -18,11 +18,13 @@ from nbfinetune.training.arguments import (
     check_trains,
     check_wd,
     ends,
+    head_rate,
     rates,
 )
 from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
 from nbfinetune.training.feature_batches import features_usable
 from nbfinetune.training.options import check_moms
+from nbfinetune.training.printing import shows
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -36,6 +38,7 @@ _HEAD_STEPS = 50
 _CHEAP_HEAD_STEPS = 100
 
 
+@shows("fit")
 @exclusive_run(scales_rates=True)
 def fit(
     learn: LearnerState,
@@ -45,6 +48,7 @@ def fit(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    show: bool = True,
 ) -> FitResult:
     """Train at a constant learning rate.
 
@@ -57,6 +61,8 @@ def fit(
     cbs : callbacks of this fit, or one, after those of the learner
     start_epoch : first epoch that is run, to go on with a fit that was ended; the schedule
         goes on there too
+    show : whether its progress is shown: on a live screen after `%load_ext nbfinetune`, else as
+        lines of text; see `learn.quiet` too
 
     Raises
     ------
@@ -68,6 +74,7 @@ def fit(
     return _result(learn, [run], cbs)
 
 
+@shows("fit")
 @exclusive_run(scales_rates=True)
 def fit_one_cycle(
     learn: LearnerState,
@@ -81,6 +88,7 @@ def fit_one_cycle(
     moms: tuple[float, float, float] | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    show: bool = True,
 ) -> FitResult:
     """Train with the 1cycle policy (Smith 2018); see `fit` for the other arguments.
 
@@ -107,6 +115,7 @@ def fit_one_cycle(
     return _result(learn, [run], cbs)
 
 
+@shows("fit")
 @exclusive_run(scales_rates=True)
 def fit_flat_cos(
     learn: LearnerState,
@@ -118,6 +127,7 @@ def fit_flat_cos(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
     check_cycle(1.0, div_final, pct_start)
@@ -126,6 +136,7 @@ def fit_flat_cos(
     return _result(learn, [run], cbs)
 
 
+@shows("fit")
 @exclusive_run(scales_rates=True)
 def fit_sgdr(
     learn: LearnerState,
@@ -137,6 +148,7 @@ def fit_sgdr(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    show: bool = True,
 ) -> FitResult:
     """Train with warm restarts: `n_cycles` cosines, each `cycle_mult` times as long.
 
@@ -151,11 +163,12 @@ def fit_sgdr(
     return _result(learn, [run], cbs)
 
 
+@shows("fit")
 @exclusive_run(scales_rates=True)
 def fine_tune(
     learn: LearnerState,
     epochs: int,
-    base_lr: float | slice = BASE_LR,
+    base_lr: float | slice | None = None,
     *,
     freeze_epochs: int | None = None,
     lr_mult: float = 100.0,
@@ -164,6 +177,7 @@ def fine_tune(
     keep_best: bool = True,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
+    show: bool = True,
 ) -> FitResult:
     """Train the head with the body frozen, then all layers with discriminative rates.
 
@@ -176,19 +190,23 @@ def fine_tune(
     ----------
     epochs : epochs with all layers
     base_lr : learning rate of the head; slice(lo, hi) gives those of the first group and the
-        head in the second stage, halved too, in place of `lr_mult`
+        head in the second stage, halved too, in place of `lr_mult`; None = what `lr_find` found
+        for what trains first, else 2e-3 (fastai's)
     freeze_epochs : epochs of the first stage; None = as many as 50 steps take, or 100 where the
         body's features are kept; 0 = no such stage
     lr_mult : rate of the head over that of the first group
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
     keep_best : end with the weights of the best epoch of both stages, by the first metric if it
         is known whether that should rise (see `EarlyStopping`), else by the validation loss
-    wd, cbs : see `fit`
+    wd, cbs, show : see `fit`
     """
     epochs = as_whole_number("epochs", epochs, 1)
     check_data(learn)
     if freeze_epochs is not None:
         freeze_epochs = as_whole_number("freeze_epochs", freeze_epochs, 0)
+    if base_lr is None:
+        found = head_rate(learn, freezes=freeze_epochs != 0)
+        base_lr = BASE_LR if found is None else found
     low, high = ends(base_lr, lr_mult)
     rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     check_cycle(div, 1e5, pct_start)
@@ -225,7 +243,7 @@ def _keeper(learn: LearnerState) -> SaveBest:
         f"keep_best goes by valid_loss: whether {name} should rise or fall is not known; say so "
         f'with its attribute higher_is_better = True or False, or pass cbs=[SaveBest("{name}", '
         'mode="max")] and keep_best=False',
-        stacklevel=4,
+        stacklevel=users_line(),
     )
     return SaveBest()
 

@@ -17,7 +17,7 @@ from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.history.recorder import Recorder
 from nbfinetune.networks import layer_groups
 from nbfinetune.networks.heads import body_and_head
-from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.networks.layer_groups import LayerGroup, LearningRate, lr_text
 from nbfinetune.networks.outputs import logits_of, output_of
 from nbfinetune.networks.precision import autocast, chosen_amp
 from nbfinetune.objectives import losses
@@ -28,6 +28,7 @@ from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.training import options
+from nbfinetune.training.chosen_rates import ChosenRate, safe_rate
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.feature_cache import FeatureCache
 from nbfinetune.training.schedules import Schedule
@@ -78,6 +79,10 @@ class LearnerState:
     status : "running", "finished", "stopped", "interrupted", "failed" or "refused"
     body_epochs : epochs that run the frozen body, whose features are kept; None = all epochs
     n_out : outputs of the model, once it was run with the loss that there is
+    chosen : the rate of the next run, if a search or its plot chose it
+    rate_note : which rate the newest run uses that was given none, and where it comes from; after
+        a search, that of the next run
+    last_search : what the newest search found
     """
 
     lr = options.Checked(options.checked_lr)
@@ -98,6 +103,7 @@ class LearnerState:
     loss: Tensor
     values: list[float]
     lr_schedules: Sequence[Schedule]
+    chosen: ChosenRate | None
     status: str
 
     def __init__(
@@ -129,6 +135,9 @@ class LearnerState:
         self.groups = options.listed_groups(groups, model)
         layer_groups.check_groups(model, self.groups)
         self.lr, self.moms, self.train_bn = lr, moms, bool(train_bn)
+        self._first_lr, self.chosen, self.rate_note = self.lr, None, ""
+        self.last_search: object | None = None
+        self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
         self.recorder, self.control = Recorder(), RunControl()
         self.vocab: list[str] | None = None
@@ -303,7 +312,60 @@ class LearnerState:
         self.frozen = n % len(self.groups)
         self.opt.zero_grad()
         self.opt.state.clear()
+        if changed:
+            self.drop_rate()
         return changed
+
+    def use_rate(self, lr: LearningRate, where: str, kind: str = "found") -> None:
+        """Train at `lr` where a run is given no rate, while what trains is the same.
+
+        Parameters
+        ----------
+        where, kind : see `ChosenRate`
+        """
+        self.lr = lr
+        self.chosen = ChosenRate(lr, where, self.frozen, self.trained_text(), kind)
+
+    def drop_rate(self) -> None:
+        """Go back to the default, where a search or its plot chose the rate."""
+        if self.chosen is None or self.chosen.lr != self.lr:  # set by hand since
+            self.chosen = None
+            return
+        was = self.chosen.trained
+        lr = safe_rate(self._first_lr, len(self.groups) - self.frozen)
+        where = f"the default for {self.trained_text()}"
+        if was != self.trained_text():
+            where += f", as the rate before was for {was}"
+        self.use_rate(lr, where, "default")
+
+    def chosen_text(self, what: str) -> str:
+        """What the rate is, under the name `what`, if a search or its plot chose it, else ""."""
+        known = self.chosen is not None and self.chosen.lr == self.lr
+        return f"{what} {self.chosen.text}" if known else ""
+
+    def say_next_rate(self, how: str) -> None:
+        """Let `rate_note` tell the rate of the next run, and where it comes from."""
+        self.rate_note = f"next run: {lr_text(self.lr)} ({how})"
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Inside, runs and searches show nothing; their history is kept as ever.
+
+        Examples
+        --------
+        >>> with learn.quiet():  # doctest: +SKIP
+        ...     learn.fine_tune(3)
+        """
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be shown: in `quiet`, and within a run that is on."""
+        return bool(self._quiet) or self.control.running
 
     def _say_unchanged(self) -> None:
         # 3: the line that called freeze, so that each such line warns

@@ -145,6 +145,8 @@ def exclusive_run(*, scales_rates: bool) -> Callable:
             if "cbs" in kwargs:
                 kwargs["cbs"] = as_callbacks(kwargs["cbs"])
             check_run(learn)
+            if not learn.control.running:
+                learn.rate_note = ""
             with learn.control.claim(scales_rates=scales_rates):
                 return method(learn, *args, **kwargs)
 

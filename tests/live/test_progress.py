@@ -32,7 +32,7 @@ def test_a_terminal_gets_the_table_line_by_line(learn: Learner, capsys) -> None:
 
     learn.fine_tune(2, freeze_epochs=1, cbs=[EpochTable(notebook=False), Look()])
     assert seen[0][0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
-    assert seen[0][1] == "head, body frozen, 1 epochs"
+    assert seen[0][1] == "head, body frozen, 1 epoch"
     assert re.fullmatch(r" +0( +\d\.\d{6}){3} +00:00", seen[0][2])
     assert seen[1][0] == "all layers, 2 epochs"
     assert [len(lines) for lines in seen] == [3, 2, 1]
@@ -74,7 +74,7 @@ def test_a_notebook_gets_one_table_that_grows(learn: Learner, shown: list) -> No
     last = html[-1]
     assert "<progress" not in last
     assert last.count("<tr>") == 1 + 2 + 3  # heading, two stages, three epochs
-    assert "<b>head, body frozen, 1 epochs</b>" in last
+    assert "<b>head, body frozen, 1 epoch</b>" in last
     assert "<b>all layers, 2 epochs</b>" in last
     text = repr(shown[-1]).splitlines()
     assert text[0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]

@@ -16,9 +16,10 @@ import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.lr_finder.search import trial_loss
+from nbfinetune.lr_finder.snapshot import unchanged
+from nbfinetune.lr_finder.suggestions import minimum, steep, valley
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.rng import get_rng_state
-from nbfinetune.training.snapshot import unchanged
 
 
 class At(Callback):
@@ -55,8 +56,9 @@ def equal(a: object, b: object) -> bool:
 
 
 def state(learn: Learner) -> dict:
-    """Everything that lr_find might change."""
+    """Everything that lr_find might change, but the rate of the next run, which it is for."""
     names = {id(p): name for name, p in learn.model.named_parameters()}
+    without = ("groups", "cbs", "_lr", "lr", "rate_note")
     plain = {k: v for k, v in vars(learn).items() if isinstance(v, (int, float, str, list, dict))}
     return {
         "weights": {k: v.clone() for k, v in learn.model.state_dict().items()},
@@ -67,7 +69,7 @@ def state(learn: Learner) -> dict:
         "groups": [{k: v for k, v in g.items() if k != "params"} for g in learn.opt.param_groups],
         "scaler": learn.scaler.state_dict(),
         "random": get_rng_state(),
-        "attributes": {k: deepcopy(v) for k, v in plain.items() if k not in ("groups", "cbs")},
+        "attributes": {k: deepcopy(v) for k, v in plain.items() if k not in without},
         "own random": deepcopy(learn._rng),
         "runs": [deepcopy(vars(run)) for run in learn.recorder.runs],
         "recorder": set(vars(learn.recorder)),
@@ -186,6 +188,50 @@ def test_the_search_never_validates_and_counts_its_steps(learn: Learner) -> None
     assert len(result.losses) == 13  # 5 batches an epoch
 
 
+def test_without_names_the_result_unpacks_as_in_the_lecture(learn: Learner) -> None:
+    found = learn.lr_find()
+    lr_min, lr_steep = found
+    assert (lr_min, lr_steep) == (found.minimum, found.steep)
+    assert (lr_min, lr_steep) == tuple(learn.lr_find(suggest_funcs=(minimum, steep)))
+    assert [found.valley] == list(learn.lr_find(suggest=valley))
+    assert found.slide == found.rate("slide")
+
+
+@pytest.mark.parametrize("name", ["suggest", "suggest_funcs"])
+@pytest.mark.parametrize("strange", ["best", 3, len, ["valley", None]])
+def test_suggestions_that_there_are_not_are_refused(name: str, strange, learn: Learner) -> None:
+    with pytest.raises(ValueError, match=r"no suggestion .*; there are bracket, valley, slide"):
+        learn.lr_find(**{name: strange})
+
+
+def test_a_search_sets_the_rate_of_the_next_run(learn: Learner) -> None:
+    found = learn.lr_find(1e-4, 1)
+    assert learn.lr == found.lr
+    assert learn.rate_note == f"next run: {rate_text(found.lr)} (bracket)"
+    assert learn.fit_flat_cos(1).stages[0].lrs[0] == [found.lr] * len(learn.groups)
+    assert learn.rate_note == f"lr {rate_text(found.lr)}, as lr_find found"
+
+
+def test_a_refused_search_offers_the_rate_that_its_advice_names(loaders, mlp) -> None:
+    """That of a network which knows its data: every rate makes it worse."""
+    learn = Learner(loaders, mlp, loss_func=lambda out, y: 0.1 + 0 * out.sum(), device="cpu")
+    learn.fit_flat_cos(1, 1e-2)
+    found = learn.lr_find()
+    assert (found.lr, found.advised) == (None, pytest.approx(1e-3))
+    assert "already converged: use about 1/10 of the last LR, 1.0e-3" in found.verdict
+    assert learn.lr == found.advised
+    assert learn.rate_note == "next run: 1.0e-3 (no suggestion; as advised)"
+
+
+def test_a_search_without_advice_leaves_the_rate_that_was_found_before(learn: Learner) -> None:
+    lr = learn.lr_find(1e-4, 1).lr
+    assert learn.lr_find(num_it=6).lr is None
+    assert learn.lr == lr
+    learn.use_rate(5.0, "as picked in its plot", "picked")  # a marker of the older plot
+    assert learn.lr_find(num_it=6).lr is None
+    assert learn.lr != 5.0
+
+
 def test_the_result_iterates_in_the_order_asked_for(learn: Learner) -> None:
     result = learn.lr_find(suggest=("minimum", "steep"))
     lr_min, lr_steep = result
@@ -201,7 +247,7 @@ def learner_of_colours(dls, tiny_net) -> Learner:
 def test_a_network_that_learns_gets_a_rate_with_confidence(learner_of_colours) -> None:
     result = learner_of_colours.lr_find(end_lr=100)
     assert result.confidence != "none"
-    assert result.lr == next(iter(result))
+    assert result.lr == result.bracket
     assert result.low < result.high
     rates = f"bracket {rate_text(result.lr)}; usable {rate_text(result.low)} to"
     assert repr(result).startswith(f"lr_find: {rates}")
@@ -216,7 +262,10 @@ def test_a_flat_curve_has_no_rate(learn: Learner) -> None:
 def test_a_short_run_is_refused_without_an_error(learn: Learner) -> None:
     result = learn.lr_find(num_it=6)  # IndexError in fastai
     assert result.confidence == "none"
-    assert math.isnan(next(iter(result)))
+    assert all(map(math.isnan, result))
+    with pytest.raises(AttributeError, match="this curve has no valley: too short"):
+        _ = result.valley
+    assert not hasattr(result, "bracket")
     assert "too short: 6 finite losses" in result.verdict
 
 
@@ -307,7 +356,7 @@ def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> 
     assert found.trials == [(lr, trial_loss(learner_of_colours, lr)) for lr, _ in found.trials]
     best, loss = min(found.trials, key=lambda trial: trial[1])
     assert (found.lr, found.chosen) == (best, "verified")
-    assert dict(zip(("bracket",), found, strict=True)) == {"bracket": bare.lr}  # as asked for
+    assert found.suggestions == {"bracket": bare.lr}
     assert repr(found).startswith(
         f"lr_find: verified {rate_text(best)}, bracket {rate_text(bare.lr)}"
     )

@@ -13,7 +13,9 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune import Callback, FitResult, Learner
+from nbfinetune.history.recorder import Run
 from nbfinetune.live.cell_errors import Interrupted
+from nbfinetune.lr_finder import search
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.magics.extension import enable_widgets_in_colab
 from nbfinetune.magics.interpretation import InterpretationMagics
@@ -91,9 +93,9 @@ def test_the_arguments_reach_the_learner(ip) -> None:
     calls = []
 
     class Fake(Learner):
-        def fit_one_cycle(self, *args, **kwargs) -> SimpleNamespace:
+        def fit_one_cycle(self, *args, **kwargs) -> FitResult:
             calls.append((args, kwargs))
-            return SimpleNamespace(status="finished")
+            return FitResult((Run("fit_one_cycle", 1, 1, []),), None)
 
     ip.user_ns["learn"].__class__ = Fake
     ip.user_ns["lr"] = slice(1e-6, 1e-4)
@@ -101,6 +103,7 @@ def test_the_arguments_reach_the_learner(ip) -> None:
     ip.run_line_magic("fit_one_cycle", "3 lr --div 10 --div_final 1e3 --pct-start 0.1 --wd 0.2")
     for _, kwargs in calls:
         kwargs.pop("cbs")
+        assert not kwargs.pop("show")  # the magic does
     given = {"lr_max": slice(1e-6, 1e-4), "div": 10, "div_final": 1e3, "pct_start": 0.1, "wd": 0.2}
     # The defaults are those of the method: the magic has none of its own.
     assert calls == [((3,), {}), ((3,), given)]
@@ -155,7 +158,7 @@ def test_without_a_single_learner_the_candidates_are_listed(ip, loaders, mlp) ->
         ("fine_tune", "x", "argument epochs: invalid int value: 'x'"),
         ("fine_tune", "0", "epochs is 0; it must be a whole number from 1 up"),
         ("fine_tune", "1 --freeze-epochs -1", "freeze_epochs is -1"),
-        ("fine_tune", "1 --frozen 2", "unrecognized arguments: --frozen"),
+        ("fine_tune", "1 --frozen 2", "%fine_tune has no option --frozen; it has --base-lr"),
         ("fine_tune", "1 nolr", "no variable 'nolr'; learning rate 'nolr': give 3e-3, 1e-6:1e-4"),
         ("fine_tune", "1 1e-3 --base-lr 1e-4", "two learning rates, 1e-3 and 1e-4; give one"),
         ("fine_tune", "1 text", "base_lr holds 'abc', which is no number"),
@@ -236,17 +239,17 @@ def found(learn: Learner, monkeypatch) -> LRFindResult:
     """What every %lr_find gives: valley 2e-3 and minimum 8e-3."""
     suggestions = {"valley": 2e-3, "minimum": 8e-3}
     result = LRFindResult([1e-3], [1.0], [1.0], suggestions, "high", "it falls", 1e-3, 1e-2)
-    monkeypatch.setattr(Learner, "lr_find", search_that_finds(result))
+    monkeypatch.setattr(search, "_found", search_that_finds(result))
     return result
 
 
 def search_that_finds(result: object) -> Callable:
-    def lr_find(self: Learner, cbs: list[Callback], **kwargs) -> object:
+    def found(learn: Learner, *options, cbs: list[Callback]) -> object:
         for cb in cbs:  # the screen sees it begin
-            cb.before_fit(self)
+            cb.before_fit(learn)
         return result
 
-    return lr_find
+    return found
 
 
 def test_lr_find_sets_the_rate_of_the_next_run_and_says_so(ip, learn, found, capsys) -> None:
@@ -255,9 +258,12 @@ def test_lr_find_sets_the_rate_of_the_next_run_and_says_so(ip, learn, found, cap
     result = ip.run_line_magic("fit_flat_cos", "1")
     assert result.stages[0].lrs[0] == [2e-3] * 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["next run: 2.0e-3 (valley)", "lr 2.0e-3, as %lr_find found"]
+    assert lines[:2] == ["next run: 2.0e-3 (valley)", "lr 2.0e-3, as lr_find found"]
+    learn.freeze()
+    capsys.readouterr()
+    ip.run_line_magic("lr_find", "")  # for the head, which trains first
     ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert capsys.readouterr().out.startswith("base_lr 2.0e-3, as %lr_find found")
+    assert "base_lr 2.0e-3, as lr_find found" in capsys.readouterr().out
     learn.lr = 5e-3  # chosen by hand since
     assert ip.run_line_magic("fit_flat_cos", "1").stages[0].lrs[0] == [5e-3] * 3
     assert "found" not in capsys.readouterr().out
@@ -286,7 +292,7 @@ def test_rates_found_for_each_group_are_used_so(ip, learn: Learner, monkeypatch,
         name: LRFindResult([lr], [1.0], [1.0], {"valley": lr}, "high", "it falls", lr, lr)
         for name, lr in rates.items()
     }
-    monkeypatch.setattr(Learner, "lr_find", search_that_finds(LRFindComparison(results)))
+    monkeypatch.setattr(search, "_found", search_that_finds(LRFindComparison(results)))
     ip.run_line_magic("lr_find", "--groups")
     assert learn.lr == [1e-5, 1e-4, 4e-3]
     lines = capsys.readouterr().out.splitlines()
@@ -298,7 +304,7 @@ def test_rates_found_for_each_group_are_used_so(ip, learn: Learner, monkeypatch,
     tenth = ip.run_line_magic("fit_flat_cos", "1 @/10").stages[0].lrs[0]
     assert tenth == pytest.approx([1e-6, 1e-5, 4e-4])
     result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert "base_lr 1.0e-5, 1.0e-4, 4.0e-3, as %lr_find found" in capsys.readouterr().out
+    assert "base_lr 1.0e-5, 1.0e-4, 4.0e-3, as lr_find found" in capsys.readouterr().out
     assert 4e-6 < max(step[0] for step in result.stages[1].lrs) <= 5e-6  # half of it
     with pytest.raises(UsageError, match="write @ or @/10"):
         ip.run_line_magic("fit_flat_cos", "1 @valley")
@@ -332,24 +338,25 @@ def test_without_confidence_the_rate_stays_as_it_was(ip, learn: Learner, capsys)
     result = ip.run_line_magic("lr_find", "--num-it 6")
     assert result.lr is None
     assert learn.lr == 1e-3
-    line = "next run: 1.0e-3 (no suggestion; the default, of %fine_tune 2.0e-3)"
+    line = "next run: 1.0e-3 (no suggestion; the default, of fine_tune 2.0e-3)"
     assert capsys.readouterr().out == f"{line}\n"
     ip.run_line_magic("fit_flat_cos", "1")
     assert "found" not in capsys.readouterr().out
 
 
 def test_a_rate_found_before_is_kept_by_a_search_without_confidence(
-    ip, found, capsys, monkeypatch
+    ip, learn, found, capsys, monkeypatch
 ) -> None:
+    learn.freeze()
     ip.run_line_magic("lr_find", "")
     nothing = replace(found, confidence="none")
-    monkeypatch.setattr(Learner, "lr_find", search_that_finds(nothing))
+    monkeypatch.setattr(search, "_found", search_that_finds(nothing))
     capsys.readouterr()
     ip.run_line_magic("lr_find", "")
-    line = "next run: 2.0e-3 (no suggestion; as %lr_find found before)\n"
+    line = "next run: 2.0e-3 (no suggestion; as lr_find found)\n"
     assert capsys.readouterr().out == line
     result = ip.run_line_magic("fine_tune", "1 --freeze-epochs 1")
-    assert capsys.readouterr().out.startswith("base_lr 2.0e-3, as %lr_find found")
+    assert capsys.readouterr().out.startswith("base_lr 2.0e-3, as lr_find found")
     assert max(step[-1] for step in result.stages[0].lrs) == pytest.approx(2e-3, rel=0.1)
 
 

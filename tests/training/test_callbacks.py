@@ -176,7 +176,7 @@ def test_save_best_restores_when_stopped_within_a_later_epoch(learn: Learner) ->
     assert result.kept is result.rows[0]
     result = learn.fit(4, 1e-2, cbs=[StopLater()])
     assert result.kept is None  # the weights are those of no epoch's end
-    assert repr(result) == "fit stopped after 1 epochs"
+    assert repr(result) == "fit stopped after 1 epoch"
 
 
 def test_the_best_of_an_earlier_fit_is_told_as_such(learn: Learner) -> None:
@@ -184,7 +184,7 @@ def test_the_best_of_an_earlier_fit_is_told_as_such(learn: Learner) -> None:
     learn.fit(1, 1e-2, cbs=[Losses(1), best])
     result = learn.fit(1, 1e-2, cbs=[Losses(2), best])
     assert result.kept["valid_loss"] == 1
-    assert repr(result).startswith("fit finished after 1 epochs, kept epoch 0 of an earlier fit")
+    assert repr(result).startswith("fit finished after 1 epoch, kept epoch 0 of an earlier fit")
     learn.cbs += [Losses(1, 2), SaveBest()]
     assert learn.fit(2, 1e-2).kept["epoch"] == 0
 

@@ -1,0 +1,120 @@
+"""Printing: runs of methods shown as lines of text, where no screens are put in."""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+
+from nbfinetune.history import screens
+from nbfinetune.history.recorder import FitResult, Run
+from nbfinetune.history.report import format_value, stage_of
+from nbfinetune.rendering.numbers import counted
+from nbfinetune.training.state import Callback, LearnerState, as_callbacks
+
+_WIDTH = 10  # of a column, at least
+
+
+class PrintedTable(Callback):
+    """Prints epoch, train_loss, valid_loss, metrics and time of each epoch, line by line.
+
+    One instance shows all stages of a `fine_tune` as one table.
+    """
+
+    def __init__(self) -> None:
+        self.columns: list[str] = []
+        self.runs: list[Run] = []
+
+    @property
+    def began(self) -> bool:
+        """Whether a run got so far that it was shown."""
+        return bool(self.columns)
+
+    def before_fit(self, learn: LearnerState) -> None:
+        self.runs.append(learn.recorder.run)
+        if not self.columns:
+            self.columns = list(learn.recorder.run.names)
+            if learn.rate_note:
+                self._print([learn.rate_note])
+            self._print(self.columns)
+        if stage := stage_of(learn.recorder.run):
+            self._print([f"{stage}, {counted(learn.n_epoch, 'epoch')}"])
+
+    def after_epoch(self, learn: LearnerState) -> None:
+        row = learn.recorder.run.rows[-1]
+        self._print([format_value(name, row[name]) for name in self.columns])
+
+    def _print(self, row: list[str]) -> None:
+        widths = [max(_WIDTH, len(name)) for name in self.columns]
+        print("  ".join(row if len(row) == 1 else map(str.rjust, row, widths)), flush=True)
+
+    def close(self, text: str = "") -> None:
+        """Say how all of it ended."""
+        if self.began and text:
+            print(text, flush=True)
+
+
+class PrintedRuns:
+    """Shows the runs of methods as text."""
+
+    def fit(self, learn: LearnerState, run: Callable[[list[Callback]], FitResult]) -> FitResult:
+        """Do a run with its table, and say how it ended if not as planned."""
+        table = PrintedTable()
+        result = run([table])
+        table.close(ended_text(learn, result))
+        return result
+
+    def search(self, learn: LearnerState, run: Callable, options: dict) -> object:
+        """Do a search, and say what the next run uses."""
+        found = run([])
+        print(learn.rate_note, flush=True)
+        return found
+
+
+def ended_text(learn: LearnerState, result: FitResult) -> str:
+    """How a run ended by hand, or which epoch's weights the model has if not the last one's."""
+    if result.status == "stopped":
+        return stopped_text(learn)
+    return repr(result) if result.rows and result.kept is not result.rows[-1] else ""
+
+
+def stopped_text(learn: LearnerState) -> str:
+    """How a run ended that did not go on to its end, in one line."""
+    where = f"in epoch {learn.epoch + 1} of {learn.n_epoch}"
+    steps = counted(len(learn.recorder.run.lrs), "step")
+    last = "; the weights are those of the last step" if learn.status == "interrupted" else ""
+    return f"{learn.status} {where} after {steps}{last}"
+
+
+def shows(how: str) -> Callable:
+    """Makes a method show what it does, unless `show=False` or `learn.quiet()` says otherwise.
+
+    Parameters
+    ----------
+    how : the method of `history.screens.Screens` that shows it, "fit" or "search"
+    """
+
+    def decorate(method: Callable) -> Callable:
+        arguments = signature(method)
+
+        @wraps(method)
+        def call(learn: LearnerState, *args, show: bool = True, cbs=(), **kwargs) -> object:
+            given = as_callbacks(cbs)
+
+            def run(cbs: list[Callback]) -> object:
+                return method(learn, *args, cbs=[*cbs, *given], **kwargs)
+
+            has_table = any(isinstance(cb, PrintedTable) for cb in (*learn.cbs, *given))
+            if not show or has_table or learn.is_quiet:
+                return run([])
+            shower = screens.make_screens() if screens.make_screens else PrintedRuns()
+            if how == "fit":
+                return shower.fit(learn, run)
+            try:
+                options = arguments.bind(learn, *args, **kwargs)
+            except TypeError:
+                return run([])  # which says what is wrong
+            options.apply_defaults()
+            return shower.search(learn, run, options.arguments)
+
+        return call
+
+    return decorate
