@@ -2,7 +2,7 @@
 
 import math
 
-_MOST = 7  # labels of an axis that is some 250 px high
+_MOST = 8  # labels of an axis that is some 250 px high
 _PLAIN = (1e-4, 1e6)  # smaller steps and larger values are written as powers of ten
 
 
@@ -17,7 +17,7 @@ def round_ticks(low: float, high: float, most: int = _MOST) -> tuple[list[float]
     Returns
     -------
     list of float, str
-        The values, 2 at least; and their format, the same for Python and for d3.
+        The values, 3 or so at least; and their format, the same for Python and for d3.
 
     Examples
     --------
