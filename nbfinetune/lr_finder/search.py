@@ -11,6 +11,7 @@ from nbfinetune.lr_finder.suggestions import (
     NAMES,
     agree,
     candidates,
+    contained,
     judge,
     moving_average,
     suggested,
@@ -256,11 +257,13 @@ def _result(
     smooth = moving_average(losses)
     verdict = agree(lrs, sweeps, judge(lrs, losses, last_lr))
     usable = None if verdict.low is None else (verdict.low, verdict.high)
+    suggestions = {name: suggested(name, lrs, smooth, usable) for name in suggest}
+    verdict = contained(suggestions, verdict)
     return LRFindResult(
         lrs,
         losses,
         smooth,
-        {name: suggested(name, lrs, smooth, usable) for name in suggest},
+        suggestions,
         verdict.confidence,
         verdict.sentence,
         verdict.low,
