@@ -29,6 +29,8 @@ class Run:
     moms : momentum at each step
     events : what was done by hand, as (steps done, what)
     status : "running", "finished", "stopped", "interrupted" or "failed"
+    seconds : from the begin to the end of each step, without pauses
+    kept : the row whose weights the run will end with, where it keeps the best; else None
     body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
     """
 
@@ -43,6 +45,8 @@ class Run:
     lrs: list[list[float]] = field(default_factory=list)
     moms: list[float] = field(default_factory=list)
     events: list[tuple[int, str]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    kept: dict[str, float] | None = None
     first_epoch: int = 0
     status: str = "running"
     body_epochs: int | None = None
@@ -120,11 +124,19 @@ class Recorder:
         self._pending: list[Tensor] = []
         self._average = 0.0
 
-    def add_step(self, loss: Tensor, lrs: list[float], mom: float) -> None:
-        """A training step is done: its loss, a scalar, the rate of each group, and the momentum."""
+    def add_step(self, loss: Tensor, lrs: list[float], mom: float, seconds: float) -> None:
+        """A training step is done.
+
+        Parameters
+        ----------
+        loss : a scalar
+        lrs, mom : the rate of each layer group, and the momentum
+        seconds : since the run began, without pauses
+        """
         self._pending.append(loss)
         self.run.lrs.append(lrs)
         self.run.moms.append(mom)
+        self.run.seconds.append(seconds)
 
     def flush(self) -> None:
         """Read the losses of the steps since the last flush."""

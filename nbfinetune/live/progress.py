@@ -76,6 +76,10 @@ class EpochTable(PrintedTable):
         if monotonic() - self._shown >= _INTERVAL:
             self._show(learn)
 
+    def after_part(self, learn: "Learner") -> None:
+        if monotonic() - self._shown >= _INTERVAL:
+            self._show(learn)
+
     def after_epoch(self, learn: "Learner") -> None:
         super().after_epoch(learn)
         self._show(learn)
@@ -153,18 +157,24 @@ class SearchProgress(Callback):
 
     def before_fit(self, learn: "Learner") -> None:
         if not self.began:
-            self._started, self._shown = monotonic(), 0.0
+            self._shown = 0.0
             say(self.cost)
         self.began = True
 
+    def after_part(self, learn: "Learner") -> None:
+        self._look(learn)
+
     def after_batch(self, learn: "Learner") -> None:
         self.done += learn.training
+        self._look(learn)
+
+    def _look(self, learn: "Learner") -> None:
         if monotonic() - self._shown < _INTERVAL:
             return
         self._shown = monotonic()
         if static():
             return
-        self._show(Line(search_text(learn, self.done, self.n_steps, self._started)))
+        self._show(Line(search_text(learn, self.done, self.n_steps)))
 
     def _show(self, shown: "Line | SearchReport") -> None:
         if not self.notebook:

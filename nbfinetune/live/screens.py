@@ -111,6 +111,10 @@ class LiveTraining(Callback):
         if self._clock.due:
             self._draw(learn)
 
+    def after_part(self, learn: "Learner") -> None:
+        if self._clock.due:
+            self._draw(learn)
+
     def after_epoch(self, learn: "Learner") -> None:
         self._new_rows = True
         if self._clock.due:  # epochs may be shorter than a draw
@@ -230,9 +234,13 @@ class LiveSearch(Callback):
             from nbfinetune.widgets.lr_plot import LRPlot  # brings bqplot, that pandas
 
             say(self.cost)
-            self._started = time.monotonic()
             self.plot = LRPlot(self.start_lr, self.end_lr)
             self._handle = display(self.plot, display_id=True)
+
+    def after_part(self, learn: "Learner") -> None:
+        if self._clock.due:
+            with self._clock.drawing(lambda: self.plot.n_bytes):
+                self.plot.progress(search_text(learn, self.done, self.n_steps))
 
     def after_batch(self, learn: "Learner") -> None:
         self.done += learn.training
@@ -243,7 +251,7 @@ class LiveSearch(Callback):
             run = learn.recorder.run
             if run.name == "lr_find":  # short runs have no curve of rates
                 self.plot.draw([step[-1] for step in run.lrs], run.losses, run.smooth)
-            self.plot.progress(search_text(learn, self.done, self.n_steps, self._started))
+            self.plot.progress(search_text(learn, self.done, self.n_steps))
 
     def show(
         self,

@@ -13,6 +13,7 @@ from nbfinetune.lr_finder.suggestions import (
     Suggestion,
     agree,
     candidates,
+    contained,
     judge,
     moving_average,
     suggested,
@@ -231,11 +232,13 @@ def _result(
     smooth = moving_average(losses)
     verdict = agree(lrs, sweeps, judge(lrs, losses, last_lr))
     usable = None if verdict.low is None else (verdict.low, verdict.high)
+    suggestions = {name: suggested(name, lrs, smooth, usable) for name in asked or ("bracket",)}
+    verdict = contained(suggestions, verdict)
     return LRFindResult(
         lrs,
         losses,
         smooth,
-        {name: suggested(name, lrs, smooth, usable) for name in asked or ("bracket",)},
+        suggestions,
         verdict.confidence,
         verdict.sentence,
         verdict.low,

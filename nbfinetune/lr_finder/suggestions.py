@@ -6,7 +6,7 @@ which rates training works; `bracket` is the suggestion that follows from these.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ _CLEAR = 5.0  # from here on a dip is clear
 FLAT = 0.02  # a dip below this share of the loss teaches nothing worth a rate
 _CONVERGED = 0.2  # a flat loss below this is that of a trained network
 _AGREED = 1.0  # decades: a rate ten times too high is the difference between training and not
+_ROUNDING = 1e-9  # of a rate at an end of the usable range
 _START = 0.1  # share of the dip at which the loss has begun to fall
 
 
@@ -235,6 +236,24 @@ def agree(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], verdict: Verd
         return replace(verdict, sentence=text)
     text = f"{len(sweeps)} sweeps have their lowest losses {apart:.1f} decades apart"
     return replace(verdict, confidence="low", sentence=f"{text}; raise num_it or bs")
+
+
+def contained(suggestions: Mapping[str, float], verdict: Verdict) -> Verdict:
+    """The verdict, lowered if a suggestion lies outside the usable range.
+
+    One that the curve is too short for, NaN, says nothing; a refusal stays as it is.
+    """
+    if verdict.low is None:
+        return verdict
+    low, high = verdict.low * (1 - _ROUNDING), verdict.high * (1 + _ROUNDING)
+    outside = [
+        f"{name} {rate_text(lr)}" for name, lr in suggestions.items() if lr < low or lr > high
+    ]
+    if not outside:
+        return verdict
+    lie = "lies" if len(outside) == 1 else "lie"
+    text = f"{verdict.sentence}, but {' and '.join(outside)} {lie} outside the usable range"
+    return replace(verdict, confidence="low", sentence=text)
 
 
 def candidates(

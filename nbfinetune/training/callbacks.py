@@ -30,6 +30,7 @@ class Recording(Callback):
         learn.recorder.begin(run)
         first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
         self._groups = [first[i] for i in sorted(first)]
+        self._begun = perf_counter()
 
     def before_epoch(self, learn: LearnerState) -> None:
         self._started = perf_counter() - learn.control.waited
@@ -37,7 +38,8 @@ class Recording(Callback):
     def after_batch(self, learn: LearnerState) -> None:
         if learn.training:
             lrs, mom = [g["lr"] for g in self._groups], self._groups[-1]["betas"][0]
-            learn.recorder.add_step(learn.loss, lrs, mom)
+            seconds = perf_counter() - self._begun - learn.control.waited
+            learn.recorder.add_step(learn.loss, lrs, mom, seconds)
 
     def after_epoch(self, learn: LearnerState) -> None:
         seconds = perf_counter() - learn.control.waited - self._started
@@ -195,11 +197,13 @@ class SaveBest(Callback):
 
     def before_fit(self, learn: LearnerState) -> None:
         self.check(learn)
+        learn.recorder.run.kept = self.row
 
     def after_epoch(self, learn: LearnerState) -> None:
         value = self._monitor.value(learn), self._loss.value(learn)
         if value < self._best:
             self._best, self.row = value, learn.recorder.run.rows[-1]
+            learn.recorder.run.kept = self.row
             # A deep copy has the versions of the modules too, without which some do not load it.
             self._weights = deepcopy(learn.model.state_dict())
 

@@ -13,14 +13,15 @@ class RunControl:
     """What is asked of the runs of a learner; it is `learn.control`.
 
     A request is a plain attribute, so any thread may make one; the run acts on it after the batch
-    it is at (see `Steering`). What was done by hand is in the `events` of the recorded run.
+    it is at, or after the part of one (see `Steering`): a step that is stopped is dropped whole,
+    the weights are those of the step before. What was done by hand is in the `events` of the run.
 
     Attributes
     ----------
     paused : whether the run waits
     scale : factor on the rates of the running schedule, from the next batch on; each stage of
         `fine_tune` begins with 1, and searches take no notice of it
-    poll : called after each batch and while paused, to take in the clicks that wait
+    poll : called after each batch and part of one and while paused, to take in clicks that wait
     on_pause : called with True when a run begins to wait, with False when it goes on
     waited : seconds that the newest stage was paused
     thread : the one that runs, None if none does
@@ -75,7 +76,7 @@ class RunControl:
         return self.finished or self.stopping
 
     def pause(self) -> None:
-        """Wait after the batch at hand, until `resume`."""
+        """Wait after the batch, or part of one, at hand, until `resume`."""
         self.paused = True
 
     def resume(self) -> None:
@@ -83,9 +84,9 @@ class RunControl:
         self.paused = False
 
     def stop(self) -> None:
-        """End the call after the batch at hand; the history is kept.
+        """End the call after the batch, or part of one, at hand; the history is kept.
 
-        The weights are those of the last step, or of the best epoch where the call keeps these.
+        The weights are those of the last whole step, or of the best epoch where a call keeps it.
         """
         self.stopping = True
 

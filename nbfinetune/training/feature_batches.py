@@ -4,7 +4,7 @@ While the body is frozen and its statistics are fixed, they depend on the pictur
 run that needs them computes them batch by batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.weights_digest import IdentityKey
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.feature_cache import CachedFeatures
+from nbfinetune.training.microbatches import picture_parts
 from nbfinetune.training.state import LearnerState
 
 _VIEWS = 4  # of a picture that the user's own function augments
@@ -118,27 +119,35 @@ class FeatureBatches:
         for numbers in self._numbers:
             yield numbers, self._targets[numbers]
 
-    def logits(self, numbers: Tensor) -> Tensor:
-        """numbers: of pictures in the data set, shape [n]; returns [n, c]."""
+    def logits(self, numbers: Tensor, on_part: Callable[[], None]) -> Tensor:
+        """numbers: of pictures in the data set, shape [n]; returns [n, c].
+
+        Between the parts in which missing features are computed `on_part` is called.
+        """
         learn = self._learn
+        learn.features.computing = None
         if not self._jitter:
             view = learn.epoch % self._views if self._views > 1 else 0
-            return learn.head_logits(self._head, self._features(numbers, view))
-        features = self._features(numbers, 0)
+            return learn.head_logits(self._head, self._features(numbers, view, on_part))
+        features = self._features(numbers, 0, on_part)
         if learn.epoch:
             others = numbers[torch.randperm(len(numbers))]
-            change = self._features(others, 1).float() - self._features(others, 0).float()
-            features = features.float() + _JITTER * change
+            one, other = (self._features(others, view, on_part) for view in (0, 1))
+            features = features.float() + _JITTER * (other.float() - one.float())
         return learn.head_logits(self._head, features)
 
-    def _features(self, numbers: Tensor, view: int) -> Tensor:
-        cached = self._cached
+    def _features(self, numbers: Tensor, view: int, on_part: Callable[[], None]) -> Tensor:
+        cached, computed = self._cached, []
         missing = numbers[~cached.known_of(view)[numbers]]
-        if len(missing):
-            features = self._compute(missing, view)
-            cached.put(view, missing, features)
-            if not cached.fits:
-                return features
+        for part in picture_parts(self._learn, len(missing)) if len(missing) else ():
+            if computed:
+                on_part()
+            computed.append(self._compute(missing[part], view))
+            cached.put(view, missing[part], computed[-1])
+            self._learn.features.computing = cached.n_known(view), len(cached.dataset)
+        if computed and not cached.fits:
+            self._learn.features.computing = None  # there will be none
+            return torch.cat(computed)
         return cached.values[view][numbers].to(self._learn.device)
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:

@@ -40,6 +40,10 @@ class CachedFeatures:
         """Of which pictures this view is known, bool [n]."""
         return self.known.setdefault(view, torch.zeros(len(self.dataset), dtype=torch.bool))
 
+    def n_known(self, view: int) -> int:
+        """Of how many pictures this view is known."""
+        return int(self.known_of(view).sum())
+
 
 class FeatureCache:
     """The features of a learner's pictures, as long as these are what they depend on.
@@ -53,6 +57,11 @@ class FeatureCache:
         0.223, 0.226 and 0.226 at 128 px, 0.122, 0.118 and 0.124 at 224 px), and each costs a pass
         of the body
     seed : of the augmentation
+
+    Attributes
+    ----------
+    computing : while the batch at hand needs features that are computed first: of how many pictures
+        they are known, and how many there are; else None
     """
 
     def __init__(self, wanted: bool | int | str, seed: int) -> None:
@@ -66,6 +75,7 @@ class FeatureCache:
         self._depend_on: tuple | None = None
         self._versions: list[tuple[int, int]] = []
         self._digest = b""
+        self.computing: tuple[int, int] | None = None
 
     def of(self, dataset: ImageDataset, own: Sequence[object], depend_on: tuple) -> CachedFeatures:
         """The features of a data set, new ones if there are none.

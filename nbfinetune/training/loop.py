@@ -3,8 +3,9 @@
 Learning rates are written and losses recorded by callbacks; tensors move to the device here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ from nbfinetune.runtime.malloc import keep_freed_memory
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.microbatches import (
+    PictureBatches,
     is_mean_of_pictures,
     is_sum,
     microbatch_size,
     microbatches,
+    random_numbers_given_back,
     target_weights,
 )
 from nbfinetune.training.state import Callback, LearnerState
@@ -107,26 +110,11 @@ def _tidy(learn: LearnerState) -> None:
     scaler = learn.new_scaler()  # one interrupted between step and update is unusable
     scaler.load_state_dict(learn.scaler.state_dict())
     learn.scaler = scaler
-    learn.training = False
+    learn.training, learn.features.computing = False, None
     learn.model.eval()
 
 
-class _PictureBatches:
-    """Batches of a loader, which go to logits through the whole network."""
-
-    def __init__(self, learn: LearnerState, loader: DataLoader, *, training: bool) -> None:
-        self._learn, self._loader, self._training = learn, loader, training
-        self._split = learn.precision_split(training=training)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self._loader)
-
-    def logits(self, x: Tensor) -> Tensor:
-        x = self._learn.prepare(x, training=self._training)
-        return self._learn.logits(x, self._split)
-
-
-_Batches = _PictureBatches | FeatureBatches
+_Batches = PictureBatches | FeatureBatches
 
 
 def _batches(
@@ -140,7 +128,7 @@ def _batches(
     kept = feature_batches(
         learn, loader, training=training, jitter=jitter, compare_bytes=compare_bytes
     )
-    return kept or _PictureBatches(learn, loader, training=training)
+    return kept or PictureBatches(learn, loader, training=training)
 
 
 def _body_epochs(learn: LearnerState, epochs: range, jitter: bool, validates: bool) -> int | None:
@@ -163,7 +151,8 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        _step(learn, batches, x, y.to(learn.device, non_blocking=True), size, counted)
+        y = y.to(learn.device, non_blocking=True)
+        _step(learn, batches, x, y, size, counted, partial(_event, cbs, "after_part", learn))
         _event(cbs, "after_batch", learn)
 
 
@@ -174,12 +163,15 @@ def _step(
     y: Tensor,
     size: int | None,
     counted: list[tuple[int, Tensor]],
+    on_part: Callable[[], None],
 ) -> None:
     """Forward and backward, and after each `accumulate` batches an optimizer step.
 
     Parameters
     ----------
+    size : pictures in a part, None = one part
     counted : of the batches since the last step, the pictures and what these count in a mean
+    on_part : called between the parts; where it raises an error nothing of this batch is left
     """
     last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
     mean = learn.accumulate > 1 and not is_sum(learn.loss_func)
@@ -187,15 +179,18 @@ def _step(
         counted.append((len(y), target_weights(learn.loss_func, y).sum()))
         weight = counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
     losses = []
-    for piece, share in microbatches(y, size, learn.loss_func):
-        logits = batches.logits(x[piece])
-        if learn.iter == 0:
-            check_batch(logits, y[piece], learn.activation)
-        with learn.autocast():
-            loss = batch_loss(learn.loss_func, logits, y[piece])
-        loss = loss if share == 1 else loss * share
-        losses.append(loss.detach())
-        learn.scaler.scale(loss * weight if mean else loss).backward()
+    with random_numbers_given_back(size):
+        for piece, share in microbatches(y, size, learn.loss_func):
+            if losses:
+                on_part()
+            logits = batches.logits(x[piece], on_part)
+            if learn.iter == 0:
+                check_batch(logits, y[piece], learn.activation)
+            with learn.autocast():
+                loss = batch_loss(learn.loss_func, logits, y[piece])
+            loss = loss if share == 1 else loss * share
+            losses.append(loss.detach())
+            learn.scaler.scale(loss * weight if mean else loss).backward()
     learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     if learn.iter < last:
         return
@@ -283,6 +278,6 @@ def _predictions(
         learn.iter = i
         _event(cbs, "before_batch", learn)
         with torch.no_grad():
-            logits = batches.logits(x)
+            logits = batches.logits(x, partial(_event, cbs, "after_part", learn))
         yield logits, y.to(learn.device, non_blocking=True)
         _event(cbs, "after_batch", learn)

@@ -1,9 +1,12 @@
 """Microbatches: pieces of a batch whose losses add up to its own, to use less memory.
 
+Between them a run can be paused and stopped.
+
 Also what pictures count in a loss: batches make one step, or one validation, as a large one would.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import ceil
 
@@ -11,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from nbfinetune.objectives.losses import Loss
+from nbfinetune.runtime.rng import get_rng_state, set_rng_state
 from nbfinetune.training.state import LearnerState
 
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
@@ -34,6 +39,18 @@ def microbatch_size(learn: LearnerState) -> int | None:
     return _PICTURES if is_mean and not shared else None
 
 
+def picture_parts(learn: LearnerState, n: int) -> list[slice]:
+    """The pieces of n pictures that go through a network which does not train."""
+    in_parts = learn.device.type == "cpu" and learn.transforms is not None
+    return _parts(n, _PICTURES if in_parts else n)
+
+
+def _parts(n: int, size: int) -> list[slice]:
+    """n pictures in pieces of even size, of `size` at most."""
+    k = max(ceil(n / size), 1)
+    return [slice(i * n // k, (i + 1) * n // k) for i in range(k)]
+
+
 def microbatches(
     y: Tensor, size: int | None, loss_func: nn.CrossEntropyLoss
 ) -> Iterator[tuple[slice, float | Tensor]]:
@@ -47,11 +64,49 @@ def microbatches(
         yield slice(None), 1.0
         return
     counts = target_weights(loss_func, y)
-    n, whole = ceil(len(y) / size), counts.sum()
-    for k in range(n):
-        piece = slice(k * len(y) // n, (k + 1) * len(y) // n)
+    whole = counts.sum()
+    for piece in _parts(len(y), size):
         if share := counts[piece].sum() / whole:
             yield piece, share
+
+
+class PictureBatches:
+    """Batches of a loader, which go to logits through the whole network."""
+
+    def __init__(self, learn: LearnerState, loader: DataLoader, *, training: bool) -> None:
+        self._learn, self._loader, self._training = learn, loader, training
+        self._split = learn.precision_split(training=training)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._loader)
+
+    def logits(self, x: Tensor, on_part: Callable[[], None]) -> Tensor:
+        """The inputs of a batch, or of a part of one that trains, to logits [n, c]."""
+        whole = [slice(None)]
+        logits = []
+        for part in whole if self._training else picture_parts(self._learn, len(x)):
+            if logits:
+                on_part()
+            inputs = self._learn.prepare(x[part], training=self._training)
+            logits.append(self._learn.logits(inputs, self._split))
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+
+@contextmanager
+def random_numbers_given_back(size: int | None) -> Iterator[None]:
+    """Those that a batch in parts has used, where it is dropped; nothing else has changed by then.
+
+    No gradient is used, and networks whose statistics move are not run in parts.
+    """
+    if size is None:
+        yield
+        return
+    before = get_rng_state()
+    try:
+        yield
+    except BaseException:
+        set_rng_state(before)
+        raise
 
 
 def _option(loss_func: Loss, name: str) -> object:

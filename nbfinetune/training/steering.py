@@ -19,7 +19,7 @@ _DIV_FINAL = 1e5  # the rate ends at this fraction, as that of a cycle (fastai's
 
 
 class Steering(Callback):
-    """Acts on the requests of `learn.control` after each batch, in runs and in passes."""
+    """Acts on the requests of `learn.control` after each batch and part, in runs and in passes."""
 
     def __init__(self) -> None:
         self._scaled_at = -_ONE_DRAG
@@ -51,14 +51,11 @@ class Steering(Callback):
             _note(learn, text)
         control.scale_used, self._scaled_at = control.scale, step
 
+    def after_part(self, learn: LearnerState) -> None:
+        _take_requests(learn)
+
     def after_batch(self, learn: LearnerState) -> None:
-        control = learn.control
-        control.poll()
-        if control.paused and not control.stopping:
-            _wait(learn)
-        if control.stopping:
-            _note(learn, "stopped")
-            raise CancelFit
+        _take_requests(learn)
         if learn.training and _annealed(learn):
             raise CancelTrain
 
@@ -66,6 +63,16 @@ class Steering(Callback):
         if _annealed(learn):
             learn.control.finished = True
             raise CancelFit
+
+
+def _take_requests(learn: LearnerState) -> None:
+    control = learn.control
+    control.poll()
+    if control.paused and not control.stopping:
+        _wait(learn)
+    if control.stopping:
+        _note(learn, "stopped")
+        raise CancelFit
 
 
 def _begin_to_finish(learn: LearnerState, step: int) -> None:

@@ -1,6 +1,6 @@
 """Theme: the colours of screens, which CSS variables of `screens.css` hold for light and dark."""
 
-PAPER = {"fill": "var(--nbft-paper)"}  # bqplot's background_style
+PAPER = {"fill": "var(--nbft-paper)", "stroke": "var(--nbft-rule)"}  # bqplot's background_style
 
 
 def series_colour(k: int) -> str:

@@ -130,7 +130,7 @@ def test_the_marker_is_dragged_moved_with_keys_and_typed(notebook, kernel) -> No
     nb.page.keyboard.press("Home")
     wait_for_text(nb, "next run: 1.0e-7")
     nb.page.keyboard.press("End")
-    wait_for_text(nb, "next run: 1.0e+01")
+    wait_for_text(nb, "next run: 1.0e1")
 
     field = nb.page.get_by_label("learning rate", exact=True)
     field.fill("2e-3")

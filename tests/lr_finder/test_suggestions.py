@@ -9,8 +9,10 @@ import pytest
 
 from nbfinetune.lr_finder.suggestions import (
     SUGGESTIONS,
+    Verdict,
     agree,
     candidates,
+    contained,
     judge,
     moving_average,
     trim,
@@ -150,6 +152,18 @@ def test_sweeps_that_disagree_lower_the_confidence() -> None:
     assert (
         apart.sentence == "2 sweeps have their lowest losses 1.6 decades apart; raise num_it or bs"
     )
+
+
+def test_a_suggestion_outside_the_usable_range_lowers_the_confidence() -> None:
+    verdict = Verdict("high", "the loss falls", 1e-4, 1e-2)
+    assert contained({"bracket": 1e-3, "valley": 1e-4, "slide": math.nan}, verdict) == verdict
+    lowered = contained({"bracket": 1e-3, "steep": 2e-5}, verdict)
+    assert (lowered.confidence, lowered.low, lowered.high) == ("low", 1e-4, 1e-2)
+    assert lowered.sentence == "the loss falls, but steep 2.0e-5 lies outside the usable range"
+    both = contained({"steep": 2e-5, "slide": 0.5}, verdict).sentence
+    assert both.endswith(", but steep 2.0e-5 and slide 5.0e-1 lie outside the usable range")
+    refused = Verdict("none", "flat")
+    assert contained({"steep": 2e-5}, refused) == refused
 
 
 def test_the_usable_range_begins_where_the_loss_falls_for_good() -> None:
