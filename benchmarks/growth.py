@@ -25,7 +25,7 @@ from torch import nn
 
 from nbfinetune import ClassificationInterpretation, ImageDataLoaders, Learner, accuracy
 from nbfinetune.data.transforms import ImageTransforms
-from nbfinetune.rendering.svg import HEIGHT, WIDTH, Plot, colour_of
+from nbfinetune.rendering import figures
 
 SIDE, SIZE = 40, 32  # px of the files, and that the network sees
 IN_CLASS = 100  # pictures of a class
@@ -94,30 +94,31 @@ def in_own_process(n: int, folder: Path) -> Costs:
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-def picture(sizes: list[int], costs: list[Costs]) -> str:
-    """Both costs over the number of pictures, as SVG."""
-    parts = []
-    for k, (title, rows) in enumerate({"CPU ms": (30, 130), "peak kB": (175, 275)}.items()):
+def picture(sizes: list[int], costs: list[Costs], file: Path) -> None:
+    """Both costs over the number of pictures."""
+    figure = figures.new_figure(figures.WIDTH, 3.5)
+    for k, (title, ax) in enumerate(zip(("CPU ms", "peak kB"), figure.subplots(2), strict=True)):
+        figures.style_axes(ax)
+        ax.set_xscale("log")
+        figures.style_axes(ax)
         highest = max(cost[stage][k] for cost in costs for stage in STAGES)
-        ends = min(sizes), max(sizes)
-        plot = Plot(ends, (0, 1.1 * highest), rows, log_x=True)
-        parts += plot.axes(title, "pictures (classes: a hundredth)" if k else "")
-        parts += plot.legend(STAGES) if k == 0 else []
+        figures.scale_y(ax, (0, 1.1 * highest), title)
+        lines = []
         for i, stage in enumerate(STAGES):
             values = [cost[stage][k] for cost in costs]
-            parts += plot.line(sizes, values, colour_of(i), marked=True)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'font-family="sans-serif" font-size="12"><title>Cost of a picture</title>'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
-    )
+            lines.append(figures.draw_line(ax, sizes, values, figures.colour_of(i), marker="s"))
+        if k == 0:
+            figures.legend(ax, lines, STAGES)
+    figures.ticks(ax, "x", sizes, [f"{n:,}" for n in sizes])
+    ax.set_xlabel("pictures (classes: a hundredth)", **figures.font())
+    figure.savefig(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = [1_000, 3_000, 10_000, 30_000, 100_000]
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes, help="hundreds, from 1000")
-    parser.add_argument("--plot", type=Path, help="SVG file to write")
+    parser.add_argument("--plot", type=Path, help="picture to write")
     parser.add_argument("--folder", type=Path, help="where files are drawn, and removed again")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -136,7 +137,7 @@ def main() -> None:
         rows.append((f"{n:,}", f"{n // IN_CLASS:,}", *values))
     print(table(heads, rows))
     if args.plot:
-        args.plot.write_text(picture(args.sizes, costs))
+        picture(args.sizes, costs, args.plot)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from nbfinetune.history.recorder import Run
+from nbfinetune.history.runs import Run
+from nbfinetune.rendering import figures
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.numbers import counted
-from nbfinetune.rendering.svg import Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+_HEIGHT = 3.7  # inches
 Line = tuple[Sequence[float], Sequence[float]]
 
 
@@ -127,8 +134,18 @@ class TrainingReport:
 
     def _repr_html_(self) -> str:
         below = "".join(f"<div>{html_text(line)}</div>" for line in (*self._notes(), self.text))
-        drawn = training_picture(curves_of(self.runs)) if self.runs else ""
-        return drawn + epoch_table(self.runs)._repr_html_() + below
+        return self._picture() + epoch_table(self.runs)._repr_html_() + below
+
+    def _picture(self) -> str:
+        """The curves; nothing where no step was done."""
+        curves = curves_of(self.runs)
+        xs = curves.losses[0]
+        if not len(xs):
+            return ""
+        lines = {"train_loss": curves.smooth, "valid_loss": curves.valid, **curves.metrics}
+        last = [f"{name} {line[1][-1]:.4f}" for name, line in lines.items() if len(line[1])]
+        text = f"training curves over {int(xs[-1])} steps: {', '.join(last)}"
+        return figures.figure_html(training_figure(curves), text)
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
@@ -136,28 +153,73 @@ class TrainingReport:
         return [*kept, *([f"by hand: {'; '.join(done)}"] if done else [])]
 
 
-def training_picture(curves: TrainingCurves) -> str:
-    """Losses and metrics over the steps, and the learning rate below, as an HTML figure."""
+def training_figure(curves: TrainingCurves) -> "Figure":
+    """Losses and metrics over the steps, and the learning rate below.
+
+    Parameters
+    ----------
+    curves : of one step or more
+    """
+    figure = figures.new_figure(figures.WIDTH, _HEIGHT)
+    top, below = figure.subplots(2, height_ratios=(2.4, 1))
+    lines = draw_losses(top, curves)
+    lines |= _draw_metrics(top.twinx(), curves) if curves.metrics else {}
+    figures.legend(top, list(lines.values()), list(lines))
+    draw_rates(below, curves)
+    borders = curves.borders if len(curves.borders) > 1 else []
+    first = top.get_xlim()[0]
+    marks = [(at or first, what) for at, what in [*borders, *curves.events]]
+    for at, _ in marks:
+        figures.draw_mark(top, at, figures.SOFT)
+    figures.mark(below, [(at, what, figures.SOFT) for at, what in marks])
+    return figure
+
+
+def draw_losses(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
+    """Raw losses as light points, their average and the validation losses as lines, by name."""
     xs, losses = curves.losses
-    if not len(xs):
-        return ""
-    right = max(xs[-1], 2)
-    plot = Plot(
-        (1, right),
-        loss_range([losses, curves.valid[1]]),
-        (26, 206),
-    )
-    lines = {"train_loss": curves.smooth, "valid_loss": curves.valid, **curves.metrics}
-    parts = plot.axes("loss") + plot.legend(list(lines))
-    parts += plot.dots(xs, losses, colour_of(0)) + plot.line(*curves.smooth, colour_of(0))
-    parts += plot.line(*curves.valid, colour_of(1), marked=True)
-    share = Plot((1, right), metric_range(curves), plot.rows)
-    parts += share.right_axis("metrics") if curves.metrics else []
-    for k, line in enumerate(curves.metrics.values(), 2):
-        parts += share.line(*line, colour_of(k), marked=True, dashed=True)
-    below = Plot((1, right), (0, max(curves.lrs[1]) * 1.05 or 1), (222, 290))
-    parts += below.axes("lr", "step") + below.line(*curves.lrs, colour_of(0))
-    for row, (at, name) in enumerate([*curves.borders[1:], *curves.events]):
-        parts += plot.mark(at, row % 12, name, colour_of(4))
-    last = ", ".join(f"{name} {line[1][-1]:.4f}" for name, line in lines.items() if len(line[1]))
-    return figure(parts, f"training curves over {int(xs[-1])} steps: {last}")
+    figures.style_axes(ax)
+    ax.set_xlim(step_ends(curves))
+    low, high = figures.loss_range([losses, curves.valid[1]])
+    # However low it ends, where it began is seen.
+    figures.scale_y(ax, (low, max(high, 1.05 * curves.smooth[1][0])), "loss")
+    figures.draw_points(ax, xs, losses, figures.colour_of(0))
+    lines = {"train_loss": figures.draw_line(ax, *curves.smooth, figures.colour_of(0))}
+    if len(curves.valid[0]):
+        lines["valid_loss"] = figures.draw_line(ax, *curves.valid, figures.colour_of(1), marker="s")
+    return lines
+
+
+def _draw_metrics(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
+    """The metrics over an axis on the right."""
+    figures.style_axes(ax, spines="right")
+    low, high = metric_range(curves)
+    ax.set_xlim(step_ends(curves))
+    figures.scale_y(ax, (low, low + (high - low) * 1.03), "metrics", right=True)
+    return {
+        name: figures.draw_line(ax, *line, figures.colour_of(k), marker="o", dashed=True)
+        for k, (name, line) in enumerate(curves.metrics.items(), 2)
+    }
+
+
+def draw_rates(ax: "Axes", curves: TrainingCurves) -> None:
+    """The rates of the last layer group, over an axis with steps."""
+    figures.style_axes(ax)
+    ax.set_xlim(step_ends(curves))
+    figures.scale_y(ax, (0, max(curves.lrs[1]) * 1.08 or 1), "lr")
+    figures.draw_line(ax, *curves.lrs, figures.colour_of(0))
+    step_axis(ax)
+
+
+def step_ends(curves: TrainingCurves) -> tuple[float, float]:
+    """The ends of the axis of steps: with room for marks at the first and the last."""
+    last = max(curves.losses[0][-1], 2)
+    room = max(0.5, last / 80)
+    return 1 - room, last + room
+
+
+def step_axis(ax: "Axes") -> None:
+    """The x axis of steps, which are whole."""
+    values = [v for v in figures.linear_ticks(*ax.get_xlim(), most=8) if v == int(v)]
+    figures.ticks(ax, "x", values, [f"{v:,.0f}" for v in values])
+    ax.set_xlabel("step", **figures.font())

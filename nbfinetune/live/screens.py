@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import ipywidgets
 from IPython.display import display
 
-from nbfinetune.history.recorder import Run
 from nbfinetune.history.report import TrainingReport, curves_of, epoch_table
+from nbfinetune.history.runs import Run
 from nbfinetune.live.event_pump import EventPump
 from nbfinetune.live.progress import InferenceProgress, Line, say
 from nbfinetune.live.time_left import TimeLeft, search_text

@@ -8,8 +8,8 @@ from math import inf, sqrt
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from nbfinetune.history.recorder import Run
 from nbfinetune.history.report import minutes, stage_of
+from nbfinetune.history.runs import Run
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner

@@ -4,12 +4,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import TYPE_CHECKING
 
 from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
+from nbfinetune.rendering import figures
 from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.rendering.svg import HEIGHT, Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+_HEIGHT = 3.6  # inches
 
 
 @dataclass(frozen=True)
@@ -252,33 +260,74 @@ def _usable_range(found: LRFindResult) -> str:
 
 
 def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
-    """Losses over learning rates as an HTML figure, with `text` below.
+    """Losses over learning rates as HTML, with `text` below; the text alone if none is finite."""
+    results = {n: found for n, found in results.items() if any(map(math.isfinite, found.losses))}
+    if not results:
+        return f"<div>{escape(text)}</div>"
+    return figures.figure_html(lr_figure(results), text, text)
+
+
+def lr_figure(results: Mapping[str, LRFindResult]) -> "Figure":
+    """Losses over learning rates, of results with finite ones.
 
     Raw losses are light points, their average a line, suggestions marked and named, the usable
     rates of a single curve shaded; several curves have a legend and marks in their colours.
     """
-    results = {n: found for n, found in results.items() if any(map(math.isfinite, found.losses))}
-    if not results:
-        return f"<div>{escape(text)}</div>"
+    figure = figures.new_figure(figures.WIDTH, _HEIGHT)
+    ax = figure.subplots()
     curves = list(results.values())
+    _draw_axes(ax, curves)
+    lines = [_draw_curve(ax, found, k) for k, found in enumerate(curves)]
+    marks = [
+        (lr, f"{name} {rate_text(lr)}", k)
+        for k, f in enumerate(curves)
+        for name, lr in f.marks.items()
+    ]
+    if len(curves) == 1:
+        _draw_usable(ax, curves[0])
+        marks = [(lr, text, 1 + k % 4) for k, (lr, text, _) in enumerate(marks)]
+    else:
+        figures.legend(ax, lines, list(results), below=True)
+    figures.mark(ax, [(lr, text, figures.colour_of(k)) for lr, text, k in marks])
+    return figure
+
+
+def _draw_axes(ax: "Axes", curves: Sequence[LRFindResult]) -> None:
+    """Rates on a logarithmic axis, losses on a linear one."""
     ends = min(c.lrs[0] for c in curves), max(max(c.lrs[-1], c.lrs[0] * 10) for c in curves)
+    figures.style_axes(ax)
+    ax.set(xscale="log", xlim=ends)
+    figures.style_axes(ax)
+    rates = figures.log_ticks(*ends)
+    figures.ticks(ax, "x", rates, [rate_text(lr).replace(".0e", "e") for lr in rates])
+    ax.set_xlabel("learning rate", **figures.font())
     losses = [[loss for loss in c.losses if math.isfinite(loss)] for c in curves]
-    plot = Plot(ends, loss_range(losses), (26, HEIGHT - 40), log_x=True)
-    alone = len(curves) == 1
-    parts = [] if alone else plot.legend(list(results))
-    if alone and curves[0].low is not None:
-        parts += plot.shade(curves[0].low, curves[0].high, colour_of(2))
-    parts += plot.axes("loss", "learning rate")
-    row = 0
-    for k, found in enumerate(curves):
-        if found.band:
-            n = len(found.band[0])
-            parts += plot.band(found.lrs[:n], *found.band, colour_of(k))
-        parts += plot.dots(*downsample(found.lrs, found.losses), colour_of(k))
-        parts += plot.line(*downsample(found.lrs, found.centred), colour_of(k))
-        for name, lr in found.marks.items():
-            parts += plot.mark(
-                lr, row, f"{name} {rate_text(lr)}", colour_of(row + 1 if alone else k)
-            )
-            row += 1
-    return figure(parts, text, text)
+    figures.scale_y(ax, figures.loss_range(losses), "loss")
+
+
+def _draw_curve(ax: "Axes", found: LRFindResult, k: int) -> "Line2D":
+    """Raw losses, their average and, of several sweeps, the band of their averages."""
+    colour = figures.colour_of(k)
+    if found.band:
+        low, high = found.band
+        ax.fill_between(found.lrs[: len(low)], low, high, color=colour, alpha=0.15, linewidth=0)
+    figures.draw_points(ax, *downsample(found.lrs, found.losses), colour)
+    return figures.draw_line(ax, *downsample(found.lrs, found.centred), colour)
+
+
+def _draw_usable(ax: "Axes", found: LRFindResult) -> None:
+    """The rates between which training works, shaded and named."""
+    if found.low is None:
+        return
+    green = figures.colour_of(2)
+    ax.axvspan(found.low, found.high, facecolor=green, alpha=0.12, linewidth=0)
+    ax.text(
+        found.high,
+        0.98,
+        "usable range ",
+        transform=ax.get_xaxis_transform(),
+        ha="right",
+        va="top",
+        clip_on=False,
+        **figures.font(figures.SMALL, green),
+    )

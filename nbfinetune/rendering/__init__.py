@@ -1,5 +1,5 @@
-"""Rendering: tables, plots and pictures as text, HTML and SVG, from plain values.
+"""Rendering: tables, plots and pictures as text, HTML and PNG, from plain values.
 
-`names` (any text in one line), `tables` (rows, sheets of pictures), `svg` (plots), `downsampling`
-(few points of a long line).
+`names` (any text in one line), `tables` (rows, sheets of pictures), `figures` (plots, drawn by
+matplotlib), `downsampling` (few points of a long line).
 """

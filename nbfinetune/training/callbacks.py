@@ -5,7 +5,7 @@ from copy import deepcopy
 from math import inf
 from time import perf_counter
 
-from nbfinetune.history.recorder import Run
+from nbfinetune.history.runs import Run
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
 from nbfinetune.rendering.names import shown
 from nbfinetune.training.schedules import Schedule

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
-from nbfinetune.history.recorder import Run
+from nbfinetune.history.runs import Run
 from nbfinetune.networks.layer_groups import train_mode
 from nbfinetune.objectives.losses import (
     batch_loss,

@@ -1,21 +1,19 @@
 """The curves of runs, and what stays of a screen: a picture, a table, what was done by hand."""
 
-import base64
 import math
-import re
-from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from nbfinetune.history.recorder import Run
 from nbfinetune.history.report import (
     TrainingReport,
     curves_of,
     epoch_table,
     metric_range,
-    training_picture,
+    training_figure,
 )
-from nbfinetune.rendering.svg import loss_range
+from nbfinetune.history.runs import Run
+from nbfinetune.rendering.figures import loss_range
 
 NAMES = ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
 
@@ -59,10 +57,8 @@ def test_losses_that_are_not_finite_are_left_out(runs) -> None:
     curves = curves_of(runs)
     assert list(curves.valid[0]) == [2, 4]
     assert 5 not in curves.losses[0]
-    html = TrainingReport(runs)._repr_html_()
-    drawn = base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]).decode()
-    assert "nan" not in drawn
-    assert "inf" not in drawn
+    for ax in training_figure(curves).axes:
+        assert all(math.isfinite(y) for line in ax.lines for y in line.get_ydata())
 
 
 def test_the_axis_of_metrics_is_as_wide_as_they_are(runs) -> None:
@@ -101,17 +97,44 @@ def test_the_picture_has_every_point_and_says_the_last_values(runs) -> None:
     html = TrainingReport(runs)._repr_html_()
     assert "<all>" not in html
     assert 'alt="training curves over 7 steps: train_loss 0.9000, valid_loss 0.7000, ' in html
-    data = re.search(r"base64,([^\"]+)", html)[1]
-    svg = ElementTree.fromstring(base64.b64decode(data))
-    tags = [element.tag.partition("}")[2] for element in svg.iter()]
-    assert tags.count("circle") == 7
-    assert tags.count("polyline") == 4  # train, valid, accuracy, lr
-    texts = [element.text for element in svg.iter() if element.text]
-    assert {"\u25cf valid_loss", "<all>", "paused", "stopped", "step", "lr"} <= set(texts)
+    assert html.count("data:image/png;base64,") == 1
+    top, below, metrics = training_figure(curves_of(runs)).axes
+    points, train, valid, *borders = top.lines
+    assert points.get_xydata().tolist() == [
+        *([1, 4], [2, 3], [3, 2], [4, 1]),
+        *([5, 1], [6, 0.9], [7, 0.8]),
+    ]
+    assert valid.get_xydata().tolist() == [[2, 1.0], [4, 0.8], [6, 0.7]]
+    assert train.get_ydata()[-1] == 0.9
+    assert [line.get_xdata()[0] for line in borders[1:]] == [4, 5, 7]
+    assert metrics.lines[0].get_ydata().tolist() == [0.25] * 3
+    assert below.lines[0].get_ydata()[:4].tolist() == [1e-3, 2e-3, 3e-3, 4e-3]
+    assert {text.get_text() for text in below.texts} == {"head", "<all>", "paused", "stopped"}
+    assert [text.get_text() for text in top.get_legend().get_texts()] == [
+        *("train_loss", "valid_loss", "accuracy"),
+    ]
 
 
-def test_nothing_yet_is_an_empty_picture() -> None:
-    assert training_picture(curves_of([Run("fit", 1, 2, NAMES)])) == ""
+def test_numbers_stand_at_their_places_in_steps_of_one_two_or_five(runs) -> None:
+    top, below, metrics = training_figure(curves_of(runs)).axes
+    for axis in (top.yaxis, below.xaxis, metrics.yaxis):
+        texts = [label.get_text() for label in axis.get_ticklabels()]
+        assert [float(text) for text in texts] == pytest.approx(list(axis.get_ticklocs()))
+        step = np.diff(axis.get_ticklocs())
+        assert step == pytest.approx(step[0])
+        assert f"{step[0]:.0e}"[0] in "125"
+    assert [label.get_text() for label in below.yaxis.get_ticklabels()] == ["0", "2e-3", "4e-3"]
+
+
+def test_the_start_of_the_training_is_seen_however_low_it_ends() -> None:
+    run = Run("fit", 1, 100, NAMES)
+    run.losses = run.smooth = [4.0, *[0.1] * 99]
+    run.lrs = [[1e-3]] * 100
+    assert training_figure(curves_of([run])).axes[0].get_ylim()[1] > 4
+
+
+def test_nothing_yet_has_no_picture() -> None:
+    assert "<img" not in TrainingReport([Run("fit", 1, 2, NAMES)])._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbfinetune.history.recorder import Run
+from nbfinetune.history.runs import Run
 from nbfinetune.live.time_left import TimeLeft, search_text
 
 

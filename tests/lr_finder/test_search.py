@@ -1,20 +1,17 @@
 """lr_find changes nothing, however it ends, and its curve is fastai's."""
 
-import base64
 import math
 import random
-import re
 import signal
-from collections import Counter
 from contextlib import suppress
 from copy import deepcopy
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune.lr_finder.results import lr_figure
 from nbfinetune.lr_finder.search import trial_loss
 from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import minimum, steep, valley
@@ -286,15 +283,23 @@ def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours)
     result = learner_of_colours.lr_find(end_lr=100, suggest=("valley", "steep"))
     html = result._repr_mimebundle_()["text/html"]
     assert f'alt="{result!r}"' in html
-    assert "<svg" not in html  # JupyterLab strips it from notebooks that are not trusted
-    svg = picture(result)
-    assert drawn(result)["circle"] == len(result.losses)
-    assert drawn(result)["polyline"] == 1
-    texts = [element.text for element in svg.iter() if element.text]
-    assert f"valley {rate_text(result.lr)}" in texts
-    assert f"steep {rate_text(result.suggestions['steep'])}" in texts
-    assert {"1e-4", "learning rate", "loss"} <= set(texts)
-    assert any(element.get("fill-opacity") == "0.12" for element in svg.iter())  # the bracket
+    assert html.count("data:image/png;base64,") == 1  # GitHub shows no SVG there
+    [ax] = lr_figure({"": result}).axes
+    points, line, *marks = ax.lines
+    assert points.get_xydata().tolist() == np.transpose([result.lrs, result.losses]).tolist()
+    assert line.get_ydata().tolist() == result.centred
+    assert sorted(m.get_xdata()[0] for m in marks) == sorted(result.suggestions.values())
+    assert {text.get_text() for text in ax.texts} == {
+        f"valley {rate_text(result.lr)}",
+        f"steep {rate_text(result.suggestions['steep'])}",
+        "usable range ",
+    }
+    [shaded] = ax.patches
+    assert shaded.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
+        [result.low, result.high]
+    )
+    for place, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(place)
 
 
 def test_several_sweeps_are_over_different_batches_and_give_their_mean(learner_of_colours) -> None:
@@ -311,7 +316,7 @@ def test_several_sweeps_are_over_different_batches_and_give_their_mean(learner_o
     low, high = three.band
     assert all(a <= b for a, b in zip(low, high, strict=True))
     assert alone.band is None
-    assert drawn(three)["polygon"] == 1
+    assert len(lr_figure({"": three}).axes[0].collections) == 1
 
 
 def test_the_loaders_own_generator_gives_each_sweep_other_batches(learn: Learner) -> None:
@@ -458,26 +463,14 @@ def test_stopping_a_verified_search_leaves_the_last_runs_record_alone(trained: L
     assert [run.events for run in trained.recorder.runs] == [[]]
 
 
-def drawn(shown) -> Counter:
-    """How many of each element its picture has."""
-    return Counter(e.tag.partition("}")[2] for e in picture(shown).iter())
-
-
-def picture(shown) -> ElementTree.Element:
-    html = shown._repr_mimebundle_()["text/html"]
-    data = re.search(r'<img src="data:image/svg\+xml;base64,([^"]+)"', html)[1]
-    return ElementTree.fromstring(base64.b64decode(data))
-
-
 def test_two_searches_are_compared_in_one_picture_and_in_words(learner_of_colours) -> None:
     learn = learner_of_colours
     frozen = learn.lr_find(end_lr=100)
     learn.unfreeze()
     both = frozen.compare(learn.lr_find(end_lr=100))
     assert list(both.results) == ["head", "all layers"]
-    assert drawn(both)["polyline"] == 2
-    texts = [e.text for e in picture(both).iter() if e.text]
-    assert "\u25cf head" in texts
+    [legend] = lr_figure(both.results).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["head", "all layers"]
     lines = repr(both).splitlines()
     assert lines[0].split() == ["curve", "suggestion", "usable", "rates", "confidence", "why"]
     assert lines[1].split()[0] == "head"

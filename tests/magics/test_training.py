@@ -13,7 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune import Callback, FitResult, Learner
-from nbfinetune.history.recorder import Run
+from nbfinetune.history.runs import Run
 from nbfinetune.live.cell_errors import Interrupted
 from nbfinetune.lr_finder import search
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult

@@ -1,9 +1,7 @@
 """The matrix, its panel and the other lists of pictures, driven as a front end drives them."""
 
-import base64
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
 import ipywidgets
 import pytest
@@ -242,7 +240,7 @@ def test_the_report_is_text_and_a_picture_and_always_the_same(interp) -> None:
     assert lines[3].split() == ["ant", "bee", "2", "66.7%"]
     html = report._repr_html_()
     assert html.count("<img") == 1
-    assert "image/svg+xml" in html
+    assert "image/png" in html
     assert html == MatrixReport(interp, matrix_view(interp, range(4)))._repr_html_()
     assert "image/png" in MatrixReport(many(), matrix_view(many(), range(9)))._repr_html_()
 
@@ -387,5 +385,3 @@ def test_reports_of_any_names_are_lines_and_pictures() -> None:
             text.encode()
         assert "$5" not in html
         assert len(repr(report).splitlines()) <= 7
-    svg = base64.b64decode(matrix._repr_html_().split("base64,")[1].split('"')[0]).decode()
-    ElementTree.fromstring(svg)
