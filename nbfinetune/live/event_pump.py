@@ -2,18 +2,22 @@
 
 import threading
 from collections import deque
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
 
 from nbfinetune.runtime.interrupts import interrupts_held
 
 _COMM_TYPES = frozenset({"comm_open", "comm_msg", "comm_close"})
+# A page that is reloaded asks these first, and holds its widgets back until they are answered.
+_QUESTIONS = frozenset({"kernel_info_request", "comm_info_request"})
+_TYPES = _COMM_TYPES | _QUESTIONS
 
 
 class EventPump:
     """Delivers waiting widget (comm) messages while a cell is running, in the main thread.
 
-    Other messages, such as cells queued by "Run All", are put back in order at the end. Where a
+    It also answers what a page that is opened meanwhile asks. Other messages, such as cells queued by "Run All", are put back in order at the end. Where a
     front end uses a subshell, the kernel may run handlers in its thread, without the pump.
 
     Parameters
@@ -55,14 +59,16 @@ class EventPump:
         if not in_main_thread or asyncio.get_running_loop() is not kernel.io_loop.asyncio_loop:
             raise RuntimeError("only the main thread handles signals and the kernel's messages")
         if getattr(kernel, "shell_channel_thread", None):  # ipykernel 7: a thread passes them on
-            stream = kernel.shell_channel_thread.manager._shell_channel_to_main.to_stream
+            manager = kernel.shell_channel_thread.manager
+            stream = manager._shell_channel_to_main.to_stream
+            replies = manager.get_subshell_to_shell_channel_socket(None)
         else:
-            stream = kernel.shell_stream
-        _ = [kernel.shell_handlers[name] for name in _COMM_TYPES], kernel._parent_ident["shell"]
+            stream = replies = kernel.shell_stream
+        _ = [kernel.shell_handlers[name] for name in _TYPES], kernel._parent_ident["shell"]
         _ = kernel.get_parent, kernel.set_parent, kernel._publish_status, kernel.log
         _ = kernel.session.feed_identities, kernel.session.deserialize, kernel.session.unpack
         _ = stream.socket.EVENTS, stream.flush, stream._recv_callback, stream._run_callback
-        self._zmq, self._kernel, self._stream = zmq, kernel, stream
+        self._zmq, self._kernel, self._stream, self._replies = zmq, kernel, stream, replies
 
     def poll(self) -> None:
         """Deliver the messages that wait; when called too often, only look at the clock."""
@@ -101,11 +107,11 @@ class EventPump:
                 _, parts = session.feed_identities(frames, copy=False)
             except ValueError:  # the kernel's note to itself that it "stops aborting"
                 continue
-            if session.unpack(parts[1].bytes)["msg_type"] in _COMM_TYPES:
+            if session.unpack(parts[1].bytes)["msg_type"] in _TYPES:
                 self._events.append(self._deferred.pop())
 
     def _deliver(self, frames: list[Any]) -> None:
-        """Do what the kernel does with a comm message, then let the cell go on as the parent."""
+        """Do what the kernel does with a message, then let the cell go on as the parent."""
         kernel = self._kernel
         idents, parts = kernel.session.feed_identities(frames, copy=False)
         message = kernel.session.deserialize(parts, content=True, copy=False)
@@ -114,7 +120,9 @@ class EventPump:
         kernel.set_parent(idents, message, channel="shell")
         try:
             kernel._publish_status("busy", "shell", message)
-            handler(self._stream, idents, message)
+            answer = handler(self._replies, idents, message)
+            if isinstance(answer, Coroutine):
+                _run(answer)
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         finally:
@@ -122,6 +130,8 @@ class EventPump:
             # ipywidgets sends the next value after "idle"; servers would cull an idle kernel.
             kernel._publish_status("idle", "shell", message)
             kernel._publish_status("busy", "shell", cell)
+            if self._replies is self._stream:  # ipykernel 6 sends a reply when its loop runs again
+                self._stream.flush(self._zmq.POLLOUT)
 
     def _put_back(self) -> None:
         """Hand the messages kept to the kernel, as its stream would have done."""
@@ -129,3 +139,13 @@ class EventPump:
             for queue in (self._events, self._deferred):
                 while queue:
                     self._stream._run_callback(self._stream._recv_callback, queue.popleft())
+
+
+def _run(answer: Coroutine) -> None:
+    """Run a handler of the kernel that is a coroutine but waits for nothing."""
+    try:
+        answer.send(None)
+    except StopIteration:
+        return
+    answer.close()
+    raise RuntimeError("the kernel's handler waits for something, which a busy cell cannot")

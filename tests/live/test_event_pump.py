@@ -207,6 +207,22 @@ print(slider.model_id)
     assert kernel.reply(cell) == "ok"
 
 
+def test_what_a_reloaded_page_asks_is_answered_while_the_cell_runs(kernel: Kernel) -> None:
+    cell = kernel.begin(TRAIN)
+    for kind in ("kernel_info", "comm_info"):
+        asked = kernel.client.session.msg(f"{kind}_request", {})
+        kernel.client.shell_channel.send(asked)
+        answer = kernel.client.get_shell_msg(timeout=TIMEOUT)  # before the cell ends
+        assert answer["msg_type"] == f"{kind}_reply"
+        assert answer["parent_header"]["msg_id"] == asked["header"]["msg_id"]
+        assert answer["content"]["status"] == "ok"
+        kernel.idle(asked["header"]["msg_id"])
+    assert answer["content"]["comms"]["clicks"] == {"target_name": "clicks"}
+    kernel.send_event(3)
+    assert kernel.printed(cell) == ["training", "[3]"]
+    assert kernel.reply(cell) == "ok"
+
+
 def test_what_is_printed_after_an_event_belongs_to_the_cell_and_not_to_the_event(
     kernel: Kernel,
 ) -> None:
