@@ -34,7 +34,7 @@ function drawNames(layer, area, names) {
     const right = area.x + area.width;
     let left = x + GAP;
     if (left + width > right) left = x - GAP - width;
-    left = Math.max(area.x + 2, Math.min(left, right - width - 2));
+    left = Math.max(area.x + 4, Math.min(left, right - width - 4)); // with its paper
     let row = 0;
     const clashes = ([a, b]) => left < b + GAP && left + width + GAP > a;
     while (rows[row]?.some(clashes)) row += 1;
@@ -55,7 +55,7 @@ function drawLegend(layer, area, entries) {
     if (kind === "line") sign = draw(layer, "path", { d: `M${x},${y}h18`, "stroke-width": 2 });
     else if (kind === "dot") sign = draw(layer, "circle", { cx: x + 12, cy: y, r: 3 });
     else sign = draw(layer, "rect", { x, y: y - 5, width: 18, height: 10 });
-    sign.setAttribute("class", `nbft-sign nbft-${kind}`);
+    sign.setAttribute("class", `nbft-sign-${kind}`);
     sign.style.color = colour;
     right = x - 14;
   }
@@ -139,7 +139,7 @@ function drawMarker(layer, handle, area, model) {
   handle.style.top = `${area.y - PILL.height - 4}px`;
   handle.style.height = `${area.height + PILL.height + 4}px`;
   handle.style.width = `${PILL.width}px`;
-  draw(layer, "path", { class: "nbft-line", d: `M${x},${area.y - 4}V${area.y + area.height}` });
+  draw(layer, "path", { class: "nbft-marker-line", d: `M${x},${area.y - 4}V${area.y + area.height}` });
   draw(layer, "rect", {
     class: "nbft-pill", x: x - PILL.width / 2, y: area.y - PILL.height - 4,
     width: PILL.width, height: PILL.height, rx: PILL.height / 2,
@@ -175,22 +175,30 @@ function addHandle(el, model, set, area) {
   return handle;
 }
 
-// The number field, which answers Enter and being left.
+// The number field. Enter takes the number, and so does leaving it, if it is one.
 function addField(bar, model) {
   const label = html(bar, "label", {}, "learning rate");
   const field = html(label, "input", { type: "text", autocomplete: "off", spellcheck: false });
   field.inputMode = "decimal";
-  field.addEventListener("input", () => field.setCustomValidity(""));
-  field.addEventListener("change", () => {
+  const show = () => { field.value = rateText(model.get("value")); };
+  const take = () => {
+    if (field.value === rateText(model.get("value"))) return true; // it has more digits than that
     const typed = Number(field.value.trim().replace(",", ".") || NaN);
-    if (!(typed > 0 && Number.isFinite(typed))) {
-      field.setCustomValidity("a number above 0, such as 1e-3");
-      field.reportValidity();
-      return;
-    }
+    if (!(typed > 0 && Number.isFinite(typed))) return false;
     model.set("value", Math.min(Math.max(typed, model.get("min")), model.get("max")));
     model.save_changes();
-    field.value = rateText(model.get("value"));
+    show();
+    return true;
+  };
+  field.addEventListener("input", () => field.setCustomValidity(""));
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || take()) return;
+    field.setCustomValidity("a number above 0, such as 1e-3");
+    field.reportValidity();
+  });
+  field.addEventListener("blur", () => {
+    field.setCustomValidity("");
+    if (!take()) show();
   });
   return field;
 }

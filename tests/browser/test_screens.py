@@ -1,7 +1,6 @@
 """The live screens under a real mouse and keyboard, while cells run."""
 
 import ast
-import math
 import re
 import statistics
 import subprocess
@@ -13,6 +12,8 @@ pytest.importorskip("playwright", reason="tests in a browser need playwright")
 from playwright.sync_api import expect
 
 from nbfinetune.rendering.numbers import rate_text
+
+from .lr_plot import HANDLE, drag_to, px_beside_its_rate
 
 SETUP = """\
 %load_ext nbfinetune
@@ -47,47 +48,6 @@ for name in ("pause", "resume", "stop", "finish"):
         arrived[name] = time.time()
         method(*args)
     setattr(learn.control, name, noted)"""
-
-HANDLE = ".nbft-lr-handle"
-MARGIN = {"left": 60, "right": 20}  # of the plot's axis, see LRPlot
-DECADES = (-7, 1)  # of its ends
-
-
-def drag_to(page, lr: float) -> None:
-    """Drag the marker with the mouse."""
-    page.locator(HANDLE).scroll_into_view_if_needed()
-    handle, plot = _when_still(page)
-    width = plot["width"] - MARGIN["left"] - MARGIN["right"]
-    share = (math.log10(lr) - DECADES[0]) / (DECADES[1] - DECADES[0])
-    middle = handle["y"] + handle["height"] / 2
-    page.mouse.move(handle["x"] + handle["width"] / 2, middle)
-    page.mouse.down()
-    page.mouse.move(plot["x"] + MARGIN["left"] + share * width, middle - 20, steps=15)
-    page.mouse.up()
-
-
-def _when_still(page) -> list[dict]:
-    """Where the marker and the plot are once the page has come to rest."""
-    before = None
-    for _ in range(100):
-        boxes = [page.locator(name).bounding_box() for name in (HANDLE, ".nbft-over")]
-        if boxes == before:
-            return boxes
-        before = boxes
-        page.wait_for_timeout(300)
-    pytest.fail("the page does not come to rest")
-
-
-def px_beside_its_rate(page) -> float:
-    """How far the marker is from where the tick labels of the axis say that its rate is."""
-    ticks = page.evaluate("""() => [...document.querySelectorAll(".nbft-over g.tick")].map(tick =>
-        [tick.textContent, tick.querySelector("line").getBoundingClientRect().x])""")
-    ticks = [(math.log10(float(text)), x) for text, x in ticks if "e" in text]  # not the losses
-    (low, left), (high, right) = min(ticks), max(ticks)
-    handle = page.locator(HANDLE)
-    box, lr = handle.bounding_box(), float(handle.get_attribute("aria-valuenow"))
-    expected = left + (math.log10(lr) - low) / (high - low) * (right - left)
-    return abs(box["x"] + box["width"] / 2 - expected)
 
 
 def rate(nb) -> float:
