@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _HEIGHT = 3.7  # inches
+_KEPT = " (kept)"
 Line = tuple[Sequence[float], Sequence[float]]
 
 
@@ -49,6 +50,7 @@ class TrainingCurves:
     planned : rates still to come in the schedule that is on
     borders : (first step, name) of each stage
     events : (step, what) that was done by hand
+    kept : (step, name) of the epoch whose weights were kept as the best
     """
 
     losses: Line
@@ -59,6 +61,7 @@ class TrainingCurves:
     planned: Line
     borders: list[tuple[int, str]]
     events: list[tuple[int, str]]
+    kept: tuple[int, str] | None = None
 
 
 def curves_of(
@@ -71,12 +74,14 @@ def curves_of(
     planned : steps after the last one, and the rates planned for them
     most : points of a line at most
     """
-    losses, smooth, lrs, rows, borders, events = [], [], [], [], [], []
+    losses, smooth, lrs, rows, borders, events, kept = [], [], [], [], [], [], None
     for run in runs:
         first = len(losses)
         borders.append((first, stage_of(run)))
         events += [(first + step, what) for step, what in run.events]
         rows += [(first + s, row) for s, row in zip(run.row_steps, run.rows, strict=True)]
+        if run.kept is not None:
+            kept = first + run.row_steps[run.kept], f"kept: epoch {run.rows[run.kept]['epoch']}"
         losses += run.losses
         smooth += run.smooth
         lrs += [step[-1] for step in run.lrs]
@@ -94,6 +99,7 @@ def curves_of(
         ([len(lrs) + step for step in planned[0]], list(planned[1])),
         borders,
         events,
+        kept,
     )
 
 
@@ -110,7 +116,9 @@ def epoch_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         if stage_of(run):
             rows.append([f"{stage_of(run)}, {run.n_epoch} epochs"])
-        rows += [[format_value(name, row[name]) for name in columns] for row in run.rows]
+        for k, row in enumerate(run.rows):
+            values = [format_value(name, row[name]) for name in columns]
+            rows.append([values[0] + _KEPT * (k == run.kept), *values[1:]])
     return Table("", columns, rows)
 
 
@@ -135,16 +143,21 @@ class TrainingReport:
         below = "".join(f"<div>{html_text(line)}</div>" for line in (*self._notes(), self.text))
         return self._picture() + epoch_table(self.runs)._repr_html_() + below
 
-    def _picture(self) -> str:
-        """The curves; nothing where no step was done."""
+    @property
+    def figure(self) -> "Figure | None":
+        """The curves; None where no step was done."""
         curves = curves_of(self.runs)
-        xs = curves.losses[0]
-        if not len(xs):
+        return training_figure(curves) if len(curves.losses[0]) else None
+
+    def _picture(self) -> str:
+        figure = self.figure
+        if figure is None:
             return ""
+        curves = curves_of(self.runs)
         lines = {"train_loss": curves.smooth, "valid_loss": curves.valid, **curves.metrics}
         last = [f"{name} {line[1][-1]:.4f}" for name, line in lines.items() if len(line[1])]
-        text = f"training curves over {int(xs[-1])} steps: {', '.join(last)}"
-        return figures.figure_html(training_figure(curves), text)
+        text = f"training curves over {int(curves.losses[0][-1])} steps: {', '.join(last)}"
+        return figures.figure_html(figure, text)
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
@@ -167,10 +180,11 @@ def training_figure(curves: TrainingCurves) -> "Figure":
     draw_rates(below, curves)
     borders = curves.borders if len(curves.borders) > 1 else []
     first = top.get_xlim()[0]
-    marks = [(at or first, what) for at, what in [*borders, *curves.events]]
-    for at, _ in marks:
-        figures.draw_mark(top, at, figures.SOFT)
-    figures.mark(below, [(at, what, figures.SOFT) for at, what in marks])
+    marks = [(at or first, what, figures.SOFT) for at, what in [*borders, *curves.events]]
+    marks += [(*curves.kept, figures.KEPT)] if curves.kept else []
+    for at, _, colour in marks:
+        figures.draw_mark(top, at, colour)
+    figures.mark(below, marks)
     return figure
 
 
@@ -201,11 +215,11 @@ def _draw_metrics(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
     }
 
 
-def draw_rates(ax: "Axes", curves: TrainingCurves) -> None:
-    """The rates of the last layer group, over an axis with steps."""
+def draw_rates(ax: "Axes", curves: TrainingCurves, name: str = "lr", *, low: float = 0.0) -> None:
+    """The rates of the last layer group, or what is in their place, over an axis with steps."""
     figures.style_axes(ax)
     ax.set_xlim(step_ends(curves))
-    figures.scale_y(ax, (0, max(curves.lrs[1]) * 1.08 or 1), "lr")
+    figures.scale_y(ax, (low, max(curves.lrs[1]) * 1.08 - 0.08 * low or 1), name)
     figures.draw_line(ax, *curves.lrs, figures.colour_of(0))
     step_axis(ax)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+HEAD_STAGE = "head, body frozen"  # of fine_tune, before its last one
+
 
 @dataclass
 class Run:
@@ -21,6 +23,7 @@ class Run:
     moms : momentum at each step
     events : what was done by hand, as (steps done, what)
     status : "running", "finished", "stopped", "interrupted" or "failed"
+    kept : number of the row whose weights were kept as the best; None if none were
     body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
     """
 
@@ -37,7 +40,13 @@ class Run:
     events: list[tuple[int, str]] = field(default_factory=list)
     first_epoch: int = 0
     status: str = "running"
+    kept: int | None = None
     body_epochs: int | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's part of the name."""
+        return self.name.partition(": ")[0]
 
     @property
     def kept_text(self) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDTH, DPI = 6.4, 100  # inches and CSS px of an inch
 # Okabe and Ito's colours, for colour-blind eyes; the light ones darkened until text is readable.
 COLOURS = ("#0072b2", "#c04f00", "#007a59", "#a8508a", "#555555")
-INK, SOFT = "#222222", "#555555"
+INK, SOFT, KEPT = "#222222", "#555555", "#ad1457"
 SMALL, NORMAL = 8, 9  # points: 11 and 12.5 px
 _DENSITY = 2  # pixels of a CSS px: sharp on displays of today
 _MOST_PIXELS = 4000  # a side at that density
