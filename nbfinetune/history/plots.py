@@ -16,7 +16,7 @@ from nbfinetune.history.report import (
     step_axis,
 )
 from nbfinetune.history.runs import HEAD_STAGE, Run
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
@@ -48,7 +48,7 @@ def loss_plot(runs: Sequence[Run], skip_start: int, with_valid: bool, log: bool)
     if log:
         _make_logarithmic(ax, curves)
     step_axis(ax)
-    figures.legend(ax, list(lines.values()), list(lines))
+    axes.legend(ax, list(lines.values()), list(lines))
     ends = [f"{name} {line.get_ydata()[-1]:.4f}" for name, line in lines.items()]
     return figures.Picture(figure, f"losses of {runs[0].method}, at the end {', '.join(ends)}")
 
@@ -67,8 +67,8 @@ def _make_logarithmic(ax: "Axes", curves: TrainingCurves) -> None:
     ax.set_yscale("log")
     ax.set_ylim(ends)
     ax.set_yticks([], minor=True)
-    values = figures.log_ticks(*ends)
-    figures.ticks(ax, "y", values, [f"{v:g}" for v in values])
+    values = axes.log_ticks(*ends)
+    axes.ticks(ax, "y", values, [f"{v:g}" for v in values])
 
 
 def schedule_plot(runs: Sequence[Run]) -> figures.Picture:
@@ -78,7 +78,7 @@ def schedule_plot(runs: Sequence[Run]) -> figures.Picture:
     top, below = figure.subplots(2)
     draw_rates(top, curves)
     top.set_xlabel("")
-    figures.ticks(top, "x", [], [])
+    axes.ticks(top, "x", [], [])
     moms = [mom for run in runs for mom in run.moms]
     steps = range(1, len(moms) + 1)
     draw_rates(below, replace(curves, lrs=(steps, moms)), "momentum", low=min(moms) - 0.02)

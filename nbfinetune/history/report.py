@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nbfinetune.history.runs import Run
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.tables import Table
@@ -176,51 +176,51 @@ def training_figure(curves: TrainingCurves) -> "Figure":
     top, below = figure.subplots(2, height_ratios=(2.4, 1))
     lines = draw_losses(top, curves)
     lines |= _draw_metrics(top.twinx(), curves) if curves.metrics else {}
-    figures.legend(top, list(lines.values()), list(lines))
+    axes.legend(top, list(lines.values()), list(lines))
     draw_rates(below, curves)
     borders = curves.borders if len(curves.borders) > 1 else []
     first = top.get_xlim()[0]
-    marks = [(at or first, what, figures.SOFT) for at, what in [*borders, *curves.events]]
-    marks += [(*curves.kept, figures.KEPT)] if curves.kept else []
+    marks = [(at or first, what, axes.SOFT) for at, what in [*borders, *curves.events]]
+    marks += [(*curves.kept, axes.KEPT)] if curves.kept else []
     for at, _, colour in marks:
-        figures.draw_mark(top, at, colour)
-    figures.mark(below, marks)
+        axes.draw_mark(top, at, colour)
+    axes.mark(below, marks)
     return figure
 
 
 def draw_losses(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
     """Raw losses as light points, their average and the validation losses as lines, by name."""
     xs, losses = curves.losses
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set_xlim(step_ends(curves))
-    low, high = figures.loss_range([losses, curves.valid[1]])
+    low, high = axes.loss_range([losses, curves.valid[1]])
     # However low it ends, where it began is seen.
-    figures.scale_y(ax, (low, max(high, 1.05 * curves.smooth[1][0])), "loss")
-    figures.draw_points(ax, xs, losses, figures.colour_of(0))
-    lines = {"train_loss": figures.draw_line(ax, *curves.smooth, figures.colour_of(0))}
+    axes.scale_y(ax, (low, max(high, 1.05 * curves.smooth[1][0])), "loss")
+    axes.draw_points(ax, xs, losses, axes.colour_of(0))
+    lines = {"train_loss": axes.draw_line(ax, *curves.smooth, axes.colour_of(0))}
     if len(curves.valid[0]):
-        lines["valid_loss"] = figures.draw_line(ax, *curves.valid, figures.colour_of(1), marker="s")
+        lines["valid_loss"] = axes.draw_line(ax, *curves.valid, axes.colour_of(1), marker="s")
     return lines
 
 
 def _draw_metrics(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
     """The metrics over an axis on the right."""
-    figures.style_axes(ax, spines="right")
+    axes.style_axes(ax, spines="right")
     low, high = metric_range(curves)
     ax.set_xlim(step_ends(curves))
-    figures.scale_y(ax, (low, low + (high - low) * 1.03), "metrics", right=True)
+    axes.scale_y(ax, (low, low + (high - low) * 1.03), "metrics", right=True)
     return {
-        name: figures.draw_line(ax, *line, figures.colour_of(k), marker="o", dashed=True)
+        name: axes.draw_line(ax, *line, axes.colour_of(k), marker="o", dashed=True)
         for k, (name, line) in enumerate(curves.metrics.items(), 2)
     }
 
 
 def draw_rates(ax: "Axes", curves: TrainingCurves, name: str = "lr", *, low: float = 0.0) -> None:
     """The rates of the last layer group, or what is in their place, over an axis with steps."""
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set_xlim(step_ends(curves))
-    figures.scale_y(ax, (low, max(curves.lrs[1]) * 1.08 - 0.08 * low or 1), name)
-    figures.draw_line(ax, *curves.lrs, figures.colour_of(0))
+    axes.scale_y(ax, (low, max(curves.lrs[1]) * 1.08 - 0.08 * low or 1), name)
+    axes.draw_line(ax, *curves.lrs, axes.colour_of(0))
     step_axis(ax)
 
 
@@ -233,6 +233,6 @@ def step_ends(curves: TrainingCurves) -> tuple[float, float]:
 
 def step_axis(ax: "Axes") -> None:
     """The x axis of steps, which are whole."""
-    values = [v for v in figures.linear_ticks(*ax.get_xlim(), most=8) if v == int(v)]
-    figures.ticks(ax, "x", values, [f"{v:,.0f}" for v in values])
-    ax.set_xlabel("step", **figures.font())
+    values = [v for v in axes.linear_ticks(*ax.get_xlim(), most=8) if v == int(v)]
+    axes.ticks(ax, "x", values, [f"{v:,.0f}" for v in values])
+    ax.set_xlabel("step", **axes.font())
