@@ -25,7 +25,7 @@ from torch import nn
 
 from nbfinetune import ClassificationInterpretation, ImageDataLoaders, Learner, accuracy
 from nbfinetune.data.transforms import ImageTransforms
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 
 SIDE, SIZE = 40, 32  # px of the files, and that the network sees
 IN_CLASS = 100  # pictures of a class
@@ -98,19 +98,19 @@ def picture(sizes: list[int], costs: list[Costs], file: Path) -> None:
     """Both costs over the number of pictures."""
     figure = figures.new_figure(figures.WIDTH, 3.5)
     for k, (title, ax) in enumerate(zip(("CPU ms", "peak kB"), figure.subplots(2), strict=True)):
-        figures.style_axes(ax)
+        axes.style_axes(ax)
         ax.set_xscale("log")
-        figures.style_axes(ax)
+        axes.style_axes(ax)
         highest = max(cost[stage][k] for cost in costs for stage in STAGES)
-        figures.scale_y(ax, (0, 1.1 * highest), title)
+        axes.scale_y(ax, (0, 1.1 * highest), title)
         lines = []
         for i, stage in enumerate(STAGES):
             values = [cost[stage][k] for cost in costs]
-            lines.append(figures.draw_line(ax, sizes, values, figures.colour_of(i), marker="s"))
+            lines.append(axes.draw_line(ax, sizes, values, axes.colour_of(i), marker="s"))
         if k == 0:
-            figures.legend(ax, lines, STAGES)
-    figures.ticks(ax, "x", sizes, [f"{n:,}" for n in sizes])
-    ax.set_xlabel("pictures (classes: a hundredth)", **figures.font())
+            axes.legend(ax, lines, STAGES)
+    axes.ticks(ax, "x", sizes, [f"{n:,}" for n in sizes])
+    ax.set_xlabel("pictures (classes: a hundredth)", **axes.font())
     figure.savefig(file)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from nbfinetune.rendering.names import shown
 
+_MOST_INCHES = 60  # of a figure: 6,000 px
+_COLUMNS = 5  # of pictures in a row
 # What other libraries call an option, where the spelling does not show which is meant.
 _OPTIONS_ELSEWHERE = {
     "batch_size": "bs",
@@ -151,6 +153,36 @@ def check_number(what: str, value: object, low: float, high: float, *, such_as: 
     if not is_number(value) or isnan(value) or not low <= value < high:
         span = f"from {low:g} up" if high == inf else f"from {low:g} to below {high:g}"
         raise ValueError(f"{what} is {shown(value)}; it must be a number {span}, such as {such_as}")
+
+
+def as_figsize(figsize: object) -> tuple[float, float] | None:
+    """Width and height in inches; None is left as it is."""
+    if figsize is None:
+        return None
+    sides = list(figsize) if isinstance(figsize, (list, tuple)) else []
+    if len(sides) != 2:
+        raise ValueError(f"figsize is {shown(figsize)}; give width and height, such as (8, 8)")
+    for name, side in zip(("width", "height"), sides, strict=True):
+        check_number(f"the {name} in figsize", side, 1, _MOST_INCHES + 1, such_as=8)
+    return float(sides[0]), float(sides[1])
+
+
+def as_columns(n: int, nrows: int | None, ncols: int | None) -> int:
+    """Columns for n pictures; rows alone give as many as they need, and none of both up to 5."""
+    rows, columns = (
+        None if value is None else as_whole_number(name, value, 1)
+        for name, value in (("nrows", nrows), ("ncols", ncols))
+    )
+    if columns is not None:
+        return min(columns, max(n, 1))
+    return max(min(n, _COLUMNS) if rows is None else -(-n // rows), 1)
+
+
+def check_bool(**values: bool) -> None:
+    """Refuse options that are no truth value."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {shown(value)}; it must be True or False")
 
 
 def users_line() -> int:

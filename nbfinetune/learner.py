@@ -1,9 +1,13 @@
 """Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
 
+from random import SystemRandom
 from typing import NoReturn
 
+from nbfinetune.arguments import as_columns, as_whole_number
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.interpretation import prediction
+from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
 from nbfinetune.rendering.left_out import left_out
@@ -73,6 +77,19 @@ class Learner(LearnerState):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(left_out("Learner", name), name=name, obj=self)
+
+    def show_results(self, max_n: int = 9, ds: str = "valid") -> PredictedPictures:
+        """Pictures, drawn by lot, with their actual and predicted classes; wrong ones are marked.
+
+        Parameters
+        ----------
+        max_n : how many
+        ds : see `ClassificationInterpretation.from_learner`
+        """
+        max_n = as_whole_number("max_n", max_n, 1)
+        interp = ClassificationInterpretation.from_learner(self, ds)
+        items = SystemRandom().sample(range(len(interp)), min(max_n, len(interp)))
+        return PredictedPictures(interp, items, as_columns(len(items), None, None))
 
     def summary(self) -> Table:
         """The layer groups with their parameters and learning rates, and the device."""

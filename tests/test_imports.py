@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "checkpoints": "arguments rendering training version",
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
-    "learner": "checkpoints interpretation lr_finder networks rendering training",
+    "learner": "arguments checkpoints interpretation lr_finder networks rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "data history interpretation learner lr_finder networks rendering runtime "

@@ -26,6 +26,8 @@ from nbfinetune import (
     samples,
     vision_learner,
 )
+from nbfinetune.history.recorder import Recorder
+from nbfinetune.history.runs import Run
 
 PACKAGE = Path(nbfinetune.__file__).parent
 OURS = (ValueError, TypeError, RuntimeError, OSError)
@@ -87,6 +89,8 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
     of_pictures = vision_learner(dls, net, weights=None, device="cpu")
     kept = learn.save(tmp_path / "learn.safetensors")
     exported = of_pictures.export(tmp_path / "exported.safetensors")
+    recorder = Recorder()
+    recorder.runs.append(Run("fit", 1, 1, ["epoch"], losses=[1.0], smooth=[1.0], lrs=[[1e-3]]))
     return {
         "from_folder": Case(make.from_folder, "path train valid", path=photos, **small),
         "from_name_re": Case(
@@ -115,7 +119,7 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
             vocab=dls.vocab,
             **small,
         ),
-        "show_batch": Case(dls.show_batch, "max_n"),
+        "show_batch": Case(dls.show_batch, "max_n nrows ncols", max_n=2),
         "check_images": Case(check_images, "path", path=photos),
         "get_image_files": Case(get_image_files, "path", path=photos),
         "draw_shapes": Case(
@@ -184,6 +188,14 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
             vocab=["a", "b"],
         ),
         "confusion_matrix": Case(interp.confusion_matrix, "normalize"),
+        "plot_confusion_matrix": Case(
+            interp.plot_confusion_matrix,
+            "normalize title figsize dpi cmap norm_dec plot_txt",
+            figsize=(2, 2),
+        ),
+        "plot_top_losses": Case(interp.plot_top_losses, "k largest nrows ncols figsize"),
+        "show_results": Case(of_pictures.show_results, "max_n ds", max_n=2),
+        "plot_loss": Case(recorder.plot_loss, "skip_start with_valid log"),
         "most_confused": Case(interp.most_confused, "min_val"),
         "top_losses": Case(interp.top_losses, "k"),
         "cell": Case(interp.cell, "actual predicted", actual=0, predicted=1),
@@ -199,6 +211,7 @@ NAMES = (
     *("fit", "fit_one_cycle", "fit_flat_cos", "fit_sgdr", "fine_tune", "lr_find", "freeze_to"),
     *("validate", "get_preds", "predict", "save", "export", "load", "load_learner"),
     *("from_learner", "from_predictions", "multi_label", "confusion_matrix", "most_confused"),
+    *("plot_confusion_matrix", "plot_top_losses", "show_results", "plot_loss"),
     *("top_losses", "cell", "compare", "EarlyStopping", "SaveBest"),
 )
 COUNTS = (  # of work: a huge number is meant, and would take for ever

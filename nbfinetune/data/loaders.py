@@ -15,6 +15,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.arguments import (
+    as_columns,
     as_files,
     as_path,
     as_share,
@@ -285,15 +286,31 @@ class ImageDataLoaders:
         self.warnings[:0] = notes
         return self
 
-    def show_batch(self, max_n: int = 9) -> PictureSheet:
-        """Up to `max_n` training pictures as the network gets them, with their classes."""
+    @property
+    def c(self) -> int:
+        """The number of classes."""
+        return len(self.vocab)
+
+    def show_batch(
+        self, max_n: int = 9, *, nrows: int | None = None, ncols: int | None = None
+    ) -> PictureSheet:
+        """Up to `max_n` training pictures as the network gets them, with their classes.
+
+        Parameters
+        ----------
+        nrows, ncols : rows and columns of the sheet; default: as many columns as there is room for
+        """
+        max_n = as_whole_number("max_n", max_n, 0)
+        columns = None if nrows is ncols is None else as_columns(max_n, nrows, ncols)
+        if nrows is not None and ncols is not None:
+            max_n = min(max_n, nrows * ncols)
         dataset = self.train.dataset
         with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
             chosen = torch.randperm(len(dataset))[:max_n].tolist()
             images, _ = dataset.batch(chosen)
             shown = ImageTransforms(self.size, aug=self.aug).augment(images)
         captions = [self.vocab[dataset.targets[i]] for i in chosen]
-        return PictureSheet([F.to_pil_image(picture) for picture in shown], captions)
+        return PictureSheet([F.to_pil_image(picture) for picture in shown], captions, columns)
 
     def summary(self) -> Table:
         """Pictures of each class on both sides of the split, their shape, imbalance, warnings."""

@@ -5,9 +5,13 @@ from typing import NoReturn
 
 from torch import Tensor, stack
 
+from nbfinetune.history.plots import calls, loss_plot, runs_table, schedule_plot
+from nbfinetune.history.report import TrainingReport
 from nbfinetune.history.runs import Run
+from nbfinetune.rendering.figures import Picture
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.rendering.tables import Table
 
 _SMOOTHING = 0.98  # fastai's AvgSmoothLoss
 
@@ -49,12 +53,16 @@ class FitResult:
         values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
         return f"{text}: {', '.join(values)}"
 
+    def _repr_html_(self) -> str:
+        return TrainingReport(self.stages, repr(self))._repr_html_()
+
 
 class Recorder:
     """The history of a learner: one `Run` for each fit, in `runs`.
 
     Losses are read from the device in blocks, by `flush`: each read waits for the device.
     `train_loss` of a row is fastai's moving average, carried from epoch to epoch of one fit.
+    It shows itself as the picture and the table of the newest call.
     """
 
     def __init__(self) -> None:
@@ -67,6 +75,42 @@ class Recorder:
     def run(self) -> Run:
         """The newest run."""
         return self.runs[-1]
+
+    @property
+    def newest(self) -> list[Run]:
+        """The stages of the newest call of a fit method."""
+        return (calls(self.runs) or [[]])[-1]
+
+    def plot_loss(self, skip_start: int = 5, with_valid: bool = True, log: bool = False) -> Picture:
+        """The losses of the newest call over its steps.
+
+        Parameters
+        ----------
+        skip_start : first steps that are left out, but never all
+        with_valid : whether validation losses are shown too
+        log : whether the axis of losses is logarithmic
+        """
+        return loss_plot(self.newest, skip_start, with_valid, log)
+
+    def plot_sched(self) -> Picture:
+        """The learning rate of the last layer group and the momentum of the newest call."""
+        return schedule_plot(self.newest)
+
+    def shown(self, number: int | None = None) -> Table | TrainingReport:
+        """A table of all calls, or what a screen leaves of the one with this number."""
+        if number is None:
+            return runs_table(self.runs)
+        found = calls(self.runs)
+        if not 1 <= number <= len(found):
+            there = f"runs 1 to {len(found)}" if found else "no runs yet"
+            raise ValueError(f"there is no run {number}; this learner has {there}")
+        return TrainingReport(found[number - 1])
+
+    def __repr__(self) -> str:
+        return repr(TrainingReport(self.newest)) if self.runs else "nothing was trained yet"
+
+    def _repr_html_(self) -> str:
+        return TrainingReport(self.newest)._repr_html_() if self.runs else "nothing was trained yet"
 
     def begin(self, run: Run) -> None:
         """From now on steps and epochs are those of `run`."""

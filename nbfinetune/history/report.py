@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nbfinetune.history.runs import Run
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.numbers import counted
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _HEIGHT = 3.7  # inches
+_KEPT = " (kept)"
 Line = tuple[Sequence[float], Sequence[float]]
 
 
@@ -50,6 +51,7 @@ class TrainingCurves:
     planned : rates still to come in the schedule that is on
     borders : (first step, name) of each stage
     events : (step, what) that was done by hand
+    kept : (step, name) of the epoch whose weights were kept as the best
     """
 
     losses: Line
@@ -60,6 +62,7 @@ class TrainingCurves:
     planned: Line
     borders: list[tuple[int, str]]
     events: list[tuple[int, str]]
+    kept: tuple[int, str] | None = None
 
 
 def curves_of(
@@ -72,7 +75,7 @@ def curves_of(
     planned : steps after the last one, and the rates planned for them
     most : points of a line at most
     """
-    losses, smooth, lrs, rows, borders, events = [], [], [], [], [], []
+    losses, smooth, lrs, rows, borders, events, kept = [], [], [], [], [], [], None
     for run in runs:
         first = len(losses)
         borders.append((first, stage_of(run)))
@@ -81,6 +84,10 @@ def curves_of(
         losses += run.losses
         smooth += run.smooth
         lrs += [step[-1] for step in run.lrs]
+
+    for step, row in rows:
+        if row is runs[-1].kept:
+            kept = step, f"kept: epoch {row['epoch']}"
 
     def at_epochs(name: str) -> Line:
         return downsample([step for step, _ in rows], [row[name] for _, row in rows], most)
@@ -95,6 +102,7 @@ def curves_of(
         ([len(lrs) + step for step in planned[0]], list(planned[1])),
         borders,
         events,
+        kept,
     )
 
 
@@ -111,7 +119,9 @@ def epoch_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         if stage_of(run):
             rows.append([f"{stage_of(run)}, {counted(run.n_epoch, 'epoch')}"])
-        rows += [[format_value(name, row[name]) for name in columns] for row in run.rows]
+        for row in run.rows:
+            values = [format_value(name, row[name]) for name in columns]
+            rows.append([values[0] + _KEPT * (row is runs[-1].kept), *values[1:]])
     return Table("", columns, rows)
 
 
@@ -136,16 +146,21 @@ class TrainingReport:
         below = "".join(f"<div>{html_text(line)}</div>" for line in (*self._notes(), self.text))
         return self._picture() + epoch_table(self.runs)._repr_html_() + below
 
-    def _picture(self) -> str:
-        """The curves; nothing where no step was done."""
+    @property
+    def figure(self) -> "Figure | None":
+        """The curves; None where no step was done."""
         curves = curves_of(self.runs)
-        xs = curves.losses[0]
-        if not len(xs):
+        return training_figure(curves) if len(curves.losses[0]) else None
+
+    def _picture(self) -> str:
+        figure = self.figure
+        if figure is None:
             return ""
+        curves = curves_of(self.runs)
         lines = {"train_loss": curves.smooth, "valid_loss": curves.valid, **curves.metrics}
         last = [f"{name} {line[1][-1]:.4f}" for name, line in lines.items() if len(line[1])]
-        text = f"training curves over {int(xs[-1])} steps: {', '.join(last)}"
-        return figures.figure_html(training_figure(curves), text)
+        text = f"training curves over {int(curves.losses[0][-1])} steps: {', '.join(last)}"
+        return figures.figure_html(figure, text)
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
@@ -164,50 +179,51 @@ def training_figure(curves: TrainingCurves) -> "Figure":
     top, below = figure.subplots(2, height_ratios=(2.4, 1))
     lines = draw_losses(top, curves)
     lines |= _draw_metrics(top.twinx(), curves) if curves.metrics else {}
-    figures.legend(top, list(lines.values()), list(lines))
+    axes.legend(top, list(lines.values()), list(lines))
     draw_rates(below, curves)
     borders = curves.borders if len(curves.borders) > 1 else []
     first = top.get_xlim()[0]
-    marks = [(at or first, what) for at, what in [*borders, *curves.events]]
-    for at, _ in marks:
-        figures.draw_mark(top, at, figures.SOFT)
-    figures.mark(below, [(at, what, figures.SOFT) for at, what in marks])
+    marks = [(at or first, what, axes.SOFT) for at, what in [*borders, *curves.events]]
+    marks += [(*curves.kept, axes.KEPT)] if curves.kept else []
+    for at, _, colour in marks:
+        axes.draw_mark(top, at, colour)
+    axes.mark(below, marks)
     return figure
 
 
 def draw_losses(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
     """Raw losses as light points, their average and the validation losses as lines, by name."""
     xs, losses = curves.losses
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set_xlim(step_ends(curves))
-    low, high = figures.loss_range([losses, curves.valid[1]])
+    low, high = axes.loss_range([losses, curves.valid[1]])
     # However low it ends, where it began is seen.
-    figures.scale_y(ax, (low, max(high, 1.05 * curves.smooth[1][0])), "loss")
-    figures.draw_points(ax, xs, losses, figures.colour_of(0))
-    lines = {"train_loss": figures.draw_line(ax, *curves.smooth, figures.colour_of(0))}
+    axes.scale_y(ax, (low, max(high, 1.05 * curves.smooth[1][0])), "loss")
+    axes.draw_points(ax, xs, losses, axes.colour_of(0))
+    lines = {"train_loss": axes.draw_line(ax, *curves.smooth, axes.colour_of(0))}
     if len(curves.valid[0]):
-        lines["valid_loss"] = figures.draw_line(ax, *curves.valid, figures.colour_of(1), marker="s")
+        lines["valid_loss"] = axes.draw_line(ax, *curves.valid, axes.colour_of(1), marker="s")
     return lines
 
 
 def _draw_metrics(ax: "Axes", curves: TrainingCurves) -> dict[str, "Line2D"]:
     """The metrics over an axis on the right."""
-    figures.style_axes(ax, spines="right")
+    axes.style_axes(ax, spines="right")
     low, high = metric_range(curves)
     ax.set_xlim(step_ends(curves))
-    figures.scale_y(ax, (low, low + (high - low) * 1.03), "metrics", right=True)
+    axes.scale_y(ax, (low, low + (high - low) * 1.03), "metrics", right=True)
     return {
-        name: figures.draw_line(ax, *line, figures.colour_of(k), marker="o", dashed=True)
+        name: axes.draw_line(ax, *line, axes.colour_of(k), marker="o", dashed=True)
         for k, (name, line) in enumerate(curves.metrics.items(), 2)
     }
 
 
-def draw_rates(ax: "Axes", curves: TrainingCurves) -> None:
-    """The rates of the last layer group, over an axis with steps."""
-    figures.style_axes(ax)
+def draw_rates(ax: "Axes", curves: TrainingCurves, name: str = "lr", *, low: float = 0.0) -> None:
+    """The rates of the last layer group, or what is in their place, over an axis with steps."""
+    axes.style_axes(ax)
     ax.set_xlim(step_ends(curves))
-    figures.scale_y(ax, (0, max(curves.lrs[1]) * 1.08 or 1), "lr")
-    figures.draw_line(ax, *curves.lrs, figures.colour_of(0))
+    axes.scale_y(ax, (low, max(curves.lrs[1]) * 1.08 - 0.08 * low or 1), name)
+    axes.draw_line(ax, *curves.lrs, axes.colour_of(0))
     step_axis(ax)
 
 
@@ -220,6 +236,6 @@ def step_ends(curves: TrainingCurves) -> tuple[float, float]:
 
 def step_axis(ax: "Axes") -> None:
     """The x axis of steps, which are whole."""
-    values = [v for v in figures.linear_ticks(*ax.get_xlim(), most=8) if v == int(v)]
-    figures.ticks(ax, "x", values, [f"{v:,.0f}" for v in values])
-    ax.set_xlabel("step", **figures.font())
+    values = [v for v in axes.linear_ticks(*ax.get_xlim(), most=8) if v == int(v)]
+    axes.ticks(ax, "x", values, [f"{v:,.0f}" for v in values])
+    ax.set_xlabel("step", **axes.font())

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+HEAD_STAGE = "head, body frozen"  # of fine_tune, before its last one
+
 
 @dataclass
 class Run:
@@ -42,6 +44,11 @@ class Run:
     first_epoch: int = 0
     status: str = "running"
     body_epochs: int | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's part of the name."""
+        return self.name.partition(": ")[0]
 
     @property
     def kept_text(self) -> str:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.images.decoding import open_image
+from nbfinetune.interpretation import matrix_figure, thumbnails
 from nbfinetune.interpretation.comparison import Comparison
 from nbfinetune.interpretation.confusion import cells_of, class_scores, matrix_of, scores_table
 from nbfinetune.interpretation.given import given_paths, given_vocab
@@ -174,6 +175,9 @@ class ClassificationInterpretation:
             )
         return matrix_of(self.cells, len(self.vocab), normalize)
 
+    plot_confusion_matrix = matrix_figure.plot_confusion_matrix
+    plot_top_losses = thumbnails.plot_top_losses
+
     @cached_property
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """The cells that are not empty, row by row: actual, predicted, count, each shape [m]."""
@@ -246,6 +250,10 @@ class ClassificationInterpretation:
     def report(self) -> Table:
         """Precision, recall, f1 and support of each class, and their means over the classes."""
         return scores_table(self.scores(), self.vocab, f"accuracy {self.accuracy:.4f}")
+
+    def print_classification_report(self) -> None:
+        """Print the report, as fastai does."""
+        print(self.report())
 
     def compare(self, other: "ClassificationInterpretation") -> Comparison:
         """What a later model, `other`, gets right that this one does not, and the reverse.

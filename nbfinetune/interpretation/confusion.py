@@ -1,15 +1,34 @@
 """Confusion: which classes are predicted of which, as counts, shares and scores of each class."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from nbfinetune.data.datasets import PictureItems
 from nbfinetune.rendering.tables import Table
 
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
 
 Cells = tuple[Tensor, Tensor, Tensor]
+
+
+class Predicted(Protocol):
+    """What matrices and pictures need of a `ClassificationInterpretation`, which says it all."""
+
+    vocab: list[str]
+    targets: Tensor
+    predicted: Tensor
+    losses: Tensor
+    predicted_probs: Tensor
+    dataset: PictureItems | None
+    cells: Cells
+
+    def __len__(self) -> int: ...
+    def image(self, i: int) -> Image.Image: ...
+    def top_losses(self, k: int | None, *, largest: bool) -> tuple[Tensor, Tensor]: ...
 
 
 def cells_of(targets: Tensor, predicted: Tensor, c: int) -> Cells:

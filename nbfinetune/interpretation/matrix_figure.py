@@ -1,4 +1,4 @@
-"""Matrix figure: a confusion matrix as a picture, right ones blue, errors orange."""
+"""Matrix figure: a confusion matrix as a picture."""
 
 import io
 from typing import TYPE_CHECKING
@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from nbfinetune.interpretation.matrix_view import MatrixView
-from nbfinetune.rendering import figures
+from nbfinetune.arguments import as_figsize, as_whole_number, check_bool, check_number
+from nbfinetune.interpretation.confusion import Predicted
+from nbfinetune.interpretation.matrix_options import NORMALIZE
+from nbfinetune.interpretation.matrix_view import LARGEST, MatrixView, matrix_view
+from nbfinetune.rendering import axes, figures
+from nbfinetune.rendering.names import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +26,74 @@ _NUMBERED = 15  # CSS px of a cell that holds its number
 _NAMED = 9  # CSS px of a row that has its name
 _NAME = 24  # characters of a name
 _MIDDLE = 0.179  # luminance at which white and black numbers are read equally well (WCAG 2)
+_MOST_DPI = 600
+
+
+def plot_confusion_matrix(
+    interp: Predicted,
+    normalize: bool | str = "none",
+    *,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+    dpi: float | None = None,
+    cmap: str | None = None,
+    norm_dec: int = 2,
+    plot_txt: bool = True,
+) -> figures.Picture:
+    """The confusion matrix as a picture: right ones blue by recall, errors orange by their number.
+
+    Parameters
+    ----------
+    normalize : see `confusion_matrix`; True = "true", False = "none"
+    title : above the matrix; default: items and accuracy
+    figsize : width and height in inches; default: as large as the names need
+    dpi : CSS px of an inch, 100 by default
+    cmap : name of a colour map of matplotlib, such as "Blues", in place of blue and orange
+    norm_dec : digits after the point of shares
+    plot_txt : whether the numbers are written where there is room
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range, or more than 2,000 classes.
+    """
+    if isinstance(normalize, bool):
+        normalize = "true" if normalize else "none"
+    if not isinstance(normalize, str) or normalize not in NORMALIZE:
+        raise ValueError(
+            f"normalize is {shown(normalize)}; it is one of {', '.join(NORMALIZE)}, True, False"
+        )
+    if title is not None and not isinstance(title, str):
+        raise ValueError(f"title is {shown(title)}; it must be text")
+    check_bool(plot_txt=plot_txt)
+    look = _checked(figsize, dpi, cmap) | {"norm_dec": as_whole_number("norm_dec", norm_dec, 0, 6)}
+    if len(interp.vocab) > LARGEST:
+        raise ValueError(
+            f"{len(interp.vocab):,} classes are too many to plot, {LARGEST:,} the most; "
+            "%confusion_matrix shows parts of them"
+        )
+    view = matrix_view(interp, range(len(interp.vocab)), normalize=normalize)
+    heading = view.title if title is None else title
+    figure = matrix_figure(view, title=heading, plot_txt=plot_txt, **look)
+    names = [f"class {k + 1}: {view.names[k]}" for k in undrawable(view)]
+    return figures.Picture(figure, "; ".join([view.title, *names]))
+
+
+def _checked(figsize: object, dpi: object, cmap: object) -> dict[str, object]:
+    """Size and colours of a figure, for `matrix_figure`."""
+    look: dict[str, object] = {"figsize": as_figsize(figsize)}
+    if dpi is not None:
+        check_number("dpi", dpi, 10, _MOST_DPI + 1, such_as=100)
+        look["dpi"] = float(dpi)
+    if cmap is not None:
+        from matplotlib import colormaps
+
+        if not isinstance(cmap, str) or cmap not in colormaps:
+            raise ValueError(
+                f'cmap is {shown(cmap)}; it must be the name of a colour map, such as "Blues"'
+            )
+        look["cmap"] = cmap
+    return look
 
 
 def matrix_figure(
@@ -51,18 +123,18 @@ def matrix_figure(
         figsize = side + room, side + room + (0.3 if title else 0)
     figure = figures.new_figure(*figsize, dpi)
     ax = figure.subplots()
-    figures.style_axes(ax, spines="")
+    axes.style_axes(ax, spines="")
     image = matrix_pixels(view) if cmap is None else _values(view)
     kwargs = {} if cmap is None else {"cmap": cmap, "vmin": 0}
     ax.imshow(image, interpolation="nearest", origin="upper", aspect="equal", **kwargs)
     ax.set(xlim=(-0.5, m - 0.5), ylim=(m - 0.5, -0.5))
-    ax.set_xlabel("predicted", **figures.font())
-    ax.set_ylabel("actual", **figures.font())
+    ax.set_xlabel("predicted", **axes.font())
+    ax.set_ylabel("actual", **axes.font())
     if title:
-        ax.set_title(title, loc="center", pad=6, **figures.font(figures.NORMAL + 1))
+        ax.set_title(title, loc="center", pad=6, **axes.font(axes.NORMAL + 1))
     cell = min(figsize[0] - 0.3 - 0.08 * long, figsize[1] - 0.3 - 0.08 * long) * dpi / m
     if cell >= _NAMED:
-        _draw_names(ax, view, min(figures.NORMAL, cell * 72 / dpi * 0.9))
+        _draw_names(ax, view, min(axes.NORMAL, cell * 72 / dpi * 0.9))
     if plot_txt and cell >= _NUMBERED:
         _draw_numbers(ax, view, norm_dec, cell * 72 / dpi)
     return figure
@@ -73,7 +145,7 @@ def undrawable(view: MatrixView) -> list[int]:
 
     In the picture row k is called "class k + 1".
     """
-    return [k for k, name in enumerate(view.names) if not figures.drawable(name)]
+    return [k for k, name in enumerate(view.names) if not axes.drawable(name)]
 
 
 def matrix_png(view: MatrixView) -> bytes:
@@ -116,12 +188,12 @@ def _values(view: MatrixView) -> np.ndarray:
 
 
 def _draw_names(ax: "Axes", view: MatrixView, size: float) -> None:
-    names = [figures.shorter(name, _NAME) for name in view.names]
+    names = [axes.shorter(name, _NAME) for name in view.names]
     for k in undrawable(view):
         names[k] = f"class {k + 1}"
     places = range(len(names))
     for axis in "xy":
-        figures.ticks(ax, axis, places, names)
+        axes.ticks(ax, axis, places, names)
     ax.tick_params("both", length=0, pad=3)
     ax.tick_params("x", labelrotation=90)
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
@@ -141,9 +213,9 @@ def _draw_numbers(ax: "Axes", view: MatrixView, norm_dec: int, cell: float) -> N
         i, j = divmod(int(number), m)
         text = f"{count:,}" if view.normalize == "none" else f"{share:.{norm_dec}f}"
         text = text.removeprefix("0") if text.startswith("0.") else text
-        size = min(figures.NORMAL, 0.6 * cell, 1.4 * cell / len(text))
+        size = min(axes.NORMAL, 0.6 * cell, 1.4 * cell / len(text))
         ink = "white" if _luminance(colours[number]) < _MIDDLE else "black"
-        look = figures.font(size, ink)
+        look = axes.font(size, ink)
         ax.text(j, i, text, ha="center", va="center_baseline", in_layout=False, **look)
 
 

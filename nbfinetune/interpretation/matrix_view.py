@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.confusion import Predicted
 
 WHOLE = 60  # classes up to which a matrix is shown whole: more names cannot be read
 LARGEST = 2000  # classes that are drawn at once, a pixel for each cell
@@ -56,7 +54,7 @@ class MatrixView:
 
 
 def matrix_view(
-    interp: "ClassificationInterpretation",
+    interp: Predicted,
     classes: Sequence[int],
     *,
     normalize: str = "none",
@@ -103,9 +101,7 @@ def matrix_view(
     )
 
 
-def items_of(
-    view: MatrixView, interp: "ClassificationInterpretation", row: int, column: int
-) -> list[int]:
+def items_of(view: MatrixView, interp: Predicted, row: int, column: int) -> list[int]:
     """The items of a cell of the view, highest loss first."""
     masks = []
     for k, values in ((row, interp.targets), (column, interp.predicted)):
@@ -117,7 +113,7 @@ def items_of(
     return items[interp.losses[items].argsort(descending=True, stable=True)].tolist()
 
 
-def ordered_classes(interp: "ClassificationInterpretation", order: str) -> list[int]:
+def ordered_classes(interp: Predicted, order: str) -> list[int]:
     """The classes in an order for reading.
 
     Parameters

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
@@ -287,39 +287,39 @@ def lr_figure(results: Mapping[str, LRFindResult]) -> "Figure":
         _draw_usable(ax, curves[0])
         marks = [(lr, text, 1 + k % 4) for k, (lr, text, _) in enumerate(marks)]
     else:
-        figures.legend(ax, lines, list(results), below=True)
-    figures.mark(ax, [(lr, text, figures.colour_of(k)) for lr, text, k in marks])
+        axes.legend(ax, lines, list(results), below=True)
+    axes.mark(ax, [(lr, text, axes.colour_of(k)) for lr, text, k in marks])
     return figure
 
 
 def _draw_axes(ax: "Axes", curves: Sequence[LRFindResult]) -> None:
     """Rates on a logarithmic axis, losses on a linear one."""
     ends = min(c.lrs[0] for c in curves), max(max(c.lrs[-1], c.lrs[0] * 10) for c in curves)
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set(xscale="log", xlim=ends)
-    figures.style_axes(ax)
-    rates = figures.log_ticks(*ends)
-    figures.ticks(ax, "x", rates, [rate_text(lr).replace(".0e", "e") for lr in rates])
-    ax.set_xlabel("learning rate", **figures.font())
+    axes.style_axes(ax)
+    rates = axes.log_ticks(*ends)
+    axes.ticks(ax, "x", rates, [rate_text(lr).replace(".0e", "e") for lr in rates])
+    ax.set_xlabel("learning rate", **axes.font())
     losses = [[loss for loss in c.losses if math.isfinite(loss)] for c in curves]
-    figures.scale_y(ax, figures.loss_range(losses), "loss")
+    axes.scale_y(ax, axes.loss_range(losses), "loss")
 
 
 def _draw_curve(ax: "Axes", found: LRFindResult, k: int) -> "Line2D":
     """Raw losses, their average and, of several sweeps, the band of their averages."""
-    colour = figures.colour_of(k)
+    colour = axes.colour_of(k)
     if found.band:
         low, high = found.band
         ax.fill_between(found.lrs[: len(low)], low, high, color=colour, alpha=0.15, linewidth=0)
-    figures.draw_points(ax, *downsample(found.lrs, found.losses), colour)
-    return figures.draw_line(ax, *downsample(found.lrs, found.centred), colour)
+    axes.draw_points(ax, *downsample(found.lrs, found.losses), colour)
+    return axes.draw_line(ax, *downsample(found.lrs, found.centred), colour)
 
 
 def _draw_usable(ax: "Axes", found: LRFindResult) -> None:
     """The rates between which training works, shaded and named."""
     if found.low is None:
         return
-    green = figures.colour_of(2)
+    green = axes.colour_of(2)
     ax.axvspan(found.low, found.high, facecolor=green, alpha=0.12, linewidth=0)
     ax.text(
         found.high,
@@ -329,5 +329,5 @@ def _draw_usable(ax: "Axes", found: LRFindResult) -> None:
         ha="right",
         va="top",
         clip_on=False,
-        **figures.font(figures.SMALL, green),
+        **axes.font(axes.SMALL, green),
     )

@@ -101,17 +101,23 @@ class PictureSheet:
     ----------
     pictures : RGB, of any size; shown as thumbnails
     captions : one for each picture, also its alternative text
+    columns : pictures in a row; None = as many as there is room for
     """
 
     pictures: Sequence[Image.Image]
     captions: Sequence[str]
+    columns: int | None = None
 
     def __repr__(self) -> str:
         captions = ", ".join(shortened(caption, _LONGEST) for caption in self.captions)
         return f"{len(self.pictures)} pictures: {captions}"
 
     def _repr_html_(self) -> str:
-        return "".join(map(_figure, self.pictures, self.captions))
+        figures = "".join(map(_figure, self.pictures, self.captions))
+        if self.columns is None:
+            return figures
+        columns = f"grid-template-columns:repeat({self.columns},max-content)"
+        return f'<div style="display:grid;{columns};overflow-x:auto">{figures}</div>'
 
 
 def _figure(picture: Image.Image, caption: str) -> str:

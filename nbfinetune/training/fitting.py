@@ -8,7 +8,8 @@ from math import ceil
 from warnings import warn
 
 from nbfinetune.arguments import as_whole_number, users_line
-from nbfinetune.history.recorder import FitResult, Run
+from nbfinetune.history.recorder import FitResult
+from nbfinetune.history.runs import HEAD_STAGE, Run
 from nbfinetune.networks.layer_groups import LearningRate
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
 from nbfinetune.training import loop, schedules
@@ -222,7 +223,7 @@ def fine_tune(
     if freeze_epochs != 0:
         learn.freeze_to(-1, quiet=True)
         freeze_epochs = freeze_epochs or _head_epochs(learn)
-        name = "fine_tune: head, body frozen"
+        name = f"fine_tune: {HEAD_STAGE}"
         runs += [_one_cycle(learn, name, freeze_epochs, slice(high), **head, wd=wd, cbs=cbs)]
         if learn.control.ended:
             return _result(learn, runs, cbs)

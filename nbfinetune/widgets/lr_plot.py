@@ -8,8 +8,8 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from nbfinetune.rendering.axes import loss_range
 from nbfinetune.rendering.downsampling import downsample
-from nbfinetune.rendering.figures import loss_range
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.ticks import decades, round_ticks
 from nbfinetune.widgets.lr_handle import LRHandle

@@ -6,7 +6,7 @@ import numpy as np
 import traitlets
 
 from nbfinetune.history.report import TrainingCurves, metric_range
-from nbfinetune.rendering.figures import loss_range
+from nbfinetune.rendering.axes import loss_range
 from nbfinetune.rendering.tables import Table
 from nbfinetune.widgets.scale_slider import ScaleSlider
 from nbfinetune.widgets.status import Status

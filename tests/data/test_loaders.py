@@ -355,3 +355,14 @@ def test_showing_a_batch_leaves_the_random_numbers_alone(dls: ImageDataLoaders) 
 def test_augmentation_is_true_false_or_a_function(aug, photos: Path) -> None:
     with pytest.raises(ValueError, match=r"aug is .*; it must be True, False or a function"):
         ImageDataLoaders.from_folder(photos, aug=aug)
+
+
+def test_a_sheet_has_the_rows_and_columns_asked_for(dls) -> None:
+    assert "repeat(4,max-content)" in dls.show_batch(8, ncols=4)._repr_html_()
+    assert dls.show_batch(8, nrows=2).columns == 4
+    assert len(dls.show_batch(9, nrows=2, ncols=3).pictures) == 6
+    assert dls.show_batch(3).columns is None
+
+
+def test_c_is_the_number_of_classes(dls) -> None:
+    assert dls.c == 3

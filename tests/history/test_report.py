@@ -13,7 +13,7 @@ from nbfinetune.history.report import (
     training_figure,
 )
 from nbfinetune.history.runs import Run
-from nbfinetune.rendering.figures import loss_range
+from nbfinetune.rendering.axes import loss_range
 
 NAMES = ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
 

@@ -26,7 +26,7 @@ from nbfinetune.magics.training import TrainingMagics
 NAMES = [
     "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
     "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "pause", "resume",
-    "stop", "top_losses", "unfreeze",
+    "runs", "stop", "top_losses", "unfreeze",
 ]  # fmt: skip
 
 
@@ -123,6 +123,15 @@ def test_freezing_says_what_trains_or_that_nothing_changed(ip, capsys) -> None:
         "1 of 3 layer groups are frozen, 52 of 77 parameters train",
         "0 of 3 layer groups are frozen, 77 of 77 parameters train",
     ]
+
+
+def test_runs_lists_all_and_shows_one_again(ip) -> None:
+    ip.run_line_magic("fit_flat_cos", "1 1e-3 --no-widgets;")
+    assert ip.run_line_magic("runs", "").rows[0][:2] == ("1", "fit_flat_cos")
+    assert "<img" in ip.run_line_magic("runs", "1")._repr_html_()
+    assert ip.run_line_magic("runs", ";") is None
+    with pytest.raises(UsageError, match="no run 2; this learner has runs 1 to 1"):
+        ip.run_line_magic("runs", "2")
 
 
 def test_learner_summary_shows_the_groups(ip) -> None:
@@ -411,7 +420,7 @@ def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
     classes = (TrainingMagics, InterpretationMagics, ModelMagics)
-    owner = next(cls for cls in classes if hasattr(cls, name))
+    owner = next(cls for cls in classes if name in vars(cls))
     text = getattr(owner, name).__doc__
     assert f"%{name}" in text
     examples = text[text.index("Examples") :].split("\n\n")[0]

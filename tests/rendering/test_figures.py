@@ -14,24 +14,24 @@ from matplotlib import style
 from matplotlib.text import Text
 from PIL import Image
 
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 
 
 def drawn(names: tuple[str, ...] = ("a", "b", "c")) -> "figures.Figure":
     figure = figures.new_figure(4, 2.5)
     ax = figure.subplots()
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set_xlim(0, 10)
-    figures.scale_y(ax, (0, 1), "loss")
-    values = figures.linear_ticks(0, 10)
-    figures.ticks(ax, "x", values, figures.number_texts(values))
-    figures.draw_points(ax, [1, 2], [0.2, 0.4], figures.colour_of(1))
+    axes.scale_y(ax, (0, 1), "loss")
+    values = axes.linear_ticks(0, 10)
+    axes.ticks(ax, "x", values, axes.number_texts(values))
+    axes.draw_points(ax, [1, 2], [0.2, 0.4], axes.colour_of(1))
     lines = [
-        figures.draw_line(ax, [0, 10], [k / 3, 0.5], figures.colour_of(k), marker="o")
+        axes.draw_line(ax, [0, 10], [k / 3, 0.5], axes.colour_of(k), marker="o")
         for k in range(len(names))
     ]
-    figures.legend(ax, lines, names)
-    figures.mark(ax, [(3 * k, name, "#555555") for k, name in enumerate(names)])
+    axes.legend(ax, lines, names)
+    axes.mark(ax, [(3 * k, name, "#555555") for k, name in enumerate(names)])
     return figure
 
 
@@ -47,7 +47,7 @@ def test_the_users_style_is_neither_used_nor_changed(name: str) -> None:
 def test_pyplot_and_its_back_end_are_left_alone() -> None:
     code = """
 import sys
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 figures.png(figures.new_figure(2, 2))
 print("matplotlib.pyplot" in sys.modules)
 import matplotlib
@@ -115,7 +115,7 @@ def test_figures_may_be_drawn_in_several_threads() -> None:
     ],
 )
 def test_the_numbers_of_an_axis_have_one_form(values, texts) -> None:
-    assert figures.number_texts(values) == texts
+    assert axes.number_texts(values) == texts
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_the_numbers_of_an_axis_have_one_form(values, texts) -> None:
     ],
 )
 def test_the_numbers_of_a_logarithmic_axis_are_round(low, high, expected) -> None:
-    assert figures.log_ticks(low, high) == pytest.approx(expected)
+    assert axes.log_ticks(low, high) == pytest.approx(expected)
 
 
 def test_names_above_axes_do_not_overlap() -> None:
     figure = figures.new_figure(6.4, 3.6)
     ax = figure.subplots()
-    figures.style_axes(ax)
+    axes.style_axes(ax)
     ax.set(xscale="log", xlim=(1e-7, 10), ylim=(0, 1))
     rates = (1e-7, 6e-4, 1.2e-3, 1.9e-3, 3e-2, 10.0)
-    figures.mark(ax, [(lr, f"suggestion {lr:.1e}", "#555555") for lr in rates])
+    axes.mark(ax, [(lr, f"suggestion {lr:.1e}", "#555555") for lr in rates])
     figure.draw_without_rendering()
     assert len(ax.texts) == len(rates)
     boxes = [Text.get_window_extent(text) for text in ax.texts]  # without the lines
