@@ -114,6 +114,30 @@ OUT_OF_BOX = """root => {
     return found;
 }"""
 
+# Texts of figures that do not stand out from the paper, or from what lies right below them: axe
+# does not look at these.
+FAINT = """root => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const painted = (...colours) => {
+        for (const colour of colours) {
+            canvas.fillStyle = colour;
+            canvas.fillRect(0, 0, 1, 1);
+        }
+        const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+        const [r, g, b] = parts.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const paper = getComputedStyle(document.body).getPropertyValue("--nbft-paper");
+    return [...root.querySelectorAll("svg text")].filter(text => text.textContent).map(text => {
+        const below = text.previousElementSibling?.tagName === "rect"
+            ? getComputedStyle(text.previousElementSibling) : { fill: paper, fillOpacity: "1" };
+        const ground = below.fillOpacity === "1" ? [paper, below.fill] : [paper];
+        const [a, b] = [painted(...ground), painted(...ground, getComputedStyle(text).fill)];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        return [text.textContent, getComputedStyle(text).fill, Math.round(ratio * 10) / 10];
+    }).filter(([, , ratio]) => ratio < 4.5);
+}"""
+
 # The axes of all figures as the models have them, with each label and where it stands, as a share
 # of the axis. There is no public way to the widgets of a page.
 AXES = """async () => {
@@ -212,7 +236,9 @@ def test_a_screen_is_whole_true_and_readable_in_both_themes_and_three_widths(
                 *wrong_labels(axes),
             ]
         problems[light, "axe"] = serious(page, root)
-    assert {where: what for where, what in problems.items() if what} == {}
+        problems[light, "contrast"] = page.locator(root).first.evaluate(FAINT)
+    said = [f"{where}: {what}" for where, found in problems.items() for what in found]
+    assert not said, "\n".join(said)
 
 
 def test_the_marker_stays_at_its_rate_when_it_or_the_window_moves(notebook) -> None:
