@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -94,6 +95,22 @@ def test_bad_options_get_one_line(ip, magic: str, line: str, message: str) -> No
 def test_figsize_and_dpi_are_fastais(ip) -> None:
     assert ip.run_line_magic("confusion_matrix", "--figsize 12,12 --dpi 60").canvas.size == 720
     assert ip.run_line_magic("confusion_matrix", "--figsize (8, 10)").canvas.size == 480
+
+
+def test_predictions_that_are_refused_are_one_line_and_errors_of_others_are_not(
+    ip, learn: Learner
+) -> None:
+    with torch.no_grad():
+        next(learn.model.parameters()).fill_(float("nan"))
+    with pytest.raises(UsageError, match="the model gives NaN or infinite numbers"):
+        ip.run_line_magic("confusion_matrix", "")
+
+    def broken(x, *, training):
+        raise ValueError("of the user's own")
+
+    learn.prepare = broken
+    with pytest.raises(ValueError, match="of the user's own"):
+        ip.run_line_magic("confusion_matrix", "--ds train")
 
 
 def test_pairs_and_losses_are_listed(ip, capsys) -> None:
