@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.confusion import confused_text
 from nbfinetune.interpretation.matrix_view import WHOLE, MatrixView, matrix_view
 from nbfinetune.rendering.names import html_text, printable
 from nbfinetune.rendering.tables import Table
@@ -30,7 +31,7 @@ def confused_table(interp: ClassificationInterpretation, min_val: int = 1) -> Ta
         (interp.vocab[i], interp.vocab[j], str(n), f"{n / support[i]:.1%}")
         for i, j, n in pairs[:_PAIRS]
     ]
-    title = "most confused" if pairs else "nothing is confused"
+    title = "most confused" if pairs else confused_text(interp.cells, min_val)
     left = f"and {len(pairs) - _PAIRS} pairs more" if len(pairs) > _PAIRS else ""
     return Table(title, ("actual", "predicted", "times", "of the actual class"), rows, left)
 
