@@ -71,7 +71,7 @@ class InferenceRuns:
         interp = self._interpret(learn, ds)
         with one_line():
             pairs = interp.confused_cells(min_val)
-        widget = ConfusedPairs(interp, pairs, self._corrections)
+        widget = ConfusedPairs(interp, pairs, self._corrections, min_val)
         self._show(widget, confused_table(interp, min_val), no_widgets=no_widgets)
         return widget
 
