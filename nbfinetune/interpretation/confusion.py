@@ -48,6 +48,33 @@ def cells_of(targets: Tensor, predicted: Tensor, c: int) -> Cells:
     return numbers // c, numbers % c, counts
 
 
+def confused_text(cells: Cells, min_val: int = 1) -> str:
+    """How many pairs are confused `min_val` times and more; if none is, what there is instead.
+
+    Parameters
+    ----------
+    cells : as `cells_of` gives them
+    """
+    rows, columns, counts = cells
+    errors, n = counts[rows != columns], int(counts.sum())
+    if not n:
+        return "nothing was predicted"
+    if not len(errors):
+        return f"nothing is confused: {'the one item is' if n == 1 else f'all {n:,} are'} right"
+    found = int((errors >= min_val).sum())
+    if found:
+        often = f" {min_val} times or more" if min_val > 1 else ""
+        return f"{_pairs(found)} confused{often}"
+    most = int(errors.max())
+    there, often = int((errors == most).sum()), "once" if most == 1 else f"{most} times"
+    pairs = f"{there:,} {'is' if there == 1 else 'are'} confused {often}"
+    return f"no pair is confused {min_val} times; {pairs}: %most_confused {most}"
+
+
+def _pairs(n: int) -> str:
+    return "1 pair is" if n == 1 else f"{n:,} pairs are"
+
+
 def matrix_of(cells: Cells, c: int, normalize: str) -> Tensor:
     """The matrix [c, c]; see `ClassificationInterpretation.confusion_matrix`."""
     rows, columns, counts = cells

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.confusion import confused_text
 from nbfinetune.interpretation.matrix_figure import matrix_figure, matrix_png, undrawable
 from nbfinetune.interpretation.matrix_view import WHOLE, MatrixView, matrix_view
 from nbfinetune.rendering import figures
@@ -21,7 +22,7 @@ def confused_table(interp: ClassificationInterpretation, min_val: int = 1) -> Ta
         (interp.vocab[i], interp.vocab[j], str(n), f"{n / support[i]:.1%}")
         for i, j, n in pairs[:_PAIRS]
     ]
-    title = "most confused" if pairs else "nothing is confused"
+    title = "most confused" if pairs else confused_text(interp.cells, min_val)
     left = f"and {len(pairs) - _PAIRS} pairs more" if len(pairs) > _PAIRS else ""
     return Table(title, ("actual", "predicted", "times", "of the actual class"), rows, left)
 

@@ -31,6 +31,7 @@ class MatrixView:
     counts, shares : items of each cell, and their share of what `of` says
     shades : how dark a cell is, in [0, 1]: recall on the diagonal, log of the count elsewhere
     normalize, of, title : what the numbers are
+    min_val : errors that are less frequent are left out
     """
 
     classes: list[int]
@@ -43,6 +44,7 @@ class MatrixView:
     normalize: str
     of: str
     title: str
+    min_val: int
 
     def place(self, actual: int, predicted: int) -> tuple[int, int]:
         """Row and column of a pair of classes; that of the others, or (-1, -1), if not shown."""
@@ -95,9 +97,20 @@ def matrix_view(
     )
     shades = np.where(right, sums / of_rows[i], np.log1p(9 * np.minimum(scale, 1)) / np.log(10))
     names = [interp.vocab[c] for c in classes] + ["others"] * others
-    title = f"confusion matrix of {len(interp):,} items, accuracy {interp.accuracy:.1%}"
+    items = "1 item" if len(interp) == 1 else f"{len(interp):,} items"
+    title = f"confusion matrix of {items}, accuracy {interp.accuracy:.1%}"
     return MatrixView(
-        classes, names, others, numbers, sums, shares, shades, normalize, _OF[normalize], title
+        classes,
+        names,
+        others,
+        numbers,
+        sums,
+        shares,
+        shades,
+        normalize,
+        _OF[normalize],
+        title,
+        min_val,
     )
 
 

@@ -32,3 +32,22 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, TypeError, OSError, csv.Error) as error:
         raise UsageError(printable(str(error))) from None
+
+
+@contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """What this package refuses ends the cell with one line; errors of others keep a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        if not _raised_here(error):
+            raise
+        raise UsageError(printable(str(error))) from None
+
+
+def _raised_here(error: Exception) -> bool:
+    """Whether the error was raised by this package's own code, not by what it called."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "").startswith("nbfinetune.")

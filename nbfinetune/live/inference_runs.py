@@ -16,7 +16,7 @@ from nbfinetune.interpretation.matrix_report import ItemsReport, MatrixReport, c
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.learner import Learner
 from nbfinetune.live.background import wait_until_idle
-from nbfinetune.live.cell_errors import Interrupted, one_line
+from nbfinetune.live.cell_errors import Interrupted, one_line, refused_in_one_line
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import InferenceProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveInference, pumping_events, show_with_static_view
@@ -71,7 +71,7 @@ class InferenceRuns:
         interp = self._interpret(learn, ds)
         with one_line():
             pairs = interp.confused_cells(min_val)
-        widget = ConfusedPairs(interp, pairs, self._corrections)
+        widget = ConfusedPairs(interp, pairs, self._corrections, min_val)
         self._show(widget, confused_table(interp, min_val), no_widgets=no_widgets)
         return widget
 
@@ -110,7 +110,7 @@ class InferenceRuns:
             raise UsageError(str(error)) from None
         screen = LiveInference(n) if kernel_runs() and not static() else InferenceProgress(n)
         try:
-            with pumping_events(learn):
+            with pumping_events(learn), refused_in_one_line():
                 return call(screen, predict)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was changed") from None

@@ -1,6 +1,7 @@
 """Interpretation magics: what is confused, the pictures of it, and corrections of labels."""
 
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
     from nbfinetune.widgets.item_gallery import ItemGallery
 
-_SIZE, _DPI = 640, 60  # px of a matrix; fastai's usual dpi
+_DPI, _SMALLEST = 96, 100  # px of an inch in CSS, and of a matrix
 
 _CORRECTIONS: WeakKeyDictionary[InteractiveShell, Corrections] = WeakKeyDictionary()
 
@@ -64,8 +65,8 @@ class InterpretationMagics(Magics):
     @option("order", choices=ORDERS, help="of the classes; default: vocab, above 60 error")
     @option("min-val", type=int, default=1, help="least count of an error; default: 1")
     @option("vs", metavar="RUN", help="earlier: variable of a confusion matrix or interpretation")
-    @option("figsize", metavar="W,H", help="in inches, as in fastai")
-    @option("dpi", type=int, default=_DPI, help=f"px of an inch; default: {_DPI}")
+    @option("figsize", metavar="W,H", help="in inches, such as 10,10; default: fits the window")
+    @option("dpi", type=int, help=f"px of an inch of figsize; default: {_DPI}")
     @static_arg
     @learner_arg
     def confusion_matrix(self, line: str, local_ns: dict | None = None) -> "ConfusionMatrix | None":
@@ -80,7 +81,7 @@ class InterpretationMagics(Magics):
         learn, args, quiet = parse_line(self.confusion_matrix, line, scope)
         if args.get("top", 1) < 1:
             raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
-        args["size"] = _size(args.pop("figsize", None), args.pop("dpi"))
+        args["size"] = _size(args.pop("figsize", None), args.pop("dpi", None))
         matrix = self.inference.confusion_matrix(learn, scope=scope, **args)
         return None if quiet else matrix
 
@@ -176,14 +177,19 @@ class InterpretationMagics(Magics):
         return None if quiet else corrections.table()
 
 
-def _size(figsize: str | None, dpi: int) -> int:
-    """Px of the matrix's side."""
+def _size(figsize: str | None, dpi: int | None) -> int:
+    """Px of the matrix's side, 0 if none is given."""
     if figsize is None:
-        return _SIZE * dpi // _DPI
+        if dpi is not None:
+            raise UsageError(f"--dpi {dpi} is for --figsize; give both, such as --figsize 10,10")
+        return 0
     try:
         inches = [float(part) for part in figsize.strip("()").split(",")]
     except ValueError:
         inches = []
-    if len(inches) != 2 or min(inches) <= 0:
-        raise UsageError(f"--figsize {figsize!r}: give two lengths in inches, such as 12,12")
-    return max(int(min(inches) * dpi), 100)
+    if len(inches) not in (1, 2) or not all(0 < side < inf for side in inches):
+        raise UsageError(f"--figsize {figsize!r}: give one or two lengths in inches, such as 10,10")
+    dpi = _DPI if dpi is None else dpi
+    if dpi < 1:
+        raise UsageError(f"--dpi {dpi}: give px of an inch, from 1 up; default: {_DPI}")
+    return max(round(min(inches) * dpi), _SMALLEST)

@@ -8,6 +8,7 @@ import traitlets
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.comparison import Comparison
+from nbfinetune.interpretation.confusion import confused_text
 from nbfinetune.interpretation.matrix_view import (
     LARGEST,
     WHOLE,
@@ -15,16 +16,16 @@ from nbfinetune.interpretation.matrix_view import (
     matrix_view,
     ordered_classes,
 )
-from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
+from nbfinetune.widgets.panel_place import pair_text, split
 from nbfinetune.widgets.status import Status
 
 _PAGE = 30  # classes of a page, above 60
 
 
 class ConfusionMatrix(ipywidgets.VBox):
-    """The matrix, above 60 classes a page of it; below it the pictures of the selected cell.
+    """The matrix, above 60 classes a page of it; beside or below it the pictures of a cell.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class ConfusionMatrix(ipywidgets.VBox):
     normalize, order, min_val : see `matrix_view` and `ordered_classes`
     top : classes of a page; default: all up to 60 classes, else 30
     change : what changed from an earlier model, opened by buttons
-    size : px of the cells' side
+    size : px of the side of the whole matrix; 0 = what the window has room for
 
     Attributes
     ----------
@@ -54,7 +55,7 @@ class ConfusionMatrix(ipywidgets.VBox):
         top: int | None = None,
         min_val: int = 1,
         change: Comparison | None = None,
-        size: int = 640,
+        size: int = 0,
     ) -> None:
         c = len(interp.vocab)
         self.interp = interp
@@ -69,7 +70,7 @@ class ConfusionMatrix(ipywidgets.VBox):
         self.status = Status(self._headline())
         self._search = ipywidgets.Text(
             description="class", placeholder="part of a name", continuous_update=False,
-            layout={"width": "240px"},
+            layout={"width": "260px"}, style={"description_width": "initial"},
         )  # fmt: skip
         self._previous = _button("Previous classes", self._turn, -1)
         self._next = _button("Next classes", self._turn, 1)
@@ -78,12 +79,12 @@ class ConfusionMatrix(ipywidgets.VBox):
         bar = [self._search, self._previous, self._where, self._next, self._whole]
         if c > LARGEST:
             bar.pop()
-        parts = [self.canvas, self.status, self.grid]
-        if paged:
-            parts.insert(0, ipywidgets.HBox(bar, layout={"flex_flow": "row wrap"}))
+        parts: list[ipywidgets.Widget] = [self.status]
         if change is not None:
-            parts.insert(0, self._changes(change))
-        super().__init__(parts)
+            parts.append(self._changes(change))
+        if paged:
+            parts.append(_row(bar))
+        super().__init__([*parts, split(self.canvas, self.grid)])
         self.add_class("nbft-confusion")
         self._search.observe(lambda change: self._find(change["new"]), "value")
         self.observe(lambda change: self._open(change["new"]), "selected")
@@ -95,8 +96,12 @@ class ConfusionMatrix(ipywidgets.VBox):
         return value and tuple(self.interp.index(c) for c in value)
 
     def _headline(self) -> str:
-        text = f"{self.view.title}: {self.interp.n_wrong:,} wrong"
-        return f"{text}. Click a cell, or move with the arrow keys and press Enter"
+        interp = self.interp
+        if not len(interp):
+            return f"{self.view.title}: there is nothing to show"
+        if not interp.n_wrong:
+            return f"{self.view.title}; {confused_text(interp.cells)}"
+        return f"{self.view.title}: {interp.n_wrong:,} wrong"
 
     def _new_view(self):
         if self._all:
@@ -114,7 +119,7 @@ class ConfusionMatrix(ipywidgets.VBox):
 
     def _say_where(self) -> None:
         n, pages = len(self._found), self._n_pages()
-        self._where.value = f"{n} classes" if self._all else f"page {self._page + 1} of {pages}"
+        self._where.value = f"{n:,} classes" if self._all else f"page {self._page + 1} of {pages}"
         self._previous.disabled = self._all or self._page == 0
         self._next.disabled = self._all or self._page >= pages - 1
         self._whole.description = "Show pages" if self._all else "Show all"
@@ -137,7 +142,9 @@ class ConfusionMatrix(ipywidgets.VBox):
             self.status.text = f"no class has {text!r} in its name"
             return
         self._found, self._page = found, 0
-        self.status.text = f"{len(found)} classes have {text!r} in their names" if part else ""
+        have = "class has" if len(found) == 1 else "classes have"
+        said = f"{len(found):,} {have} {text!r} in the name"
+        self.status.text = said if part else self._headline()
         self._draw()
 
     def _on_cell(self, row: int, column: int) -> None:
@@ -160,11 +167,7 @@ class ConfusionMatrix(ipywidgets.VBox):
 
     def open_items(self, items: Sequence[int], actual: str, predicted: str) -> None:
         """Show the pictures of a cell."""
-        pictures = "1 picture" if len(items) == 1 else f"{len(items):,} pictures"
-        self.grid.show(
-            items,
-            f"actual {bidi_isolated(actual)}, predicted {bidi_isolated(predicted)}: {pictures}",
-        )
+        self.grid.show(items, pair_text(actual, predicted, len(items)))
 
     def _changes(self, change: Comparison) -> ipywidgets.Widget:
         parts: list[ipywidgets.Widget] = [ipywidgets.Label(repr(change))]
@@ -174,10 +177,16 @@ class ConfusionMatrix(ipywidgets.VBox):
             button = _button(f"{name}: {len(items)}", self.grid.show, items, f"{name} since then")
             button.disabled = not items
             parts.append(button)
-        return ipywidgets.HBox(parts, layout={"flex_flow": "row wrap"})
+        return _row(parts)
+
+
+def _row(parts: Sequence[ipywidgets.Widget]) -> ipywidgets.Widget:
+    """Buttons and fields, in as many lines as they need."""
+    return ipywidgets.HBox(parts, layout={"flex_flow": "row wrap", "align_items": "center"})
 
 
 def _button(text: str, work, *args) -> ipywidgets.Button:
     button = ipywidgets.Button(description=text, layout={"width": "auto"})
+    button.add_class("nbft-button")
     button.on_click(lambda _: work(*args))
     return button

@@ -1,28 +1,46 @@
 // A confusion matrix on a canvas: any number of classes, every cell for the mouse and the keyboard.
-const ERROR = [213, 94, 0]; // Okabe and Ito's vermilion and blue: apart for colour-blind eyes
-const RIGHT = [0, 114, 178];
-const LABELLED = 60; // classes up to which names are drawn: below 10 px they cannot be read
-const NUMBERED = 22; // px of a cell that holds its number
 const NEAR = 4; // px: a click beside a tiny cell that is not empty means that cell
+const AROUND = 170; // px of the window's height for JupyterLab's bars and a line above the matrix
+const SMALLEST = 320; // px of the side, however low the window is
+const READABLE = 13; // px of cells with numbers: so small they get to make room for the pictures
+const COARSE = 560; // px of the side where cells hold no numbers
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+const THEME = ["class", "data-jp-theme-light", "data-jp-theme-name"]; // of the body
+const HINT = "Click a cell, or move with the arrow keys and press Enter: its pictures open here";
+
+// Keys that JupyterLab keeps: running the cell, leaving the matrix, and moving on.
+const passes = (event) => ["Escape", "Tab"].includes(event.key) || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
+
+function add(parent, tag, className, text = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  parent.appendChild(node);
+  return node;
+}
 
 function render({ model, el }) {
-  const box = document.createElement("div");
-  box.className = "nbft-matrix-box";
-  const canvas = document.createElement("canvas");
-  canvas.className = "nbft-matrix";
+  const box = add(el, "div", "nbft-matrix-box nbft-choice");
+  const canvas = add(box, "canvas", "nbft-matrix");
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-roledescription", "confusion matrix");
-  const line = document.createElement("div");
-  line.className = "nbft-matrix-line";
+  canvas.setAttribute("data-lm-suppress-shortcuts", "true");
+  const marks = add(box, "canvas", "nbft-matrix-marks");
+  marks.setAttribute("aria-hidden", "true");
+  const line = add(box, "div", "nbft-matrix-line nbft-spoken");
   line.setAttribute("role", "status");
-  box.appendChild(canvas);
-  el.append(box, line);
-  const pen = canvas.getContext("2d");
+  const place = panelPlace(el, HINT);
+  const tip = tooltip(el);
+  const [pen, over] = [canvas.getContext("2d"), marks.getContext("2d")];
 
   let view; // what the model holds, decoded
+  let lay; // where it lies, once there is room
+  let colours;
   let at = [0, 0]; // the cell that the keyboard is at
+  let chosen; // the cell whose pictures are open
+  let hover = null; // the cell under the pointer
+  let ratio = 1;
 
   const read = (name, Kind) => {
     const bytes = model.get(name);
@@ -30,153 +48,140 @@ function render({ model, el }) {
   };
   const decode = () => {
     const names = model.get("names");
-    const n = names.length;
-    const numbers = read("numbers", Uint32Array);
-    const place = new Map();
-    numbers.forEach((number, k) => place.set(number, k));
-    const cell = Math.max(1, Math.min(36, model.get("size") / n));
-    const margin = n <= LABELLED ? Math.min(140, 28 + 7 * Math.max(...names.map((t) => t.length), 1)) : 18;
     view = {
-      names, n, numbers, place, cell, margin, extent: Math.round(cell * n), others: model.get("others"),
-      version: model.get("version"),
-      counts: read("counts", Uint32Array), shares: read("shares", Float32Array),
-      shades: read("shades", Float32Array),
+      names, n: names.length, numbers: read("numbers", Uint32Array), counts: read("counts", Uint32Array),
+      shares: read("shares", Float32Array), shades: read("shades", Float32Array),
+      others: model.get("others"), normalize: model.get("normalize"), version: model.get("version"),
     };
   };
-  const text = (i, j) => {
-    const k = view.place.get(i * view.n + j);
-    const what = `actual ${view.names[i]}, predicted ${view.names[j]}: `;
-    if (k === undefined) return `${what}0`;
-    return `${what}${view.counts[k]} (${(100 * view.shares[k]).toFixed(1)} % ${model.get("of")})`;
+  // Where cell (i, j) is among those that are not empty, which come in order; else -1.
+  const find = (i, j) => {
+    const number = i * view.n + j;
+    let [low, high] = [0, view.numbers.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (view.numbers[middle] < number) low = middle + 1;
+      else high = middle;
+    }
+    return view.numbers[low] === number ? low : -1;
   };
-  const colour = (k) => {
-    const [i, j] = [Math.floor(view.numbers[k] / view.n), view.numbers[k] % view.n];
-    const right = i === j && !(view.others && i === view.n - 1);
-    const base = right ? RIGHT : ERROR;
-    const shade = 0.12 + 0.88 * view.shades[k]; // no cell that counts is white
-    return base.map((c) => Math.round(255 + (c - 255) * shade));
+  const pictures = (k) => (view.counts[k] === 1 ? "1 picture" : `${view.counts[k].toLocaleString("en")} pictures`);
+  const share = (k) => `${(100 * view.shares[k]).toFixed(1)} % ${model.get("of")}`;
+  const least = () => model.get("least");
+  const count = (i, j) => {
+    const k = find(i, j);
+    if (k >= 0) return `${pictures(k)}, ${share(k)}`;
+    return least() > 1 ? `fewer than ${least()} pictures, left out` : "no picture";
   };
-  const cut = (name, px) => {
-    const most = Math.max(3, Math.floor(px / 6));
-    return name.length > most ? `${name.slice(0, most - 1)}\u2026` : name;
+  const pair = (i, j) => `actual ${view.names[i]}, predicted ${view.names[j]}`;
+  const words = (i, j) => {
+    const k = find(i, j);
+    return `${pair(i, j)}: ${k < 0 ? count(i, j) : `${view.counts[k]} (${share(k)})`}`;
   };
 
-  const draw = () => {
-    const { n, names, cell, margin, extent } = view;
-    const ratio = window.devicePixelRatio || 1;
-    const [width, height] = [margin + extent + 2, margin + extent + 2];
-    canvas.width = width * ratio;
-    canvas.height = height * ratio;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.fillStyle = "white";
-    pen.fillRect(0, 0, width, height);
-    if (!n) return;
-    // All cells as one picture of a pixel each, scaled: a million cells cost no more than its copy.
-    const small = new OffscreenCanvas(n, n);
-    const pixels = new ImageData(n, n);
-    pixels.data.fill(255);
-    for (let k = 0; k < view.numbers.length; k++) pixels.data.set(colour(k), 4 * view.numbers[k]);
-    small.getContext("2d").putImageData(pixels, 0, 0);
-    pen.imageSmoothingEnabled = false;
-    pen.drawImage(small, margin, 0, extent, extent);
-    pen.strokeStyle = "#999";
-    pen.lineWidth = 1;
-    pen.strokeRect(margin - 0.5, 0.5, extent + 1, extent);
-    if (cell >= 8) {
-      pen.strokeStyle = "#e4e4e4";
-      pen.beginPath();
-      for (let i = 1; i < n; i++) {
-        pen.moveTo(margin + i * cell, 1);
-        pen.lineTo(margin + i * cell, extent);
-        pen.moveTo(margin, i * cell);
-        pen.lineTo(margin + extent, i * cell);
-      }
-      pen.stroke();
+  // The window's height and the output's width limit the side; figsize only the latter.
+  const side = (width) => {
+    const size = model.get("size");
+    const n = Math.max(view.n, 1);
+    const largest = size ? Infinity : Math.max(48, Math.min(110, 400 / n));
+    const most = Math.max(SMALLEST, window.innerHeight - AROUND);
+    const fit = (px) => matrixLayout(view.names, px, largest, pen, colours.family);
+    const whole = fit(Math.min(width, size || most));
+    for (const panel of BESIDE) {
+      const rest = width - panel - GAP;
+      if (whole.width <= rest) return [whole, true];
+      if (size || rest < SMALLEST) continue;
+      const beside = fit(rest);
+      const readable = beside.labelled ? beside.cell >= READABLE : !whole.labelled && rest >= COARSE;
+      if (readable) return [beside, true];
     }
-    const font = Math.max(9, Math.min(12, cell - 1));
-    pen.font = `${font}px sans-serif`;
-    pen.fillStyle = "#222";
-    pen.textBaseline = "middle";
-    if (n <= LABELLED) {
-      for (let i = 0; i < n; i++) {
-        pen.textAlign = "right";
-        pen.fillText(cut(names[i], margin - 28), margin - 4, (i + 0.5) * cell);
-        pen.save();
-        pen.translate(margin + (i + 0.5) * cell, extent + 4);
-        pen.rotate(-Math.PI / 2);
-        pen.fillText(cut(names[i], margin - 28), 0, 0);
-        pen.restore();
-      }
-    }
-    pen.textAlign = "center";
-    pen.font = "11px sans-serif";
-    pen.fillStyle = "#444";
-    pen.fillText("predicted", margin + extent / 2, height - 6);
-    pen.save();
-    pen.translate(7, extent / 2);
-    pen.rotate(-Math.PI / 2);
-    pen.fillText("actual", 0, 0);
-    pen.restore();
-    if (cell >= NUMBERED) {
-      for (let k = 0; k < view.numbers.length; k++) {
-        const [i, j] = [Math.floor(view.numbers[k] / n), view.numbers[k] % n];
-        pen.fillStyle = view.shades[k] > 0.6 ? "white" : "#222";
-        const number = model.get("normalize") === "none"
-          ? String(view.counts[k]) : view.shares[k].toFixed(2).replace(/^0/, "");
-        pen.fillText(number, margin + (j + 0.5) * cell, (i + 0.5) * cell);
-      }
-    }
-    const [i, j] = model.get("selected");
-    if (i >= 0 && i < n && j < n) frame(i, j, "black");
-    if (document.activeElement === canvas) frame(...at, "#0072b2");
+    return [whole, false];
   };
-  const frame = (i, j, style) => {
-    const { cell, margin } = view;
-    const side = Math.max(cell, 7);
-    const shift = (side - cell) / 2;
-    pen.strokeStyle = style;
-    pen.lineWidth = 2;
-    pen.strokeRect(margin + j * cell - shift, i * cell - shift, side, side);
+  const fit = () => {
+    const split = place.split();
+    if (!split?.clientWidth) return; // not on the page yet, or in a tab behind another
+    const [next, beside] = side(split.clientWidth);
+    split.toggleAttribute("data-beside", beside);
+    const dense = window.devicePixelRatio || 1;
+    const same = lay && next.cell === lay.cell && dense === ratio;
+    lay = next;
+    if (same) return;
+    ratio = dense;
+    paint();
+  };
+  const paint = () => {
+    for (const each of [canvas, marks]) {
+      each.width = lay.width * ratio;
+      each.height = lay.height * ratio;
+      each.style.width = `${lay.width}px`;
+    }
+    paintMatrix(pen, view, lay, colours, ratio);
+    drawMarks();
+    const { cell, left, top } = lay;
+    Object.assign(canvas.dataset, { cell, left, top, painted: Number(canvas.dataset.painted ?? 0) + 1 });
+  };
+  const inside = (cell) => cell && cell.every((v) => v >= 0 && v < view.n);
+  const drawMarks = () => {
+    if (!lay) return;
+    over.setTransform(ratio, 0, 0, ratio, 0, 0);
+    over.clearRect(0, 0, lay.width, lay.height);
+    const focused = document.activeElement === canvas && view.n ? at : null;
+    const pointed = hover ?? focused;
+    if (inside(pointed)) band(over, lay, pointed, colours);
+    if (inside(chosen)) frame(over, lay, chosen, colours, colours.ink);
+    if (inside(focused)) frame(over, lay, focused, colours, colours.focus);
   };
 
   const cellOf = (event) => {
+    if (!lay) return null;
     const bounds = canvas.getBoundingClientRect();
-    const { cell, margin, n } = view;
-    const [x, y] = [event.clientX - bounds.left - margin, event.clientY - bounds.top];
+    const [x, y] = [event.clientX - bounds.left - lay.left, event.clientY - bounds.top - lay.top];
+    const { cell, n } = lay;
     const [i, j] = [Math.floor(y / cell), Math.floor(x / cell)];
-    if (i < 0 || j < 0 || i >= n || j >= n) return null;
-    if (cell >= NEAR || view.place.has(i * n + j)) return [i, j];
-    let best = null;
-    let least = (NEAR / cell) ** 2;
-    for (const number of view.numbers) {
-      const [a, b] = [Math.floor(number / n), number % n];
-      const apart = (a + 0.5 - y / cell) ** 2 + (b + 0.5 - x / cell) ** 2;
-      if (apart < least) [best, least] = [[a, b], apart];
+    if (!inside([i, j])) return null;
+    if (cell >= NEAR || find(i, j) >= 0) return [i, j];
+    let best = [i, j];
+    let nearest = (NEAR / cell) ** 2;
+    const reach = Math.ceil(NEAR / cell);
+    for (let a = Math.max(0, i - reach); a <= Math.min(n - 1, i + reach); a++) {
+      for (let b = Math.max(0, j - reach); b <= Math.min(n - 1, j + reach); b++) {
+        const apart = (a + 0.5 - y / cell) ** 2 + (b + 0.5 - x / cell) ** 2;
+        if (apart < nearest && find(a, b) >= 0) [best, nearest] = [[a, b], apart];
+      }
     }
-    return best ?? [i, j];
+    return best;
   };
-  const say = (i, j) => { line.textContent = text(i, j); };
+  const tell = (i, j, x, y) => tip.show({ actual: view.names[i], predicted: view.names[j] }, count(i, j), x, y);
   const open = (i, j) => {
-    at = [i, j];
-    say(i, j);
+    at = chosen = [i, j];
+    drawMarks();
+    line.textContent = words(i, j);
+    const k = find(i, j);
+    const what = k >= 0 ? `${pictures(k)} of ${pair(i, j)}` : pair(i, j);
     // A trait would keep back the same cell again.
-    model.send({ event: "cell", cell: [i, j], version: view.version });
+    model.send({ event: "cell", cell: [i, j], version: view.version, asked: place.open(what) });
+  };
+  const leave = () => {
+    tip.hide();
+    if (hover) { hover = null; drawMarks(); }
   };
 
-  canvas.addEventListener("mousemove", (event) => {
+  canvas.addEventListener("pointermove", (event) => {
     const cell = cellOf(event);
-    canvas.title = cell ? text(...cell) : "";
-    line.setAttribute("aria-live", "off"); // hovering is for the eye
-    if (cell) say(...cell);
+    if (!cell) return leave();
+    if (String(cell) !== String(hover)) { hover = cell; drawMarks(); }
+    if (event.pointerType !== "touch") tell(...cell, event.clientX, event.clientY); // a finger hides it
   });
+  canvas.addEventListener("pointerleave", leave);
   canvas.addEventListener("click", (event) => {
-    const cell = cellOf(event);
+    const cell = hover ?? cellOf(event); // a click has whole pixels, and a cell may be smaller
     if (cell) open(...cell);
   });
   canvas.addEventListener("keydown", (event) => {
+    if (passes(event)) return;
+    event.stopPropagation(); // else "m" would turn the cell into text, and "d d" delete it
     const n = view.n;
+    if (!n || !lay) return;
     if (event.key in STEPS) {
       const step = event.ctrlKey ? 10 : 1;
       at = at.map((v, k) => Math.min(n - 1, Math.max(0, v + step * STEPS[event.key][k])));
@@ -185,25 +190,88 @@ function render({ model, el }) {
     else if (event.key === "Enter" || event.key === " ") open(...at);
     else return;
     event.preventDefault();
-    event.stopPropagation();
-    line.setAttribute("aria-live", "polite");
-    say(...at);
-    draw();
+    hover = null;
+    line.textContent = words(...at);
+    drawMarks();
+    const bounds = canvas.getBoundingClientRect();
+    const [x, y] = [at[1] + 1, at[0] + 1].map((v) => v * lay.cell);
+    tell(...at, bounds.left + lay.left + x, bounds.top + lay.top + y);
   });
-  canvas.addEventListener("focus", () => { if (view.n) { say(...at); draw(); } });
-  canvas.addEventListener("blur", draw);
+  canvas.addEventListener("focus", () => { if (view.n) line.textContent = words(...at); drawMarks(); });
+  canvas.addEventListener("blur", () => { tip.hide(); drawMarks(); });
 
   const all = () => {
     decode();
-    at = model.get("selected").map((v) => Math.min(Math.max(v, 0), Math.max(view.n - 1, 0)));
+    chosen = model.get("selected");
+    at = chosen.map((v) => Math.min(Math.max(v, 0), Math.max(view.n - 1, 0)));
     canvas.setAttribute("aria-label", `${model.get("title")}. Arrow keys move, Enter opens a cell`);
-    draw();
-    Object.assign(canvas.dataset, { cell: view.cell, margin: view.margin });
-    canvas.dataset.painted = String(Number(canvas.dataset.painted ?? 0) + 1);
+    leave();
+    lay = undefined;
+    fit();
   };
+  const recolour = () => {
+    const next = themeColours(box);
+    if (JSON.stringify(next) === JSON.stringify(colours)) return;
+    colours = next;
+    if (lay) paint();
+  };
+  let waiting;
+  const soon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(() => { recolour(); fit(); }); };
+  colours = themeColours(document.body);
+  // The box has a size once it is on the page: then its surroundings are known too.
+  const sizes = new ResizeObserver(() => { if (place.split()) sizes.observe(place.split()); soon(); });
+  sizes.observe(box);
+  const theme = new MutationObserver(soon);
+  theme.observe(document.body, { attributes: true, attributeFilter: THEME });
+  window.addEventListener("resize", soon);
   model.on("change:version", all); // one event for all that changes together
-  model.on("change:selected", draw);
+  model.on("change:size", fit);
+  model.on("change:selected", () => { chosen = model.get("selected"); drawMarks(); });
+  model.on("change:answered", () => place.answered(model.get("answered")));
   all();
+  return () => {
+    sizes.disconnect();
+    theme.disconnect();
+    window.removeEventListener("resize", soon);
+    tip.close();
+    place.close();
+  };
+}
+
+// A box beside the pointer, above all else, that any edge of the window pushes to the other side.
+function tooltip(el) {
+  const tip = add(el, "div", "nbft-matrix-tip");
+  tip.setAttribute("aria-hidden", "true"); // the spoken line says it
+  tip.popover = "manual";
+  tip.hidden = true;
+  const hide = () => {
+    if (tip.hidden) return;
+    tip.hidePopover?.();
+    tip.hidden = true;
+  };
+  const onKey = (event) => { if (event.key === "Escape") hide(); };
+  document.addEventListener("keydown", onKey, true);
+  document.addEventListener("scroll", hide, true);
+  return {
+    hide,
+    show(terms, text, x, y) {
+      tip.replaceChildren();
+      const list = add(tip, "dl", "");
+      for (const term in terms) { add(list, "dt", "", term); add(list, "dd", "", terms[term]); }
+      add(tip, "p", "", text);
+      if (tip.hidden) {
+        tip.hidden = false;
+        tip.showPopover?.();
+      }
+      const beyond = (at, length, end) => (at + 14 + length > end - 4 ? Math.max(4, at - 14 - length) : at + 14);
+      tip.style.left = `${beyond(x, tip.offsetWidth, window.innerWidth)}px`;
+      tip.style.top = `${beyond(y, tip.offsetHeight, window.innerHeight)}px`;
+    },
+    close() {
+      document.removeEventListener("keydown", onKey, true);
+      document.removeEventListener("scroll", hide, true);
+    },
+  };
 }
 
 export default { render };

@@ -4,15 +4,13 @@ bqplot's GridHeatMap draws an element a cell: 9 s for 300 classes, and no column
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import anywidget
 import traitlets
 
 from nbfinetune.interpretation.matrix_view import MatrixView
 from nbfinetune.rendering.names import bidi_isolated
-
-_HERE = Path(__file__).parent
+from nbfinetune.widgets.panel_place import joined
 
 
 class MatrixCanvas(anywidget.AnyWidget):
@@ -21,15 +19,16 @@ class MatrixCanvas(anywidget.AnyWidget):
     Parameters
     ----------
     view : what to show
-    size : px of the side of the cells
+    size : px of the side of the whole matrix, names and all; 0 = what the window has room for
 
     Attributes
     ----------
     selected : row and column of the framed cell, [-1, -1] if there is none
+    answered : number of the newest click whose pictures are open
     """
 
-    _esm = _HERE / "matrix_canvas.js"
-    _css = _HERE / "matrix_canvas.css"
+    _esm = joined("panel_place.js", "matrix_painting.js", "matrix_canvas.js")
+    _css = joined("panel_place.css", "matrix_canvas.css")
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     title = traitlets.Unicode().tag(sync=True)
     of = traitlets.Unicode().tag(sync=True)
@@ -39,9 +38,11 @@ class MatrixCanvas(anywidget.AnyWidget):
     shares = traitlets.Bytes().tag(sync=True)
     shades = traitlets.Bytes().tag(sync=True)
     others = traitlets.Bool(False).tag(sync=True)
-    size = traitlets.Int(640).tag(sync=True)
+    least = traitlets.Int(1).tag(sync=True)
+    size = traitlets.Int(0).tag(sync=True)
     selected = traitlets.List(traitlets.Int(), default_value=[-1, -1]).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
+    answered = traitlets.Float(0).tag(sync=True)
 
     def __init__(self, view: MatrixView, on_cell: Callable[[int, int], None], size: int) -> None:
         super().__init__(size=size)
@@ -58,12 +59,17 @@ class MatrixCanvas(anywidget.AnyWidget):
             self.counts = view.counts.astype("<u4").tobytes()
             self.shares = view.shares.astype("<f4").tobytes()
             self.shades = view.shades.astype("<f4").tobytes()
-            self.others = view.others
+            self.others, self.least = view.others, view.min_val
             self.selected = list(selected)
             self.version += 1
 
     def _on_msg(self, widget: object, content: dict, buffers: list) -> None:
-        # A click made while another view was on its way meant a cell of the old one.
-        if content.get("event") == "cell" and content["version"] == self.version:
-            row, column = content["cell"]
-            self._on_cell(int(row), int(column))
+        if content.get("event") != "cell":
+            return
+        try:
+            # A click made while another view was on its way meant a cell of the old one.
+            if content["version"] == self.version:
+                row, column = content["cell"]
+                self._on_cell(int(row), int(column))
+        finally:
+            self.answered = content["asked"]  # after the pictures: the page shows them now

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -77,7 +78,15 @@ def test_an_earlier_matrix_is_compared(ip, learn: Learner, capsys) -> None:
     ("magic", "line", "message"),
     [
         ("confusion_matrix", "--top 0", "--top 0: give the number of classes to show"),
-        ("confusion_matrix", "--figsize 12", "--figsize '12': give two lengths in inches"),
+        (
+            "confusion_matrix",
+            "--figsize 1,2,3",
+            "--figsize '1,2,3': give one or two lengths in inc",
+        ),
+        ("confusion_matrix", "--figsize 0", "--figsize '0': give one or two lengths in inches"),
+        ("confusion_matrix", "--figsize nan", "--figsize 'nan': give one or two lengths in inches"),
+        ("confusion_matrix", "--dpi 60", "--dpi 60 is for --figsize; give both"),
+        ("confusion_matrix", "--figsize 9 --dpi 0", "--dpi 0: give px of an inch, from 1 up"),
         ("most_confused", "0", "min_val is 0; it must be a whole number from 1 up"),
         ("top_losses", "0", "0 pictures; give a number from 1 up"),
         ("clean", "--apply --undo", "--apply and --undo; give one of them"),
@@ -91,9 +100,43 @@ def test_bad_options_get_one_line(ip, magic: str, line: str, message: str) -> No
         ip.run_line_magic(magic, line)
 
 
-def test_figsize_and_dpi_are_fastais(ip) -> None:
-    assert ip.run_line_magic("confusion_matrix", "--figsize 12,12 --dpi 60").canvas.size == 720
-    assert ip.run_line_magic("confusion_matrix", "--figsize (8, 10)").canvas.size == 480
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("", 0),  # what the window has room for
+        ("--figsize 10,10", 960),  # inches of CSS
+        ("--figsize 10", 960),
+        ("--figsize (8, 10)", 768),
+        ("--figsize 12,12 --dpi 60", 720),
+        ("--figsize 1e-9", 100),
+    ],
+)
+def test_figsize_is_the_side_of_the_whole_matrix(ip, line: str, size: int) -> None:
+    assert ip.run_line_magic("confusion_matrix", line).canvas.size == size
+
+
+def test_no_pair_as_frequent_as_asked_for_names_the_most_frequent(ip, capsys) -> None:
+    pairs = ip.run_line_magic("most_confused", "50 --ds train")
+    most = pairs.interp.most_confused()[0][2]
+    said = f"no pair is confused 50 times; .* confused {most} times: %most_confused {most}"
+    assert re.fullmatch(said, pairs.status.text)
+    assert pairs.status.text in capsys.readouterr().out
+
+
+def test_predictions_that_are_refused_are_one_line_and_errors_of_others_are_not(
+    ip, learn: Learner
+) -> None:
+    with torch.no_grad():
+        next(learn.model.parameters()).fill_(float("nan"))
+    with pytest.raises(UsageError, match="the model gives NaN or infinite numbers"):
+        ip.run_line_magic("confusion_matrix", "")
+
+    def broken(x, *, training):
+        raise ValueError("of the user's own")
+
+    learn.prepare = broken
+    with pytest.raises(ValueError, match="of the user's own"):
+        ip.run_line_magic("confusion_matrix", "--ds train")
 
 
 def test_pairs_and_losses_are_listed(ip, capsys) -> None:

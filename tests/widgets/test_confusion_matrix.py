@@ -37,7 +37,7 @@ def pictures(dls, tiny_net) -> ClassificationInterpretation:
 def click(matrix: ConfusionMatrix, row: int, column: int) -> None:
     """What the browser sends."""
     version = matrix.canvas.version
-    message = {"event": "cell", "cell": [row, column], "version": version}
+    message = {"event": "cell", "cell": [row, column], "version": version, "asked": 0.5}
     matrix.canvas._handle_custom_msg(message, [])
 
 
@@ -77,6 +77,7 @@ def test_the_other_classes_are_summed_up(interp) -> None:
 def test_rare_errors_can_be_left_out(interp) -> None:
     view = matrix_view(interp, range(4), min_val=2)
     assert cells(view) == {(0, 0): 1, (0, 1): 2, (1, 1): 1, (2, 2): 2, (3, 3): 1}
+    assert ConfusionMatrix(interp, Corrections(), min_val=2).canvas.least == 2
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,8 @@ def test_above_sixty_classes_the_most_confused_come_first_in_pages() -> None:
     assert matrix.view.names == [f"class 4{k}" for k in range(9, -1, -1)] + ["others"]
     click(matrix, 0, 10)
     assert len(matrix.grid.items) == 49  # class 49 as class 50
+    matrix._search.value = "class 42"
+    assert matrix.status.text == "1 class has 'class 42' in the name"
     matrix._search.value = "nothing"
     assert matrix.status.text == "no class has 'nothing' in its name"
     matrix._search.value = ""
@@ -228,9 +231,14 @@ def test_thirty_six_thumbnails_are_small(pictures) -> None:
 def test_a_pair_of_the_list_opens_its_pictures(interp) -> None:
     pairs = ConfusedPairs(interp, interp.confused_cells(), Corrections())
     assert pairs.pairs == interp.most_confused()
-    pairs._list.value = 0
+    pairs.chosen = 0
     assert sorted(pairs.grid.items) == [1, 2]
-    assert pairs.grid.heading == "actual ant, predicted bee: 2"
+    assert pairs.grid.heading == "actual ant, predicted bee: 2 pictures"
+    for _ in range(2):  # the same pair again, after others were shown
+        pairs.grid.show([8], "something else")
+        pairs._list._handle_custom_msg({"event": "pair", "pair": 1, "asked": 0.5}, [])
+        assert (pairs.chosen, pairs.grid.items, pairs._list.answered) == (1, [4], 0.5)
+    assert pairs._list.rows[:2] == [["ant", "bee", "2", "66.7%"], ["bee", "ant", "1", "50.0%"]]
 
 
 def test_the_report_is_text_and_a_picture_and_always_the_same(interp) -> None:
@@ -262,13 +270,20 @@ def test_nothing_confused_is_said() -> None:
     interp = from_predictions([0, 1], [0, 1], "ab")
     report = MatrixReport(interp, matrix_view(interp, range(2)))
     assert "nothing is confused" in repr(report)
-    assert ConfusionMatrix(interp, Corrections()).canvas.numbers
+    matrix = ConfusionMatrix(interp, Corrections())
+    assert matrix.canvas.numbers
+    said = "confusion matrix of 2 items, accuracy 100.0%; nothing is confused: all 2 are right"
+    assert matrix.status.text == said
+    pairs = ConfusedPairs(interp, [], Corrections())
+    assert pairs.status.text == "nothing is confused: all 2 are right"
+    assert pairs.children == (pairs.status,)
 
 
 def test_no_items_at_all_are_shown_as_such() -> None:
     interp = from_predictions([], torch.zeros(0, 2), "ab")
     matrix = ConfusionMatrix(interp, Corrections())
     assert matrix.canvas.title == "confusion matrix of 0 items, accuracy 0.0%"
+    assert matrix.status.text == f"{matrix.canvas.title}: there is nothing to show"
     assert "0 items of 2 classes" in repr(MatrixReport(interp, matrix.view))
 
 
@@ -285,11 +300,20 @@ def test_the_sum_of_the_others_does_not_make_the_errors_pale() -> None:
 
 def test_a_click_on_a_view_that_has_gone_opens_nothing() -> None:
     matrix = ConfusionMatrix(many(), Corrections())
-    old = {"event": "cell", "cell": [0, 0], "version": matrix.canvas.version}
+    old = {"event": "cell", "cell": [0, 0], "version": matrix.canvas.version, "asked": 0.25}
     matrix._next.click()
     matrix.canvas._handle_custom_msg(old, [])
     assert matrix.selected is None
     assert matrix.grid.items == []
+    assert matrix.canvas.answered == 0.25  # the page says no longer that it opens
+
+
+def test_the_page_hears_that_a_cell_is_open_after_its_pictures_were_sent(interp) -> None:
+    matrix, order = ConfusionMatrix(interp, Corrections()), []
+    matrix.grid.observe(lambda change: order.append("pictures"), "version")
+    matrix.canvas.observe(lambda change: order.append(change["new"]), "answered")
+    click(matrix, 0, 1)
+    assert order == ["pictures", 0.5]
 
 
 def test_marks_made_in_one_panel_show_in_all(pictures) -> None:
@@ -318,7 +342,7 @@ def test_an_empty_cell_opens_an_empty_panel(interp) -> None:
     matrix = ConfusionMatrix(interp, Corrections())
     before = matrix.grid.version
     matrix.selected = (3, 0)
-    assert matrix.grid.heading == "actual dog, predicted ant: 0 pictures"
+    assert matrix.grid.heading == "actual dog, predicted ant: no picture"
     assert matrix.grid.version > before
 
 
@@ -358,7 +382,7 @@ def test_any_names_can_be_sent_and_marked() -> None:
     matrix, corrections = ConfusionMatrix(interp, Corrections()), Corrections()
     matrix.selected = (0, 1)
     pairs = ConfusedPairs(interp, interp.confused_cells(), corrections)
-    pairs._list.value = 0
+    pairs.chosen = 0
     for widget in (matrix.canvas, matrix.grid, matrix.status, pairs._list, pairs.grid):
         text = sent(widget)
         assert "\\n" not in text.replace("\\\\n", "")
