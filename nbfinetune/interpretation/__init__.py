@@ -4,5 +4,6 @@
 at from all sides), `sample_predictions` (what is kept of each item), `given` (predictions as users
 bring them), `confusion` (counts and scores), `comparison` (two models),
 `label_issues` (labels worth a look), `matrix_view`, `matrix_options` and `matrix_report` (the
-confusion matrix as values, as text and as a picture), `thumbnails` (pictures of items).
+confusion matrix as values, as text and as a picture), `item_list` and `thumbnails` (single items in
+words and pictures, found, ordered and as a report), `activation_map` (where a network looked).
 """

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -14,7 +13,7 @@ from nbfinetune.interpretation.matrix_view import WHOLE, MatrixView, matrix_view
 from nbfinetune.rendering.names import html_text, printable
 from nbfinetune.rendering.tables import Table
 
-_PAIRS = 10  # pairs or items in a table
+_PAIRS = 10  # pairs in a table
 _PIXELS = 1000  # of the side of the picture of all classes
 _SIDE = 600  # px of all cells
 _NUMBERED = 22  # px of a cell that holds its number
@@ -73,43 +72,6 @@ class MatrixReport:
         table = confused_table(self.interp, self.min_val)._repr_html_()
         above, below = (f"<div>{html_text(line)}</div>" for line in (self.headline, self.note))
         return above + image + table + below
-
-
-@dataclass(frozen=True)
-class ItemsReport:
-    """A list of items with their predictions.
-
-    Parameters
-    ----------
-    interp : the predictions
-    items : numbers of the items
-    heading : what they are
-    """
-
-    interp: ClassificationInterpretation
-    items: Sequence[int] = field(repr=False)
-    heading: str
-
-    @property
-    def table(self) -> Table:
-        """A row an item, up to ten."""
-        interp = self.interp
-        rows = []
-        for i in self.items[:_PAIRS]:
-            path = interp.path(i)
-            names = [interp.vocab[k] for k in (interp.targets[i], interp.predicted[i])]
-            values = (interp.target_probs[i], interp.predicted_probs[i], interp.losses[i])
-            file = path.name if path else f"item {i}"
-            rows.append((file, *names, *(f"{v:.2f}" for v in values)))
-        columns = ("file", "actual", "predicted", "p(actual)", "p(predicted)", "loss")
-        left = len(self.items) - _PAIRS
-        return Table(self.heading, columns, rows, f"and {left} more" if left > 0 else "")
-
-    def __repr__(self) -> str:
-        return repr(self.table)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
 
 
 def _colour(right: bool, shade: float) -> tuple[int, ...]:

@@ -11,3 +11,14 @@ def rate_text(lr: float) -> str:
     """
     digits, _, exponent = f"{lr:.1e}".partition("e")
     return f"{digits}e{int(exponent)}" if exponent else digits  # nan and inf have none
+
+
+def counted(n: int, noun: str) -> str:
+    """How many there are of something whose plural ends with s.
+
+    Examples
+    --------
+    >>> counted(1, "picture"), counted(1200, "picture")
+    ('1 picture', '1,200 pictures')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

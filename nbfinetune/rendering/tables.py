@@ -5,13 +5,14 @@ Every cell, title and caption is untrusted text: it is escaped in HTML.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from PIL import Image
 
 from nbfinetune.rendering.names import bidi_isolated, html_text, printable, shortened
+from nbfinetune.rendering.numbers import counted
 
 _THUMBNAIL = 128  # px
 _JPEG_QUALITY = 85
@@ -108,20 +109,47 @@ class PictureSheet:
 
     def __repr__(self) -> str:
         captions = ", ".join(shortened(caption, _LONGEST) for caption in self.captions)
-        return f"{len(self.pictures)} pictures: {captions}"
+        return f"{counted(len(self.pictures), 'picture')}: {captions}"
 
     def _repr_html_(self) -> str:
-        return "".join(map(_figure, self.pictures, self.captions))
+        jpegs = map(_as_jpeg, self.pictures)
+        return picture_row(zip(jpegs, self.captions, self.captions, strict=True))
 
 
-def _figure(picture: Image.Image, caption: str) -> str:
+def _as_jpeg(picture: Image.Image) -> bytes:
     thumbnail = picture.copy()
     thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def picture_row(pictures: Iterable[tuple[bytes | str, str, str]]) -> str:
+    """Pictures side by side as HTML, in boxes of one size: a long caption moves no picture.
+
+    Parameters
+    ----------
+    pictures : JPEG, or a text where there is none; alternative text; caption
+    """
+    figures = "".join(_figure(*picture) for picture in pictures)
     return (
-        f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(caption))}">'
-        f'<figcaption style="overflow-wrap:anywhere">{html_text(caption)}</figcaption></figure>'
+        f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:8px">{figures}</div>'
+    )
+
+
+def _figure(picture: bytes | str, alt: str, caption: str) -> str:
+    if isinstance(picture, str):
+        inside = f'<span style="overflow-wrap:anywhere">{html_text(picture)}</span>'
+    else:
+        data = base64.b64encode(picture).decode()
+        inside = (
+            f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(alt))}" '
+            'style="max-width:100%;max-height:100%">'
+        )
+    box = f"width:{_THUMBNAIL}px;height:{_THUMBNAIL}px;display:flex;align-items:center"
+    return (
+        f'<figure style="margin:4px;width:{_THUMBNAIL}px">'
+        f'<div style="{box};justify-content:center;overflow:hidden">{inside}</div>'
+        '<figcaption style="overflow-wrap:anywhere;line-height:1.3;text-align:center">'
+        f"{html_text(caption)}</figcaption></figure>"
     )
