@@ -27,7 +27,7 @@ _ROUNDING = 1e-4  # of the means of a feature map, relative to the largest
 _COLOURS = ((81, 18, 124), (140, 41, 129), (200, 62, 115), (246, 110, 92), (254, 176, 120),
             (252, 253, 191))  # fmt: skip
 _GREY = 0.6  # how far the picture's own colours are taken back, which else mix with the map's
-_FAINT, _STRONG = 0.1, 0.72  # share of the map's colour where it is least and most
+_STRONG = 0.72  # share of the map's colour where it is most
 _LEAST_SIDE = 400  # px of a picture that a map is laid over
 
 
@@ -183,7 +183,7 @@ def _nobody() -> None:
 
 
 def overlay(picture: Image.Image, activation: Tensor) -> Image.Image:
-    """A map laid over the picture: grey and faint where it is 0 or less, bright where it is most.
+    """A map laid over the picture: greyish where it is 0 or less, bright where it is most.
 
     Parameters
     ----------
@@ -202,5 +202,5 @@ def overlay(picture: Image.Image, activation: Tensor) -> Image.Image:
     rgb = np.asarray(picture.convert("RGB"), np.float64)
     grey = np.asarray(picture.convert("L"), np.float64)[..., None]
     muted = rgb * (1 - _GREY) + grey * _GREY
-    alpha = (_FAINT + (_STRONG - _FAINT) * share)[..., None]
+    alpha = _STRONG * share[..., None]
     return Image.fromarray((muted * (1 - alpha) + colour * alpha).round().astype(np.uint8))

@@ -1,6 +1,7 @@
 // Thumbnails in pages, each to enlarge, to choose and to mark; with pictures.js and
 // enlarged_picture.js before it in one module.
 const QUIET = 250; // ms after a key before the kernel is asked to find
+const SUPPRESS = "data-lm-suppress-shortcuts";
 
 // Keys that JupyterLab keeps: running the cell, and leaving the panel.
 const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
@@ -8,7 +9,7 @@ const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (e
 function render({ model, el }) {
   const panel = add(el, "section", { className: "nbft-image-panel", hidden: true });
   panel.setAttribute("aria-label", "pictures of the selected cell");
-  panel.setAttribute("data-lm-suppress-shortcuts", "true");
+  panel.setAttribute(SUPPRESS, "true");
   const head = add(panel, "div", { className: "nbft-image-panel-head" });
   const title = add(head, "h4");
   title.setAttribute("aria-live", "polite");
@@ -170,7 +171,13 @@ function render({ model, el }) {
   });
   sort.addEventListener("change", () => model.send({ event: "sort", order: sort.value }));
   panel.addEventListener("keydown", (event) => {
-    if (large.dialog.open || event.target === find || !passes(event)) event.stopPropagation(); // else "r" would make the cell raw
+    const clears = event.target === find && event.key === "Escape" && find.value;
+    if (large.dialog.open || clears || !passes(event)) { // else "r" would make the cell raw
+      event.stopPropagation();
+      return;
+    }
+    panel.removeAttribute(SUPPRESS); // for JupyterLab, which looks at the key after this
+    setTimeout(() => panel.setAttribute(SUPPRESS, "true"));
   });
 
   model.on("change:version", () => { headline(); draw(); });
@@ -178,8 +185,13 @@ function render({ model, el }) {
   model.on("change:marks", marks);
   model.on("change:n_marks", marks);
   for (const name of ["heading", "page", "n_pages", "count", "order"]) model.on(`change:${name}`, headline);
-  model.on("change:said", () => { line.textContent = model.get("said"); });
-  model.on("change:problem", () => { problem.textContent = model.get("problem"); });
+  const say = () => {
+    line.textContent = model.get("said");
+    problem.textContent = model.get("problem");
+  };
+  model.on("change:said", say);
+  model.on("change:problem", say);
+  say();
   headline();
   draw();
   return () => {

@@ -205,4 +205,4 @@ def test_a_map_over_a_picture_is_bright_where_it_is_large_and_grey_where_it_is_n
     assert min(bright[:2]) > 150
     assert max(faint) < 60
     nothing = overlay(Image.new("RGB", (64, 64), (40, 40, 40)), torch.full((2, 2), -1.0))
-    assert nothing.getextrema() == ((44, 44), (38, 38), (48, 48))
+    assert nothing.getextrema() == ((40, 40),) * 3
