@@ -23,8 +23,8 @@ from nbfinetune.networks.weights_digest import weights_digest
 from nbfinetune.training.state import LearnerState
 
 _ROUNDING = 1e-4  # of the means of a feature map, relative to the largest
-# matplotlib's magma from purple to yellow, evenly spaced: its lightness grows evenly (CIECAM02).
-_COLOURS = ((81, 18, 124), (140, 41, 129), (200, 62, 115), (246, 110, 92), (254, 176, 120),
+# matplotlib's magma from its middle on, evenly spaced: its lightness grows evenly (CIECAM02).
+_COLOURS = ((140, 41, 129), (200, 62, 115), (246, 110, 92), (254, 176, 120),
             (252, 253, 191))  # fmt: skip
 _GREY = 0.6  # how far the picture's own colours are taken back, which else mix with the map's
 _STRONG = 0.72  # share of the map's colour where it is most

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import thumbnail
@@ -101,17 +101,20 @@ class ItemsReport:
         return repr(self.table) if self.items else printable(self.heading)
 
     def _repr_html_(self) -> str:
+        heading = f"<div>{html_text(self.heading)}</div>"
         if not self.items:
-            return f"<div>{html_text(self.heading)}</div>"
-        return picture_row(map(self._picture, self.items[:_PICTURES])) + self.table._repr_html_()
+            return heading
+        pictures = picture_row(map(self._picture, self.items[:_PICTURES]))
+        return heading + pictures + replace(self.table, title="")._repr_html_()
 
-    def _picture(self, i: int) -> tuple[bytes | str, str, str]:
-        """JPEG or why there is none, alternative text and caption."""
+    def _picture(self, i: int) -> tuple[bytes | str, str, list[str]]:
+        """JPEG or why there is none, alternative text and the lines of the caption."""
         interp = self.interp
         actual, predicted = interp.vocab[interp.targets[i]], interp.vocab[interp.predicted[i]]
-        caption = f"{predicted} {interp.predicted_probs[i]:.2f}"
-        if actual != predicted:
-            caption = f"{actual} {interp.target_probs[i]:.2f}, predicted {caption}"
+        caption = [
+            f"actual {actual} {interp.target_probs[i]:.2f}",
+            f"predicted {predicted} {interp.predicted_probs[i]:.2f}",
+        ]
         try:
             picture = thumbnail(interp, i, _SIDE)
         except (ValueError, OSError) as error:

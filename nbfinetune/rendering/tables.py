@@ -113,7 +113,8 @@ class PictureSheet:
 
     def _repr_html_(self) -> str:
         jpegs = map(_as_jpeg, self.pictures)
-        return picture_row(zip(jpegs, self.captions, self.captions, strict=True))
+        captions = ([caption] for caption in self.captions)
+        return picture_row(zip(jpegs, self.captions, captions, strict=True))
 
 
 def _as_jpeg(picture: Image.Image) -> bytes:
@@ -124,12 +125,12 @@ def _as_jpeg(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def picture_row(pictures: Iterable[tuple[bytes | str, str, str]]) -> str:
+def picture_row(pictures: Iterable[tuple[bytes | str, str, Sequence[str]]]) -> str:
     """Pictures side by side as HTML, in boxes of one size: a long caption moves no picture.
 
     Parameters
     ----------
-    pictures : JPEG, or a text where there is none; alternative text; caption
+    pictures : JPEG, or a text where there is none; alternative text; lines of the caption
     """
     figures = "".join(_figure(*picture) for picture in pictures)
     return (
@@ -137,7 +138,7 @@ def picture_row(pictures: Iterable[tuple[bytes | str, str, str]]) -> str:
     )
 
 
-def _figure(picture: bytes | str, alt: str, caption: str) -> str:
+def _figure(picture: bytes | str, alt: str, caption: Sequence[str]) -> str:
     if isinstance(picture, str):
         inside = f'<span style="overflow-wrap:anywhere">{html_text(picture)}</span>'
     else:
@@ -150,6 +151,11 @@ def _figure(picture: bytes | str, alt: str, caption: str) -> str:
     return (
         f'<figure style="margin:4px;width:{_THUMBNAIL}px">'
         f'<div style="{box};justify-content:center;overflow:hidden">{inside}</div>'
-        '<figcaption style="overflow-wrap:anywhere;line-height:1.3;text-align:center">'
-        f"{html_text(caption)}</figcaption></figure>"
+        '<figcaption style="overflow-wrap:anywhere;font-size:12px;line-height:1.3">'
+        f"{'<br>'.join(map(_breakable, caption))}</figcaption></figure>"
     )
+
+
+def _breakable(text: str) -> str:
+    """A name as HTML that breaks between its words before it breaks anywhere."""
+    return html_text(text).replace("_", "_<wbr>")

@@ -41,7 +41,8 @@ def test_a_report_holds_the_first_twelve_pictures_and_says_what_they_are(files) 
     assert all(p["src"].startswith("data:image/jpeg;base64,") for p in pictures)
     assert pictures[0]["alt"] == ('0.png: actual <b>"cat" (0.00), predicted dog (1.00), loss 27.63')
     assert "<b>&quot;" not in html
-    assert "&lt;b&gt;&quot;cat&quot; 0.00, predicted dog 1.00" in html
+    assert "actual &lt;b&gt;&quot;cat&quot; 0.00<br>predicted dog 1.00<" in html
+    assert html.index("all") < html.index("<img") < html.index("<table")
     assert "and 10 more" in html
     assert len(html) < 12 * 8_000
 
@@ -52,7 +53,7 @@ def test_a_picture_that_is_gone_leaves_its_reason(files) -> None:
     html = ItemsReport(interp, [0, 1], "two")._repr_html_()
     assert len(images(html)) == 1
     assert "cannot be shown: no such file" in html
-    assert "b 1.00" in html
+    assert "predicted b 1.00" in html
 
 
 def test_an_empty_report_is_its_heading() -> None:
