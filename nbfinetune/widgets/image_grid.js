@@ -8,7 +8,7 @@ const passes = (event) => event.key === "Escape" || (event.key === "Enter" && (e
 
 function render({ model, el }) {
   const panel = add(el, "section", { className: "nbft-image-panel", hidden: true });
-  panel.setAttribute("aria-label", "pictures of the selected cell");
+  panel.setAttribute("aria-label", "pictures");
   panel.setAttribute(SUPPRESS, "true");
   const head = add(panel, "div", { className: "nbft-image-panel-head" });
   const title = add(head, "h4");
