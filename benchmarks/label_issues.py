@@ -32,7 +32,8 @@ def run(args: argparse.Namespace, seed: int, folder: Path) -> tuple[float, ...]:
     test = ImageDataLoaders.from_folder(fresh, size=args.size, valid_pct=0.95).valid
     truth = samples.wrong_labels(path)
     learn = train(args, path, seed, None)
-    interp, items = label_issues(learn)
+    found = label_issues(learn)
+    interp, items = found.interp, found.items
     files = [interp.path(i) for i in items]
     hits = [file in truth for file in files]
     n = len(truth)

@@ -168,7 +168,7 @@ print(shell.run_line_magic("clean", "").title)
         "there is no learner here; make one: learn = vision_learner(dls, 'resnet34')",
         "there is no learner here; make one: learn = vision_learner(dls, 'resnet34')",
         "'x' is a int, not a Learner; there is no learner here",
-        "0 pictures are marked",
+        "no picture is marked; mark some in the image panel of %confusion_matrix",
         "[]",
     ]
 

@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from weakref import WeakMethod
 from nbfinetune.arguments import as_path
 from nbfinetune.data.arguments import say
 from nbfinetune.rendering.names import first_few, shortened, shown
+from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
 
 ACTIONS = ("relabel", "remove", "fine")
@@ -23,6 +24,7 @@ CORRECTIONS = "corrections.csv"
 _COLUMNS = ["file", "action", "label", "was"]
 _ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
 _FORMULA = re.compile("'*[=+@\t\r\n-]")  # what spreadsheets run (OWASP), and what is written for it
+_NO_MARK = "no picture is marked; mark some in the image panel of %confusion_matrix"
 _ESCAPED = re.compile("'+[=+@\t\r\n-]")
 
 
@@ -51,10 +53,12 @@ class Corrections:
     Attributes
     ----------
     marks : file -> its newest mark
+    said : what was done last, and how many are marked since
     """
 
     def __init__(self) -> None:
         self.marks: dict[Path, Mark] = {}
+        self.said = ""
         self._before: list[dict[Path, Mark]] = []
         self._applied: list[tuple[Path, bytes | None, bytes, dict[Path, Mark]]] = []
         self._watching: list[WeakMethod] = []
@@ -63,14 +67,27 @@ class Corrections:
         """Call a method whenever the marks have changed; its object is not kept alive."""
         self._watching.append(WeakMethod(method))
 
-    def _changed(self, marks: dict[Path, Mark]) -> None:
+    def _changed(self, marks: dict[Path, Mark], what: str) -> str:
         self.marks = marks
+        left = f"{len(marks):,} marked; %clean lists them" if marks else "no picture is marked now"
+        self.said = f"{what} ({left})"
         self._watching = [method for method in self._watching if method() is not None]
         for method in self._watching:
             method()()
+        return self.said
 
     def mark(self, file: Path, action: str, was: str, label: str = "") -> None:
-        """Mark a file.
+        """Mark a file; see `mark_all`."""
+        self.mark_all({file: was}, action, label)
+
+    def mark_all(self, files: Mapping[Path, str], action: str, label: str = "") -> None:
+        """Mark some files alike; `undo_mark` takes all of these marks back.
+
+        Parameters
+        ----------
+        files : file -> the class it has
+        action : "relabel", "remove" or "fine"
+        label : the class they belong to, for "relabel"
 
         Raises
         ------
@@ -84,9 +101,9 @@ class Corrections:
                 f"{action} with the label {shown(label)}; relabel needs one, the others none"
             )
         self._before.append(self.marks)
-        path = file.absolute()
-        others = {name: mark for name, mark in self.marks.items() if name != path}
-        self._changed(others | {path: Mark(action, label, was)})
+        new = {file.absolute(): Mark(action, label, was) for file, was in files.items()}
+        others = {name: mark for name, mark in self.marks.items() if name not in new}
+        self._changed(others | new, f"{_named(new)}: {Mark(action, label, '')}")
 
     def undo_mark(self) -> str:
         """Take back the last mark. Says which.
@@ -99,9 +116,8 @@ class Corrections:
         if not self._before:
             raise ValueError("there is no mark to undo")
         undone, before = self.marks, self._before.pop()
-        [file] = [f for f in undone if undone[f] is not before.get(f)]
-        self._changed(before)
-        return f"mark taken back: {file.name}"
+        files = [f for f in undone if undone[f] is not before.get(f)]
+        return self._changed(before, f"mark taken back: {_named(files)}")
 
     def undo(self) -> str:
         """Take back the last mark; without one, the last `apply`. Says what was done.
@@ -123,8 +139,9 @@ class Corrections:
         else:
             _write(file, before)
         self._applied.pop()
-        self._changed(marks | self.marks)
-        return f"{len(marks)} corrections taken out of {file.name}; they are marks again"
+        again = "it is a mark again" if len(marks) == 1 else "they are marks again"
+        taken = f"{counted(len(marks), 'correction')} taken out of {file.name}"
+        return self._changed(marks | self.marks, f"{taken}; {again}")
 
     def apply(self, file: str | PathLike = CORRECTIONS) -> Path:
         """Write the marks to a CSV file, after those it has; a file marked twice has its newest.
@@ -136,9 +153,7 @@ class Corrections:
         """
         path = Path(file).expanduser().absolute()
         if not self.marks:
-            raise ValueError(
-                "no picture is marked; mark some in the image panel of %confusion_matrix"
-            )
+            raise ValueError(_NO_MARK)
         before = path.read_bytes() if path.exists() else None
         everything = read_corrections(path) if before is not None else {}
         for name, mark in self.marks.items():
@@ -148,13 +163,19 @@ class Corrections:
         _write(path, after)
         self._applied.append((path, before, after, self.marks))
         self._before = []
-        self._changed({})
+        self._changed({}, f"{counted(len(self.marks), 'correction')} written to {path.name}")
         return path
 
     def table(self) -> Table:
         """The marks that are not written yet."""
         rows = [(f.name, m.was, str(m), str(f.parent)) for f, m in self.marks.items()]
-        return Table(f"{len(rows)} pictures are marked", ("file", "label", "mark", "folder"), rows)
+        title = f"{counted(len(rows), 'picture')} {'is' if len(rows) == 1 else 'are'} marked"
+        return Table(title if rows else _NO_MARK, ("file", "label", "mark", "folder"), rows)
+
+
+def _named(files: Collection[Path]) -> str:
+    """The name of a file alone, else how many they are."""
+    return next(iter(files)).name if len(files) == 1 else counted(len(files), "picture")
 
 
 def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
@@ -231,11 +252,10 @@ def correct(
     """
     there = set(files)
     if missing := [file.name for file in marks if file not in there]:
-        say(
-            notes,
-            f"{len(missing)} corrections are of files that are not among the pictures: "
-            f"{first_few(missing)}",
-        )
+        one = len(missing) == 1
+        of = "is of a file that is" if one else "are of files that are"
+        found = f"{counted(len(missing), 'correction')} {of} not among the pictures"
+        say(notes, f"{found}: {first_few(missing)}")
     of = [marks.get(file, Mark("fine", "", "")) for file in files]
     kept = [i for i, mark in enumerate(of) if mark.action != "remove"]
     return kept, [mark.label or labels[i] for i, mark in enumerate(of)]

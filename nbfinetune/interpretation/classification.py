@@ -21,8 +21,14 @@ from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.images.decoding import open_image
 from nbfinetune.interpretation import matrix_figure, thumbnails
-from nbfinetune.interpretation.comparison import Comparison
-from nbfinetune.interpretation.confusion import cells_of, class_scores, matrix_of, scores_table
+from nbfinetune.interpretation.activation_map import NetworkOf
+from nbfinetune.interpretation.confusion import (
+    Comparison,
+    cells_of,
+    class_scores,
+    matrix_of,
+    scores_table,
+)
 from nbfinetune.interpretation.given import given_paths, given_vocab
 from nbfinetune.interpretation.matrix_options import NORMALIZE
 from nbfinetune.interpretation.prediction import loader_of
@@ -33,6 +39,7 @@ from nbfinetune.interpretation.sample_predictions import (
     predict_samples,
     shuffles,
 )
+from nbfinetune.networks.weights_digest import weights_digest
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training.state import Callback, LearnerState
@@ -52,6 +59,7 @@ class ClassificationInterpretation:
     paths : file of each item, or None
     dataset : what pictures come from; item i of it is item i here
     n_planned : items asked for; n is smaller if the pass was stopped
+    network : what predicted, None if it is not known
     """
 
     vocab: list[str]
@@ -65,6 +73,7 @@ class ClassificationInterpretation:
     paths: Sequence[str | PathLike] | None = field(default=None, repr=False)
     dataset: PictureItems | None = field(default=None, repr=False)
     n_planned: int = 0
+    network: NetworkOf | None = field(default=None, repr=False)
 
     @classmethod
     def from_learner(
@@ -102,7 +111,8 @@ class ClassificationInterpretation:
         dataset = getattr(loader, "dataset", None)
         n = len(items.targets) if dataset is None else len(dataset)
         pictures = pictures_of(loader)
-        interp = cls(learn.vocab, *items.tensors(), dataset=pictures, n_planned=n)
+        network = NetworkOf(learn, key[0] if key else weights_digest(learn.model))
+        interp = cls(learn.vocab, *items.tensors(), dataset=pictures, n_planned=n, network=network)
         if key and complete:
             remembered[ds] = key, interp
         return interp
@@ -298,6 +308,40 @@ class ClassificationInterpretation:
         if self.paths is None:
             raise ValueError("no picture is known of these items")
         return open_image(self.paths[i])
+
+    def activation_map(self, i: int, of: int | str | None = None) -> Tensor:
+        """Where the network saw what speaks for a class: its class activation map, exact.
+
+        The network looks at the picture once more, with its weights of now.
+
+        Parameters
+        ----------
+        i : number of the item
+        of : the class, by name or index; None = the one that was predicted
+
+        Returns
+        -------
+        Tensor
+            Shape [h, w], of the middle of the picture that validation crops. Its mean and the bias
+            of the class are the logit; below 0 is what speaks against the class.
+
+        Raises
+        ------
+        ValueError
+            If the network is not known or does not end with one linear layer on the mean of a
+            feature map; the message says why.
+        RuntimeError
+            While a run is on.
+
+        Examples
+        --------
+        >>> interp.activation_map(0, "pug").shape  # doctest: +SKIP
+        torch.Size([4, 4])
+        """
+        k = int(self.predicted[i]) if of is None else self.index(of)
+        if self.network is None:
+            raise ValueError("these predictions come from no learner, so nothing can be asked")
+        return self.network.maps(self.dataset, i).maps[k]
 
 
 # Of each learner: "valid" or "train" -> what its predictions depend on, and what became of them.

@@ -1,6 +1,5 @@
 """Matrix report: a confusion matrix and its most confused pairs as text and as a picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nbfinetune.interpretation.classification import ClassificationInterpretation
@@ -11,7 +10,7 @@ from nbfinetune.rendering import figures
 from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.tables import Table
 
-_PAIRS = 10  # pairs or items in a table
+_PAIRS = 10  # pairs in a table
 
 
 def confused_table(interp: ClassificationInterpretation, min_val: int = 1) -> Table:
@@ -69,40 +68,3 @@ class MatrixReport:
         table = confused_table(self.interp, self.min_val)._repr_html_()
         above, below = (f"<div>{html_text(line)}</div>" for line in (self.headline, self.note))
         return above + image + table + below
-
-
-@dataclass(frozen=True)
-class ItemsReport:
-    """A list of items with their predictions.
-
-    Parameters
-    ----------
-    interp : the predictions
-    items : numbers of the items
-    heading : what they are
-    """
-
-    interp: ClassificationInterpretation
-    items: Sequence[int] = field(repr=False)
-    heading: str
-
-    @property
-    def table(self) -> Table:
-        """A row an item, up to ten."""
-        interp = self.interp
-        rows = []
-        for i in self.items[:_PAIRS]:
-            path = interp.path(i)
-            names = [interp.vocab[k] for k in (interp.targets[i], interp.predicted[i])]
-            values = (interp.target_probs[i], interp.predicted_probs[i], interp.losses[i])
-            file = path.name if path else f"item {i}"
-            rows.append((file, *names, *(f"{v:.2f}" for v in values)))
-        columns = ("file", "actual", "predicted", "p(actual)", "p(predicted)", "loss")
-        left = len(self.items) - _PAIRS
-        return Table(self.heading, columns, rows, f"and {left} more" if left > 0 else "")
-
-    def __repr__(self) -> str:
-        return repr(self.table)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()

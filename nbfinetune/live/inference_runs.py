@@ -11,8 +11,9 @@ from IPython.display import display
 
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.item_list import ItemsReport
 from nbfinetune.interpretation.label_issues import label_issues
-from nbfinetune.interpretation.matrix_report import ItemsReport, MatrixReport, confused_table
+from nbfinetune.interpretation.matrix_report import MatrixReport, confused_table
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.learner import Learner
 from nbfinetune.live.background import wait_until_idle
@@ -21,6 +22,7 @@ from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import InferenceProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveInference, pumping_events, show_with_static_view
 from nbfinetune.live.training_runs import call, shows_widgets
+from nbfinetune.rendering.numbers import counted
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.disposal import dispose
@@ -82,20 +84,20 @@ class InferenceRuns:
         interp = self._interpret(learn, ds)
         _, items = interp.top_losses(k, largest=not smallest)
         which = "smallest" if smallest else "largest"
-        heading = f"the {len(items)} {which} losses of {len(interp):,} items"
+        losses = f"{which} loss" if len(items) == 1 else f"{len(items):,} {which} losses"
+        heading = f"the {losses} of {counted(len(interp), 'item')}"
         return self._gallery(interp, items.tolist(), heading, no_widgets)
 
     def label_issues(
         self, learn: Learner, *, ds: str, no_widgets: bool, k: int | None = None
     ) -> ItemGallery:
-        """The pictures whose labels are probably wrong, k of them at most."""
+        """The pictures whose labels are worth a look, k of them at most."""
         parts = ("train", "valid") if ds == "all" else (ds,)
-        interp, items = self._infer(learn, partial(label_issues, learn, ds), parts)
-        shown = items[:k]
-        heading = f"{len(items)} of {len(interp):,} labels are probably wrong"
-        if len(shown) < len(items):
-            heading += f", these {len(shown)} first of all"
-        return self._gallery(interp, shown, heading, no_widgets)
+        found = self._infer(learn, partial(label_issues, learn, ds), parts)
+        shown, heading = found.items[:k], found.headline
+        if len(shown) < len(found.items):
+            heading += f". Here: the first {len(shown):,}"
+        return self._gallery(found.interp, shown, heading, no_widgets)
 
     def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
         predict = partial(ClassificationInterpretation.from_learner, learn, ds)

@@ -129,12 +129,12 @@ class InterpretationMagics(Magics):
     @line_magic
     @needs_local_scope
     @magic_arguments()
-    @argument("k", nargs="?", type=int, help="pictures at most; default: all that are suspected")
+    @argument("k", nargs="?", type=int, help="pictures at most; default: all worth a look")
     @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
     @static_arg
     @learner_arg
     def label_issues(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
-        """Show the pictures whose labels are probably wrong, the most probable first.
+        """Show the pictures whose labels are worth a look, the least probable label first.
 
         Examples
         --------
@@ -166,13 +166,11 @@ class InterpretationMagics(Magics):
                 print(printable(corrections.undo()))
                 return None
             if "apply" in args:
-                n = len(corrections.marks)
                 file = corrections.apply(args["apply"].strip("\"'"))
                 here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-                print(
-                    f"{n} corrections written; ImageDataLoaders.from_...(corrections={str(here)!r})"
-                )
-                print("uses them, %clean --undo takes them back")
+                print(printable(corrections.said))
+                print(f"ImageDataLoaders.from_...(corrections={str(here)!r}) uses the file")
+                print("%clean --undo takes back what was written")
                 return None
         return None if quiet else corrections.table()
 

@@ -5,13 +5,14 @@ Every cell, title and caption is untrusted text: it is escaped in HTML.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from PIL import Image
 
 from nbfinetune.rendering.names import bidi_isolated, html_text, printable, shortened
+from nbfinetune.rendering.numbers import counted
 
 _THUMBNAIL = 128  # px
 _JPEG_QUALITY = 85
@@ -110,24 +111,57 @@ class PictureSheet:
 
     def __repr__(self) -> str:
         captions = ", ".join(shortened(caption, _LONGEST) for caption in self.captions)
-        return f"{len(self.pictures)} pictures: {captions}"
+        return f"{counted(len(self.pictures), 'picture')}: {captions}"
 
     def _repr_html_(self) -> str:
-        figures = "".join(map(_figure, self.pictures, self.captions))
-        if self.columns is None:
-            return figures
-        columns = f"grid-template-columns:repeat({self.columns},max-content)"
-        return f'<div style="display:grid;{columns};overflow-x:auto">{figures}</div>'
+        jpegs = map(_as_jpeg, self.pictures)
+        captions = ([caption] for caption in self.captions)
+        return picture_row(zip(jpegs, self.captions, captions, strict=True), self.columns)
 
 
-def _figure(picture: Image.Image, caption: str) -> str:
+def _as_jpeg(picture: Image.Image) -> bytes:
     thumbnail = picture.copy()
     thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def picture_row(
+    pictures: Iterable[tuple[bytes | str, str, Sequence[str]]], columns: int | None = None
+) -> str:
+    """Pictures side by side as HTML, in boxes of one size: a long caption moves no picture.
+
+    Parameters
+    ----------
+    pictures : JPEG, or a text where there is none; alternative text; lines of the caption
+    columns : pictures in a row; None = as many as there is room for
+    """
+    figures = "".join(_figure(*picture) for picture in pictures)
+    layout = "display:flex;flex-wrap:wrap;align-items:flex-start"
+    if columns is not None:
+        layout = f"display:grid;grid-template-columns:repeat({columns},max-content);overflow-x:auto"
+    return f'<div style="{layout};gap:8px">{figures}</div>'
+
+
+def _figure(picture: bytes | str, alt: str, caption: Sequence[str]) -> str:
+    if isinstance(picture, str):
+        inside = f'<span style="overflow-wrap:anywhere">{html_text(picture)}</span>'
+    else:
+        data = base64.b64encode(picture).decode()
+        inside = (
+            f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(alt))}" '
+            'style="max-width:100%;max-height:100%">'
+        )
+    box = f"width:{_THUMBNAIL}px;height:{_THUMBNAIL}px;display:flex;align-items:center"
     return (
-        f'<figure style="display:inline-block;margin:4px;width:{_THUMBNAIL}px">'
-        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(printable(caption))}">'
-        f'<figcaption style="overflow-wrap:anywhere">{html_text(caption)}</figcaption></figure>'
+        f'<figure style="margin:4px;width:{_THUMBNAIL}px">'
+        f'<div style="{box};justify-content:center;overflow:hidden">{inside}</div>'
+        '<figcaption style="overflow-wrap:anywhere;font-size:12px;line-height:1.3">'
+        f"{'<br>'.join(map(_breakable, caption))}</figcaption></figure>"
     )
+
+
+def _breakable(text: str) -> str:
+    """A name as HTML that breaks between its words before it breaks anywhere."""
+    return html_text(text).replace("_", "_<wbr>")

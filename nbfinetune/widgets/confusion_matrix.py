@@ -7,8 +7,7 @@ import traitlets
 
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
-from nbfinetune.interpretation.comparison import Comparison
-from nbfinetune.interpretation.confusion import confused_text
+from nbfinetune.interpretation.confusion import Comparison, confused_text
 from nbfinetune.interpretation.matrix_view import (
     LARGEST,
     WHOLE,

@@ -1,6 +1,6 @@
-"""ImageGrid: the pictures of some items, in pages, to enlarge and to mark."""
+"""ImageGrid: the pictures of some items in pages; to find, sort, enlarge, choose and mark."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,13 +8,20 @@ import anywidget
 import traitlets
 
 from nbfinetune.data.corrections import Corrections
+from nbfinetune.interpretation.activation_map import overlay
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.item_list import ORDERS, file_name, found, in_words, ordered
 from nbfinetune.interpretation.thumbnails import as_jpeg, thumbnail
-from nbfinetune.rendering.names import bidi_isolated, printable
+from nbfinetune.rendering.names import printable, shown
+from nbfinetune.rendering.numbers import counted
 
 _HERE = Path(__file__).parent
 PAGE = 36  # pictures: 200 kB, on screen at once
-_THUMB, _LARGE = 112, 800  # px
+_THUMB, _LARGE = 128, 1200  # px
+
+
+def _files(*names: str) -> str:
+    return "\n".join((_HERE / name).read_text() for name in names)
 
 
 class ImageGrid(anywidget.AnyWidget):
@@ -27,21 +34,35 @@ class ImageGrid(anywidget.AnyWidget):
 
     Attributes
     ----------
+    items : those of the list, in its own order
+    found : those that `query` leaves, in the order that is chosen
+    query : part of the names of files or classes to show, "" for all
+    order : one of `ORDERS`
     page : the page that is shown, from 0
     enlarged : the item that is shown large, -1 if none is
-    mark : the newest mark as [item, action, label]
+    looking : class whose activation map lies over it: "off", "predicted" or "actual"
+    mark : the newest mark as [items, action, label]
     """
 
-    _esm = _HERE / "image_grid.js"
-    _css = _HERE / "image_grid.css"
+    _esm = _files("pictures.js", "enlarged_picture.js", "image_grid.js")
+    _css = _files("image_grid.css", "enlarged_picture.css")
     heading = traitlets.Unicode().tag(sync=True)
     thumbs = traitlets.List().tag(sync=True)
     marks = traitlets.List(traitlets.Unicode()).tag(sync=True)
     n_pages = traitlets.Int(0).tag(sync=True)
     page = traitlets.Int(0).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
+    lists = traitlets.Int(0, help="how many were shown").tag(sync=True)
+    count = traitlets.Unicode(help="how many pictures are found").tag(sync=True)
+    n_items = traitlets.Int(0).tag(sync=True)
+    query = traitlets.Unicode().tag(sync=True)
+    order = traitlets.Enum(tuple(ORDERS), next(iter(ORDERS))).tag(sync=True)
+    orders = traitlets.List([[key, text] for key, (text, _) in ORDERS.items()]).tag(sync=True)
     vocab = traitlets.List(traitlets.Unicode()).tag(sync=True)
     large = traitlets.Dict().tag(sync=True)
+    large_mark = traitlets.Unicode().tag(sync=True)
+    looking = traitlets.Enum(("off", "predicted", "actual"), "off").tag(sync=True)
+    look = traitlets.Dict(help="the map over the large picture").tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
     n_marks = traitlets.Int(0).tag(sync=True)
@@ -53,129 +74,200 @@ class ImageGrid(anywidget.AnyWidget):
         super().__init__(vocab=list(self._name_of), n_marks=len(corrections.marks))
         self.interp, self.corrections = interp, corrections
         self.items: list[int] = []
-        corrections.watch(self._show_marks)
+        self.found: list[int] = []
+        corrections.watch(self._hear)
         self.on_msg(self._on_msg)
         self.observe(lambda change: self._draw(), "page")
+        self.observe(lambda change: self._find(), ["query", "order"])
         self.observe(lambda change: self._enlarge(change["new"]), "enlarged")
+        self.observe(lambda change: self._look(), "looking")
         self.observe(lambda change: self._mark(change["new"]), "mark")
 
     def show(self, items: Sequence[int], heading: str) -> None:
         """Open the panel at the first page of these items."""
-        self.items, self.heading, self.problem = list(items), heading, ""
-        self.n_pages = -(-len(self.items) // PAGE)
-        self.enlarged = -1
-        if self.page:
-            self.page = 0  # draws
-        else:
-            self._draw()
+        with self.hold_sync():
+            self.heading, self.problem, self.enlarged = heading, "", -1
+            self.items = []  # nothing is found while the choices are reset
+            self.query, self.order = "", next(iter(ORDERS))
+            self.items = list(items)
+            self.n_items, self.lists = len(self.items), self.lists + 1
+            self._find()
 
     def _on_msg(self, widget: object, content: dict, buffers: list) -> None:
         match content.get("event"):
             case "page":
                 self.page = min(max(int(content["page"]), 0), max(self.n_pages - 1, 0))
+            case "find":
+                self.query = str(content["text"])
+            case "sort":
+                self.order = content["order"]
             case "enlarge":
                 self.enlarged = int(content["item"])
+            case "step" if self.enlarged in self.found:
+                at = self.found.index(self.enlarged) + int(content["by"])
+                self.enlarged = self.found[min(max(at, 0), len(self.found) - 1)]
+            case "look":
+                self.looking = content["of"]
             case "mark":
                 self.mark = []  # the same mark twice is two events
                 label = self._name_of.get(content["label"], content["label"])
-                self.mark = [int(content["item"]), content["action"], label]
+                self.mark = [[int(i) for i in content["items"]], content["action"], label]
             case "undo":
-                self._do(self._undo)
+                self._do(self.corrections.undo_mark)
+
+    def _find(self) -> None:
+        """Find and sort anew, and show the first page."""
+        interp = self.interp
+        among = found(interp, self.items, self.query) if self.query.strip() else self.items
+        self.found = ordered(interp, among, self.order)
+        pictures, query = counted(len(self.found), "picture"), self.query.strip()
+        with self.hold_sync():
+            self.count = (
+                f"{pictures} of {len(self.items):,} with {shown(query)} in file or class"
+                if query
+                else ""
+            )
+            self.n_pages = -(-len(self.found) // PAGE)
+            if self.page:
+                self.page = 0  # draws
+            else:
+                self._draw()
 
     def _draw(self) -> None:
-        shown = self.items[self.page * PAGE : (self.page + 1) * PAGE]
+        on_page = self.found[self.page * PAGE : (self.page + 1) * PAGE]
         # Files are read and decoded side by side; both let other threads run.
         with ThreadPoolExecutor() as pool:
-            thumbs = list(pool.map(self._thumb, shown))
+            thumbs = list(pool.map(self._thumb, on_page))
         with self.hold_sync():
             self.thumbs = thumbs
             self._show_marks()
             self.version += 1
 
     def _thumb(self, i: int) -> dict:
-        interp = self.interp
-        picture, problem = None, ""
+        return self._picture(lambda: thumbnail(self.interp, i, _THUMB)) | self._known(i)
+
+    def _picture(self, make: Callable[[], bytes]) -> dict:
         try:
-            picture = thumbnail(interp, i, _THUMB)
+            return {"jpeg": make(), "problem": ""}
         except (ValueError, OSError) as error:
-            problem = printable(f"cannot be shown: {error}")
+            return {"jpeg": None, "problem": printable(f"cannot be shown: {error}")}
+
+    def _known(self, i: int) -> dict:
+        """What is known of an item, as texts."""
+        interp = self.interp
         actual, predicted = interp.vocab[interp.targets[i]], interp.vocab[interp.predicted[i]]
-        path = interp.path(i)
-        file = path.name if path else f"item {i}"
-        p_actual, p_predicted = f"{interp.target_probs[i]:.2f}", f"{interp.predicted_probs[i]:.2f}"
-        loss = f"{interp.losses[i]:.2f}"
-        f, a, p = map(bidi_isolated, (file, actual, predicted))
-        words = f"{f}: actual {a} ({p_actual}), predicted {p} ({p_predicted}), loss {loss}"
         return {
             "item": i,
-            "words": words,
-            "jpeg": picture,
-            "problem": problem,
+            "words": in_words(interp, i),
             "actual": printable(actual),
             "predicted": printable(predicted),
-            "p_actual": p_actual,
-            "p_predicted": p_predicted,
-            "loss": loss,
-            "file": printable(file),
+            "p_actual": f"{interp.target_probs[i]:.2f}",
+            "p_predicted": f"{interp.predicted_probs[i]:.2f}",
+            "loss": f"{interp.losses[i]:.2f}",
+            "file": printable(file_name(interp, i)),
             "top": [
                 printable(interp.vocab[k]) for k in interp.top[i].tolist() if k != interp.targets[i]
             ],
         }
 
     def _enlarge(self, i: int) -> None:
-        if i >= 0:
-            self._show_large(i)
+        if i < 0:
+            return
+        interp, path = self.interp, self.interp.path(i)
+        at = self.found.index(i) if i in self.found else 0
+        top = zip(interp.top[i].tolist(), interp.top_probs[i].tolist(), strict=True)
+        picture = self._picture(lambda: as_jpeg(interp.image(i), _LARGE))
+        large = picture | self._known(i)
+        large |= {
+            "opened": self.large.get("opened", 0) + 1,
+            "position": at,
+            "n": len(self.found),
+            "path": printable(path.absolute()) if path else "",
+            "classes": [[printable(interp.vocab[k]), p] for k, p in top],
+        }
+        with self.hold_sync():
+            self.large = large
+            self._show_marks()
+        self._look()
+        if self.found:
+            self.page = at // PAGE
 
-    def _show_large(self, i: int) -> None:
-        shown = {"item": i, "opened": self.large.get("opened", 0) + 1, "jpeg": None, "problem": ""}
+    def _look(self) -> None:
+        """Lay the map over the large picture, or say why there is none."""
+        i = self.enlarged
+        if i < 0 or self.looking == "off":
+            self.look = {}
+            return
+        jpeg, line = None, ""
         try:
-            shown["jpeg"] = as_jpeg(self.interp.image(i), _LARGE)
-        except (ValueError, OSError) as error:
-            shown["problem"] = printable(f"cannot be shown: {error}")
-        self.large = shown
+            jpeg, line = self._map(i)
+        except (ValueError, RuntimeError, OSError) as error:
+            line = printable(error)
+        self.look = {"item": i, "of": self.looking, "jpeg": jpeg, "line": line}
+
+    def _map(self, i: int) -> tuple[bytes, str]:
+        interp = self.interp
+        if interp.network is None:
+            raise ValueError("these predictions come from no learner, so nothing can be asked")
+        k = int((interp.predicted if self.looking == "predicted" else interp.targets)[i])
+        maps = interp.network.maps(interp.dataset, i)
+        activation, name = maps.maps[k], printable(interp.vocab[k])
+        line = f"what speaks for {self.looking} {name} is bright (logit {maps.logits[k]:.2f})"
+        if activation.max() <= 0:
+            line = f"nothing here speaks for {self.looking} {name} (logit {maps.logits[k]:.2f})"
+        note = interp.network.note
+        line += f"; {note}" if note else ""
+        return as_jpeg(overlay(interp.network.seen(interp.dataset, i), activation), _LARGE), line
 
     def _mark(self, mark: list) -> None:
         if mark:
-            self._do(lambda: self.mark_item(*mark))
+            self._do(lambda: self.mark_items(*mark))
 
     def mark_item(self, i: int, action: str, label: str = "") -> None:
-        """Mark a picture, as the list under it does.
+        """Mark a picture; see `mark_items`."""
+        self.mark_items([i], action, label)
+
+    def mark_items(self, items: Sequence[int], action: str, label: str = "") -> None:
+        """Mark pictures alike, as the lists do; one undo takes all of these marks back.
 
         Parameters
         ----------
-        i : number of the item
+        items : numbers of the items
         action : "relabel", "remove" or "fine"
         label : the class, to relabel
 
         Raises
         ------
         ValueError
-            For another action or class, or a picture that is in no file.
+            For another action or class, no items, or a picture that is in no file.
         """
-        path = self.interp.path(i)
-        if path is None:
+        if not len(items):
+            raise ValueError("no picture is chosen; choose some by their boxes")
+        paths = {self.interp.path(i): self.interp.vocab[self.interp.targets[i]] for i in items}
+        if None in paths:
             raise ValueError("only pictures in files can be marked, and these have none")
-        was = self.interp.vocab[self.interp.targets[i]]
         if action == "relabel" and label not in self.interp.vocab:
             raise ValueError(f"no class {label!r}")
-        self.corrections.mark(path, action, was, label)
-        self._say(f"{path.name}: {self.corrections.marks[path.absolute()]}")
+        self.corrections.mark_all(paths, action, label)
 
-    def _undo(self) -> None:
-        self._say(self.corrections.undo_mark())
-
-    def _say(self, text: str) -> None:
-        self.said = f"{printable(text)} ({len(self.corrections.marks)} marked; %clean lists them)"
+    def _hear(self) -> None:
+        """The marks have changed, by whomever."""
+        with self.hold_sync():
+            self._show_marks()
+            self.said = printable(self.corrections.said)
 
     def _show_marks(self) -> None:
         """Only the marks anew: the pictures stay, and with them the focus."""
-        marks = self.corrections.marks
-        paths = [self.interp.path(t["item"]) for t in self.thumbs]
         with self.hold_sync():
-            self.marks = [printable(str(marks.get(path and path.absolute(), ""))) for path in paths]
-            self.n_marks = len(marks)
+            self.marks = [self._mark_of(t["item"]) for t in self.thumbs]
+            self.large_mark = self._mark_of(self.large["item"]) if self.large else ""
+            self.n_marks = len(self.corrections.marks)
 
-    def _do(self, work) -> None:
+    def _mark_of(self, i: int) -> str:
+        path = self.interp.path(i)
+        return printable(str(self.corrections.marks.get(path and path.absolute(), "")))
+
+    def _do(self, work: Callable[[], object]) -> None:
         """Errors would be swallowed: they are shown."""
         self.problem = ""
         try:

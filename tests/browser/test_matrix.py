@@ -86,7 +86,7 @@ def test_the_keyboard_alone_finds_a_cell_and_its_pictures(notebook) -> None:
     page.keyboard.press("Enter")
     wait_for_cell(nb, i, j, n)
     assert files(page) == expected_files(nb, i, j)
-    for _ in range(9):  # past the buttons to the first picture
+    for _ in range(20):  # past the buttons to the first picture
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.className") == "nbft-open":
             break

@@ -25,9 +25,9 @@ def test_the_newest_mark_of_a_file_counts_and_undo_takes_steps_back(marked, tmp_
         "c.png remove",
         "a.png fine",
     ]
-    assert marked.undo() == "mark taken back: a.png"
+    assert marked.undo() == "mark taken back: a.png (3 marked; %clean lists them)"
     assert str(marked.marks[tmp_path / "a.png"]) == "relabel as dog"
-    assert marked.undo_mark() == "mark taken back: c.png"
+    assert marked.undo_mark() == "mark taken back: c.png (2 marked; %clean lists them)"
     marked.undo()
     marked.undo()
     with pytest.raises(ValueError, match="there is no mark to undo"):
@@ -122,9 +122,49 @@ def test_corrections_of_files_that_are_not_there_are_named(photos: Path, tmp_pat
     corrections.mark(photos / "red/gone.png", "remove", "red")
     file = corrections.apply(tmp_path / "corrections.csv")
     with pytest.warns(
-        UserWarning, match=r"1 corrections are of files that are not among.*gone.png"
+        UserWarning, match=r"1 correction is of a file that is not among the pictures: gone.png"
     ):
         ImageDataLoaders.from_folder(photos, size=16, corrections=file)
+
+
+def test_marks_made_together_are_taken_back_together(marked, tmp_path: Path) -> None:
+    before = marked.marks
+    marked.mark_all({tmp_path / "b.png": "cat", tmp_path / "d.png": "dog"}, "relabel", "cow")
+    assert marked.said == "2 pictures: relabel as cow (4 marked; %clean lists them)"
+    assert [m.was for m in marked.marks.values()] == ["cat", "dog", "cat", "dog"]
+    assert marked.undo() == "mark taken back: 2 pictures (3 marked; %clean lists them)"
+    assert marked.marks == before
+
+
+def test_what_was_done_is_said_with_the_marks_there_are_then(marked, tmp_path: Path) -> None:
+    heard = []
+
+    class Panel:
+        def hear(self) -> None:
+            heard.append((marked.said, len(marked.marks)))
+
+    panel = Panel()
+    marked.watch(panel.hear)
+    marked.apply(tmp_path / "corrections.csv")
+    marked.undo()
+    assert heard == [
+        ("3 corrections written to corrections.csv (no picture is marked now)", 0),
+        (
+            "3 corrections taken out of corrections.csv; they are marks again "
+            "(3 marked; %clean lists them)",
+            3,
+        ),
+    ]
+
+
+def test_the_list_of_marks_says_how_many_and_without_any_what_to_do(tmp_path: Path) -> None:
+    corrections = Corrections()
+    assert corrections.table().title == (
+        "no picture is marked; mark some in the image panel of %confusion_matrix"
+    )
+    for k, title in ((1, "1 picture is marked"), (2, "2 pictures are marked")):
+        corrections.mark(tmp_path / f"{k}.png", "remove", "cat")
+        assert corrections.table().title == title
 
 
 def test_undoing_two_files_in_a_row_loses_no_mark(tmp_path: Path) -> None:

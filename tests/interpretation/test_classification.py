@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from torch import nn
 
 from nbfinetune import Callback, ClassificationInterpretation, Learner
-from nbfinetune.interpretation.comparison import Comparison
+from nbfinetune.interpretation.confusion import Comparison
 
 from_predictions = ClassificationInterpretation.from_predictions
 

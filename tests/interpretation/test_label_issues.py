@@ -1,21 +1,31 @@
-"""Probably wrong labels: cleanlab's confident learning, and wrong labels that are known."""
+"""Labels worth a look: cleanlab's confident learning, and wrong labels that are known."""
 
 import pytest
 import torch
 
-from nbfinetune import ImageDataLoaders, samples, vision_learner
-from nbfinetune.interpretation.label_issues import confident_issues, label_issues
+from nbfinetune import ClassificationInterpretation, ImageDataLoaders, samples, vision_learner
+from nbfinetune.interpretation.label_issues import (
+    LabelIssues,
+    confident_issues,
+    estimated_wrong,
+    label_issues,
+)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_items_and_their_order_are_cleanlabs(seed: int) -> None:
-    cleanlab = pytest.importorskip("cleanlab.filter", reason="cleanlab is the oracle")
+def noisy(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of 300 items of 4 classes, and labels of which a tenth are wrong."""
     generator = torch.Generator().manual_seed(seed)
     true = torch.randint(4, (300,), generator=generator)
     logits = torch.randn(300, 4, generator=generator) + 3 * torch.eye(4)[true]
     flipped = torch.rand(300, generator=generator) < 0.1
     labels = torch.where(flipped, (true + 1) % 4, true)
-    probs = logits.double().softmax(1)
+    return logits.double().softmax(1), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_items_and_their_order_are_cleanlabs(seed: int) -> None:
+    cleanlab = pytest.importorskip("cleanlab.filter", reason="cleanlab is the oracle")
+    probs, labels = noisy(seed)
     expected = cleanlab.find_label_issues(
         labels.numpy(), probs.numpy(), filter_by="confident_learning",
         return_indices_ranked_by="self_confidence", n_jobs=1,
@@ -23,6 +33,36 @@ def test_the_items_and_their_order_are_cleanlabs(seed: int) -> None:
     found = confident_issues(probs, labels)
     assert len(found) > 10
     assert found == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_estimate_is_what_is_off_the_diagonal_of_cleanlabs_joint(seed: int) -> None:
+    cleanlab = pytest.importorskip("cleanlab.count", reason="cleanlab is the oracle")
+    probs, labels = noisy(seed)
+    joint = cleanlab.estimate_joint(labels.numpy(), probs.numpy())
+    expected = 300 * (1 - joint.trace())
+    # cleanlab rounds the joint to whole items: half of one, at most, in each of its 16 cells.
+    assert estimated_wrong(probs, labels) == pytest.approx(expected, abs=4)
+    assert 20 < expected < 50  # 30 are wrong
+
+
+def test_one_label_of_four_is_estimated_to_be_wrong() -> None:
+    """Worked by hand: of class 1 one item counts for it and one for class 0."""
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.9, 0.1]])
+    assert estimated_wrong(probs, torch.tensor([0, 0, 1, 1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("items", "n_wrong", "expected"),
+    [
+        ([3, 1], 1.2, "2 of 4 labels are worth a look; about 1 is estimated to be wrong"),
+        ([], 0.3, "none of 4 labels is worth a look; about 0 are estimated to be wrong. "
+         "%top_losses shows the pictures that the network finds hardest"),
+    ],
+)  # fmt: skip
+def test_the_headline_says_what_is_listed_and_what_is_estimated(items, n_wrong, expected) -> None:
+    interp = ClassificationInterpretation.from_predictions([0, 0, 1, 1], [0, 0, 1, 1], "ab")
+    assert LabelIssues(interp, items, n_wrong).headline == expected
 
 
 def test_a_class_without_items_does_not_matter() -> None:
@@ -36,10 +76,14 @@ def test_wrong_labels_of_drawn_shapes_are_found(tmp_path) -> None:
     assert len(wrong) == 38
     dls = ImageDataLoaders.from_folder(path, size=64)
     learn = vision_learner(dls, "efficientnet_lite0")
-    interp, items = label_issues(learn)
+    found = label_issues(learn)
+    interp = found.interp
     assert len(interp) == 480
-    hits = [interp.path(i) in wrong for i in items[:10]]
+    hits = [interp.path(i) in wrong for i in found.items[:10]]
     assert sum(hits) >= 6  # by chance 0.8
+    assert "are estimated to be wrong (likely fewer: the predictions agree with only 3" in (
+        found.headline
+    )
     assert interp.image(479).size == (64, 64)
 
 
@@ -56,7 +100,6 @@ def test_a_learner_without_a_body_and_other_parts_are_refused(learn, loaders, ml
 
 def test_finding_issues_changes_nothing(learn) -> None:
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    interp, _ = label_issues(learn, "valid")
-    assert len(interp) == 10
+    assert len(label_issues(learn, "valid").interp) == 10
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in learn.model.modules())

@@ -154,7 +154,7 @@ def test_pairs_and_losses_are_listed(ip, capsys) -> None:
 
 def test_marks_are_listed_written_and_read_back(ip, learn, tmp_path, photos: Path, capsys) -> None:
     cm = ip.run_line_magic("confusion_matrix", "--ds train")
-    message = {"event": "mark", "item": 0, "action": "remove", "label": ""}
+    message = {"event": "mark", "items": [0], "action": "remove", "label": ""}
     cm.grid._handle_custom_msg(message, [])
     file = cm.interp.path(0)
     again = ip.run_line_magic("top_losses", "--ds train")  # another panel, the same marks
@@ -162,14 +162,19 @@ def test_marks_are_listed_written_and_read_back(ip, learn, tmp_path, photos: Pat
     assert file.name in repr(ip.run_line_magic("clean", ""))
     capsys.readouterr()
     ip.run_line_magic("clean", f"--apply {tmp_path}/c.csv")
-    assert f"1 corrections written; ImageDataLoaders.from_...(corrections='{tmp_path}/c.csv')" in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "1 correction written to c.csv (no picture is marked now)\n" in out
+    assert f"ImageDataLoaders.from_...(corrections='{tmp_path}/c.csv') uses the file" in out
+    assert (again.grid.n_marks, again.grid.marks) == (0, [""] * 12)
+    assert again.grid.said == "1 correction written to c.csv (no picture is marked now)"
     dls = ImageDataLoaders.from_folder(photos, size=16, corrections=tmp_path / "c.csv")
     assert len(dls.train.dataset) + len(dls.valid.dataset) == 17
     ip.run_line_magic("clean", "--undo")
     assert not (tmp_path / "c.csv").exists()
     assert file.exists()
+    assert again.grid.n_marks == 1
+    assert again.grid.said.endswith("it is a mark again (1 marked; %clean lists them)")
+    assert "(1 marked; %clean lists them)" in capsys.readouterr().out
 
 
 def test_an_interrupt_while_predicting_is_one_line(ip, learn: Learner) -> None:
@@ -188,7 +193,7 @@ def test_marks_outlive_the_learner_and_the_extension(ip, learn: Learner) -> None
     del ip.user_ns["learn"]
     ip.run_line_magic("unload_ext", "nbfinetune")
     ip.run_line_magic("load_ext", "nbfinetune")
-    assert "1 pictures are marked" in repr(ip.run_line_magic("clean", ""))
+    assert "1 picture is marked" in repr(ip.run_line_magic("clean", ""))
 
 
 def test_a_file_that_cannot_be_written_is_one_line(ip, tmp_path: Path) -> None:

@@ -34,7 +34,16 @@ def test_a_picture_sheet_escapes_its_captions_and_has_alternative_texts() -> Non
     html = sheet._repr_html_()
     assert "<script" not in html
     assert 'alt="&quot;&gt;&lt;script&gt;"' in html
-    assert repr(sheet) == '1 pictures: "><script>'
+    assert repr(sheet) == '1 picture: "><script>'
+
+
+def test_a_long_caption_moves_no_picture_of_a_sheet() -> None:
+    """All boxes are of one size, whatever the shape of the picture and the length of its name."""
+    pictures = [Image.new("RGB", size) for size in ((500, 300), (60, 60), (300, 500))]
+    html = PictureSheet(pictures, ["a", "german shorthaired pointer " * 3, "c"])._repr_html_()
+    assert html.count("width:128px;height:128px;display:flex") == 3
+    assert "align-items:flex-start" in html
+    assert "german shorthaired pointer " * 3 in html
 
 
 NAMES = [

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from nbfinetune import ClassificationInterpretation, Corrections, vision_learner
-from nbfinetune.interpretation.matrix_report import ItemsReport, MatrixReport
+from nbfinetune.interpretation.item_list import ItemsReport
+from nbfinetune.interpretation.matrix_report import MatrixReport
 from nbfinetune.interpretation.matrix_view import items_of, matrix_view, ordered_classes
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
@@ -154,7 +155,7 @@ def test_a_mark_survives_other_cells_and_pages_and_is_undone(pictures, photos: P
     grid.show(range(len(pictures)), "all")
     item = grid.thumbs[3]["item"]
     grid._handle_custom_msg(
-        {"event": "mark", "item": item, "action": "relabel", "label": "red"}, []
+        {"event": "mark", "items": [item], "action": "relabel", "label": "red"}, []
     )
     assert str(corrections.marks[pictures.path(item)]) == "relabel as red"
     grid.show([item], "one")
@@ -164,7 +165,9 @@ def test_a_mark_survives_other_cells_and_pages_and_is_undone(pictures, photos: P
     assert grid.marks == [""]
     grid._handle_custom_msg({"event": "undo"}, [])
     assert grid.problem == "there is no mark to undo"
-    grid._handle_custom_msg({"event": "mark", "item": item, "action": "relabel", "label": "?"}, [])
+    grid._handle_custom_msg(
+        {"event": "mark", "items": [item], "action": "relabel", "label": "?"}, []
+    )
     assert grid.problem == "no class '?'"
 
 
@@ -172,7 +175,7 @@ def test_the_same_mark_made_again_after_undo_counts(pictures) -> None:
     corrections = Corrections()
     grid = ImageGrid(pictures, corrections)
     grid.show([0], "one")
-    message = {"event": "mark", "item": 0, "action": "remove", "label": ""}
+    message = {"event": "mark", "items": [0], "action": "remove", "label": ""}
     grid._handle_custom_msg(message, [])
     grid._handle_custom_msg({"event": "undo"}, [])
     grid._handle_custom_msg(message, [])
@@ -217,7 +220,7 @@ def test_pictures_without_files_cannot_be_marked(interp) -> None:
     grid = ImageGrid(interp, Corrections())
     grid.show([1], "cell")
     assert grid.thumbs[0]["problem"] == "cannot be shown: no picture is known of these items"
-    grid._handle_custom_msg({"event": "mark", "item": 1, "action": "fine", "label": ""}, [])
+    grid._handle_custom_msg({"event": "mark", "items": [1], "action": "fine", "label": ""}, [])
     assert grid.problem == "only pictures in files can be marked, and these have none"
 
 
@@ -389,7 +392,7 @@ def test_any_names_can_be_sent_and_marked() -> None:
     assert matrix.grid.heading == r"actual caf\udce9, predicted two\nlines: 1 picture"
     shown = pairs.grid.vocab[1]
     assert shown == r"two\nlines"
-    message = {"event": "mark", "item": 0, "action": "relabel", "label": shown}
+    message = {"event": "mark", "items": [0], "action": "relabel", "label": shown}
     pairs.grid._handle_custom_msg(message, [])
     [mark] = corrections.marks.values()
     assert (mark.label, mark.was) == ("two\nlines", "caf\udce9")
