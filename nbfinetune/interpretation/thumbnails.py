@@ -109,7 +109,7 @@ class PredictedPictures:
         """The same as a figure of matplotlib, which can be saved."""
         rows = max(-(-len(self.items) // self.columns), 1)
         side = self.side / figures.DPI
-        figure = figures.new_figure(self.columns * (side + 0.2), rows * (side + 0.75))
+        figure = figures.new_figure(self.columns * (side + 0.2), rows * (side + 0.85))
         for ax in figure.subplots(rows, self.columns, squeeze=False).flat:
             ax.set_axis_off()
         for ax, i in zip(figure.axes, self.items, strict=False):
