@@ -20,15 +20,9 @@ from torch.utils.data import DataLoader
 from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.images.decoding import open_image
-from nbfinetune.interpretation import matrix_figure, thumbnails
+from nbfinetune.interpretation import confusion, matrix_figure, thumbnails
 from nbfinetune.interpretation.activation_map import NetworkOf
-from nbfinetune.interpretation.confusion import (
-    Comparison,
-    cells_of,
-    class_scores,
-    matrix_of,
-    scores_table,
-)
+from nbfinetune.interpretation.confusion import Comparison
 from nbfinetune.interpretation.given import given_paths, given_vocab
 from nbfinetune.interpretation.matrix_options import NORMALIZE
 from nbfinetune.interpretation.prediction import loader_of
@@ -183,15 +177,16 @@ class ClassificationInterpretation:
             raise ValueError(
                 f"normalize is {shown(normalize)}; it is one of {', '.join(NORMALIZE)}"
             )
-        return matrix_of(self.cells, len(self.vocab), normalize)
+        return confusion.matrix_of(self.cells, len(self.vocab), normalize)
 
     plot_confusion_matrix = matrix_figure.plot_confusion_matrix
     plot_top_losses = thumbnails.plot_top_losses
+    print_classification_report = confusion.print_classification_report
 
     @cached_property
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
         """The cells that are not empty, row by row: actual, predicted, count, each shape [m]."""
-        return cells_of(self.targets, self.predicted, len(self.vocab))
+        return confusion.cells_of(self.targets, self.predicted, len(self.vocab))
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Wrong pairs as (actual, predicted, how often), the most frequent first.
@@ -255,15 +250,11 @@ class ClassificationInterpretation:
 
     def scores(self) -> dict[str, Tensor]:
         """Precision, recall and f1 of each class, 0 where undefined, and support; shape [c]."""
-        return class_scores(self.targets, self.predicted, len(self.vocab))
+        return confusion.class_scores(self.targets, self.predicted, len(self.vocab))
 
     def report(self) -> Table:
         """Precision, recall, f1 and support of each class, and their means over the classes."""
-        return scores_table(self.scores(), self.vocab, f"accuracy {self.accuracy:.4f}")
-
-    def print_classification_report(self) -> None:
-        """Print the report, as fastai does."""
-        print(self.report())
+        return confusion.scores_table(self.scores(), self.vocab, f"accuracy {self.accuracy:.4f}")
 
     def compare(self, other: "ClassificationInterpretation") -> Comparison:
         """What a later model, `other`, gets right that this one does not, and the reverse.

@@ -31,6 +31,7 @@ class Predicted(Protocol):
     def __len__(self) -> int: ...
     def image(self, i: int) -> Image.Image: ...
     def top_losses(self, k: int | None, *, largest: bool) -> tuple[Tensor, Tensor]: ...
+    def report(self) -> Table: ...
 
 
 def cells_of(targets: Tensor, predicted: Tensor, c: int) -> Cells:
@@ -124,6 +125,11 @@ def scores_table(scores: dict[str, Tensor], vocab: Sequence[str], title: str) ->
     means = [f"{scores[name].mean():.3f}" for name in ("precision", "recall", "f1")]
     last = ("mean of classes", *means, f"{int(scores['support'].sum()):,}")
     return Table(title, ("class", *scores), [*rows, last])
+
+
+def print_classification_report(interp: Predicted) -> None:
+    """Print precision, recall, f1 and support of each class, as fastai does."""
+    print(interp.report())
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from nbfinetune.arguments import as_columns, as_figsize, as_whole_number, check_bool
 from nbfinetune.interpretation.confusion import Predicted
-from nbfinetune.rendering import figures
+from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.names import html_text, printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SIDE, _LEAST_SIDE, _MOST_SIDE = 150, 32, 600  # CSS px of a picture on a sheet
 _GAP = 8  # px between two
@@ -92,13 +96,29 @@ class PredictedPictures:
         return [
             _RIGHT if right else _WRONG,
             f"actual {actual}",
-            f"predicted {predicted}, p {interp.predicted_probs[i]:.2f}",
-            f"loss {interp.losses[i]:.2f}",
+            f"predicted {predicted}",
+            f"p {interp.predicted_probs[i]:.2f}, loss {interp.losses[i]:.2f}",
         ]
 
     def __repr__(self) -> str:
         lines = [", ".join(map(printable, self._caption(i))) for i in self.items]
         return "\n".join([f"{len(lines)} picture{'s' * (len(lines) != 1)}", *lines])
+
+    @property
+    def figure(self) -> "Figure":
+        """The same as a figure of matplotlib, which can be saved."""
+        rows = max(-(-len(self.items) // self.columns), 1)
+        side = self.side / figures.DPI
+        figure = figures.new_figure(self.columns * (side + 0.2), rows * (side + 0.85))
+        for ax in figure.subplots(rows, self.columns, squeeze=False).flat:
+            ax.set_axis_off()
+        for ax, i in zip(figure.axes, self.items, strict=False):
+            verdict, *lines = self._caption(i)
+            ax.imshow(Image.open(io.BytesIO(thumbnail(self.interp, i, 2 * self.side))))
+            text = "\n".join(axes.shorter(line, 26) for line in (verdict[2:], *lines))
+            colour = axes.COLOURS[2] if verdict == _RIGHT else axes.COLOURS[1]
+            ax.set_title(text, pad=4, **axes.font(axes.SMALL, colour))
+        return figure
 
     def _repr_html_(self) -> str:
         columns = f"grid-template-columns:repeat({self.columns},{self.side}px)"

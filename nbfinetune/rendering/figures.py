@@ -104,7 +104,13 @@ def png(figure: "Figure") -> bytes:
     few = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
         _PALETTE, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
     )
-    few.putpalette([255 if v > 252 else v for v in few.getpalette()])  # the paper stays white
+    palette, paper = few.getpalette(), few.getpixel((0, 0))
+    palette[3 * paper : 3 * paper + 3] = (
+        255,
+        255,
+        255,
+    )  # in a palette it is a mean with what is near
+    few.putpalette(palette)
     out = io.BytesIO()
     few.save(out, "PNG")
     return out.getvalue()

