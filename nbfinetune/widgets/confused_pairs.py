@@ -8,13 +8,14 @@ from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 _LISTED = 1000  # entries at most
 _SHOWN = 10  # entries that are seen at once
 
 
-class ConfusedPairs(ipywidgets.VBox):
+class ConfusedPairs(Screen):
     """A native list, for the mouse and the keyboard; below it the pictures of the chosen pair.
 
     Parameters

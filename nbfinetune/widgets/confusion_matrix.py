@@ -18,12 +18,13 @@ from nbfinetune.interpretation.matrix_view import (
 from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 _PAGE = 30  # classes of a page, above 60
 
 
-class ConfusionMatrix(ipywidgets.VBox):
+class ConfusionMatrix(Screen):
     """The matrix, above 60 classes a page of it; below it the pictures of the selected cell.
 
     Parameters

@@ -12,6 +12,7 @@ from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.svg import loss_range
 from nbfinetune.widgets.lr_handle import LRHandle
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.theme import PAPER, series_colour
 
@@ -20,7 +21,7 @@ _POINTS = 400  # of a line on a screen of 600 px
 _SIZE = {"width": "680px", "height": "340px", "min_width": "680px"}
 
 
-class LRPlot(ipywidgets.VBox):
+class LRPlot(Screen):
     """Streams the losses of a search; then the marker chooses the rate of the next run.
 
     Parameters
