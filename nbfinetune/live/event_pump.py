@@ -17,8 +17,9 @@ _TYPES = _COMM_TYPES | _QUESTIONS
 class EventPump:
     """Delivers waiting widget (comm) messages while a cell is running, in the main thread.
 
-    It also answers what a page that is opened meanwhile asks. Other messages, such as cells queued by "Run All", are put back in order at the end. Where a
-    front end uses a subshell, the kernel may run handlers in its thread, without the pump.
+    It also answers what a page asks that is opened meanwhile. Other messages, such as cells queued
+    by "Run All", are put back in order at the end. Where a front end uses a subshell, the kernel
+    may run handlers in its thread, without the pump.
 
     Parameters
     ----------

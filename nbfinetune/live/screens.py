@@ -6,21 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import ipywidgets
-from IPython.display import display
 
 from nbfinetune.history.report import TrainingReport, curves_of, epoch_table
 from nbfinetune.history.runs import Run
+from nbfinetune.live.displayed import Displayed
 from nbfinetune.live.event_pump import EventPump
 from nbfinetune.live.progress import InferenceProgress, Line, say
 from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindResult, SearchReport
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.rendering.tables import StaticView
 from nbfinetune.runtime.cpu_contention import contention_text
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
-from nbfinetune.widgets.disposal import dispose
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 if TYPE_CHECKING:
@@ -104,7 +103,8 @@ class LiveTraining(Callback):
         self.plot = TrainingPlot(metrics)
         self.plot.observe(lambda change: _obey(control, change["new"]), "request")
         self.plot.observe(lambda change: setattr(control, "scale", change["new"]), "scale")
-        self._handle = display(self.plot, display_id=True)
+        self.plot.words = "training; the curves and the table stay when it ends"
+        self._displayed = Displayed(self.plot)
 
     def after_batch(self, learn: "Learner") -> None:
         self._time_left.tick(learn)
@@ -151,8 +151,7 @@ class LiveTraining(Callback):
     def close(self, text: str = "") -> None:
         """Put the picture and the table in the place of the screen, for good."""
         if self.plot is not None:
-            self._handle.update(TrainingReport(self.runs, text))
-            dispose(self.plot)
+            self._displayed.end(TrainingReport(self.runs, text))
 
 
 def _obey(control: RunControl, request: str) -> None:
@@ -165,7 +164,7 @@ class LiveInference(InferenceProgress):
 
     def __init__(self, n_batches: int) -> None:
         super().__init__(n_batches)
-        self._screen: ipywidgets.HBox | None = None
+        self._screen: Screen | None = None
 
     def show(self, learn: "Learner", text: str) -> None:
         if time.monotonic() - self._started < _PATIENCE:
@@ -174,14 +173,14 @@ class LiveInference(InferenceProgress):
             self._label = ipywidgets.Label()
             stop = ipywidgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
             stop.on_click(lambda _: learn.control.stop())
-            self._screen = ipywidgets.HBox([stop, self._label])
-            self._handle = display(self._screen, display_id=True)
+            self._screen = Screen([ipywidgets.HBox([stop, self._label])])
+            self._screen.words = "predicting"
+            self._displayed = Displayed(self._screen)
         self._label.value = f"predicting: {text}"
 
     def close(self) -> None:
         if self._screen is not None:
-            self._handle.update(Line(""))
-            dispose(self._screen)
+            self._displayed.end(Line(""))
 
 
 def wait_until_rendered(status: Status, pump: EventPump) -> bool:
@@ -193,19 +192,20 @@ def wait_until_rendered(status: Status, pump: EventPump) -> bool:
     return status.rendered or not pump.works
 
 
-def show_with_static_view(screen: ipywidgets.Widget, report: object, status: Status) -> None:
+def show_with_static_view(screen: Screen, report: object, status: Status) -> None:
     """Display a screen that stays, and under it a report of it for the time without a kernel.
 
     Parameters
     ----------
     status : of the screen; where no front end shows it, the report takes the screen's place
     """
+    screen.words = repr(report)
     with EventPump() as pump:
-        handle = display(screen, display_id=True)
+        displayed = Displayed(screen)
         if wait_until_rendered(status, pump):
-            display(StaticView(report))
+            displayed.stay(report)
         else:
-            handle.update(report)
+            displayed.give_way(report)
 
 
 class LiveSearch(Callback):
@@ -235,7 +235,8 @@ class LiveSearch(Callback):
 
             say(self.cost)
             self.plot = LRPlot(self.start_lr, self.end_lr)
-            self._handle = display(self.plot, display_id=True)
+            self.plot.words = "searching for a learning rate; what it finds stays when it ends"
+            self._displayed = Displayed(self.plot)
 
     def after_part(self, learn: "Learner") -> None:
         if self._clock.due:
@@ -277,8 +278,9 @@ class LiveSearch(Callback):
         self.plot.finish(found.marks, usable, band, lr, how, found.verdict)
         self.plot.observe(lambda change: self._picked(on_pick(change["new"])), "lr")
         line = f"next run: {rate_text(lr)} ({how})"
+        self.plot.words = repr(SearchReport(found, line))
         if wait_until_rendered(self.plot.status, pump):
-            display(StaticView(SearchReport(found, line)))
+            self._displayed.stay(SearchReport(found, line))
         else:
             self._end(SearchReport(found, line))
 
@@ -297,5 +299,4 @@ class LiveSearch(Callback):
             self._end(Line(text))
 
     def _end(self, instead: object) -> None:
-        self._handle.update(instead)
-        dispose(self.plot)
+        self._displayed.end(instead)

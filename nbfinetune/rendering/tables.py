@@ -76,6 +76,15 @@ def _text_row(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
+# Without a kernel JupyterLab has a line in the place of the screen above, "Loading widget..." or an
+# error. It is known by what it lacks: a widget, and the mark of all other kinds of output.
+_NO_GHOST = (
+    "<style>.jp-OutputArea-child:has(> .jp-OutputArea-output:not([data-mime-type]))"
+    ":not(:has(.widget-container)):has(+ .jp-OutputArea-child .nbft-static-view)"
+    "{display:none}</style>"
+)
+
+
 @dataclass(frozen=True)
 class StaticView:
     """What a live screen is without a kernel; hidden while the screen above it is live.
@@ -91,7 +100,7 @@ class StaticView:
         return repr(self.shown)
 
     def _repr_html_(self) -> str:
-        return f'<div class="nbft-static-view">{self.shown._repr_html_()}</div>'
+        return f'{_NO_GHOST}<div class="nbft-static-view">{self.shown._repr_html_()}</div>'
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import anywidget
-import ipywidgets
 import traitlets
 
 from nbfinetune.data.corrections import Corrections
@@ -12,6 +11,7 @@ from nbfinetune.interpretation.confusion import confused_text
 from nbfinetune.rendering.names import bidi_isolated
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.panel_place import joined, pair_text, split
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 _LISTED = 1000  # entries at most
@@ -50,7 +50,7 @@ class PairList(anywidget.AnyWidget):
             self.answered = content["asked"]  # after the pictures: the page shows them now
 
 
-class ConfusedPairs(ipywidgets.VBox):
+class ConfusedPairs(Screen):
     """A list for the mouse and the keyboard; beside or below it the pictures of the chosen pair.
 
     Parameters

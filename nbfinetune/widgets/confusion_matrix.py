@@ -18,12 +18,13 @@ from nbfinetune.interpretation.matrix_view import (
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.matrix_canvas import MatrixCanvas
 from nbfinetune.widgets.panel_place import pair_text, split
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 _PAGE = 30  # classes of a page, above 60
 
 
-class ConfusionMatrix(ipywidgets.VBox):
+class ConfusionMatrix(Screen):
     """The matrix, above 60 classes a page of it; beside or below it the pictures of a cell.
 
     Parameters

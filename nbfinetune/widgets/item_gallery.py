@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import ipywidgets
-
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.widgets.image_grid import ImageGrid
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
 
-class ItemGallery(ipywidgets.VBox):
+class ItemGallery(Screen):
     """Pictures of some items in their order.
 
     Parameters

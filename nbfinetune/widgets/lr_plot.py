@@ -13,6 +13,7 @@ from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.ticks import decades, round_ticks
 from nbfinetune.widgets.lr_handle import LRHandle
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.theme import PAPER, series_colour
 
@@ -24,7 +25,7 @@ _HEIGHT = "360px"
 _MEANINGS = {"bracket": "the middle of the usable range", "verified": "the best of the short runs"}
 
 
-class LRPlot(ipywidgets.VBox):
+class LRPlot(Screen):
     """Streams the losses of a search; then the marker chooses the rate of the next run.
 
     Parameters

@@ -9,6 +9,7 @@ from nbfinetune.history.report import TrainingCurves, metric_range
 from nbfinetune.rendering.axes import loss_range
 from nbfinetune.rendering.tables import Table
 from nbfinetune.widgets.scale_slider import ScaleSlider
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.theme import PAPER, series_colour
 
@@ -18,7 +19,7 @@ _LR_MARGIN = {"top": 6, "bottom": 40, "left": 60, "right": 50}
 _LATE = 0.8  # share of the steps from which a name would not fit on the right
 
 
-class TrainingPlot(ipywidgets.VBox):
+class TrainingPlot(Screen):
     """Curves, epoch table, progress; Pause, Stop, Finish now and the scale of the rates.
 
     Parameters

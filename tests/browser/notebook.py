@@ -1,6 +1,10 @@
 """A notebook in a real JupyterLab: what a user does and sees, driven from a test."""
 
+import json
 import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,8 @@ JUPYTERLAB_NOISE = [
     r"^[^\n]*\n *at [^\n]*/static/notebook/",
     # and fonts of a page that is left while it loads.
     r"status of 403 .*\.woff2$",
+    # A page that is left while its debugger asks the kernel.
+    r"Could not restore the debugger state: Canceled future",
     # ipywidgets asks for the kernel of a notebook that was opened without one.
     r"Cannot read properties of null \(reading 'kernel'\)\n.*@jupyter-widgets/jupyterlab-manager",
 ]
@@ -48,7 +54,8 @@ class Notebook:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self._note(error.stack or error.message))
         page.on("console", self._on_console)
-        page.goto(f"{url}/{view}/{path}?reset")
+        self._address = f"{url}/{view}/{path}"
+        page.goto(f"{self._address}?reset")
         self._wait_for_panel()
         self._wait(f"{KERNEL}?.status === 'idle'", OPEN_MS)
 
@@ -116,16 +123,42 @@ class Notebook:
         return self.page.locator(f'.jp-Cell[data-windowed-list-index="{i}"]')
 
     def interrupt(self) -> None:
-        self._execute("notebook:interrupt-kernel")
+        self.execute("notebook:interrupt-kernel")
 
     def use_theme(self, name: str) -> None:
         """Show JupyterLab in one of its themes."""
-        self._execute("apputils:change-theme", theme=name)
+        self.execute("apputils:change-theme", theme=name)
         light = "true" if "Light" in name else "false"
         self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
 
     def save(self) -> None:
-        self._execute("docmanager:save")
+        self.execute("docmanager:save")
+
+    def reload(self) -> None:
+        """Load the page again, whatever is not saved, and wait until the notebook is there."""
+        self.page.reload()
+        self._wait_for_panel()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While the page is closed; then it is opened again."""
+        self.page.goto("about:blank")
+        yield
+        self.page.goto(self._address)
+        self._wait_for_panel()
+
+    def reopen(self, view: str) -> None:
+        """Open the saved file with a new kernel."""
+        self.shutdown()
+        self.page.goto(f"{self.url}/{view}/{self.path}?reset")
+        self._wait_for_panel()
+        self._wait(f"{KERNEL}?.status === 'idle'", OPEN_MS)
+
+    def kernel_state(self) -> str:
+        """What the server says of the kernel, "busy" or "idle"."""
+        with urllib.request.urlopen(f"{self.url}/api/kernels") as answer:
+            [kernel] = json.load(answer)
+        return kernel["execution_state"]
 
     def reopen_without_kernel(self) -> None:
         """Show the saved file as it is, like "Open With > Notebook (no kernel)"."""
@@ -134,7 +167,7 @@ class Notebook:
         self._wait("window.jupyterapp", OPEN_MS)
         # Before the layout is restored it would take the place of what is opened.
         self.page.evaluate("window.jupyterapp.restored.then(() => {})")
-        self._execute(
+        self.execute(
             "docmanager:open",
             path=self.path,
             factory="Notebook",
@@ -165,7 +198,7 @@ class Notebook:
             command,
         )
 
-    def _execute(self, command: str, **args) -> None:
+    def execute(self, command: str, **args) -> None:
         # The result holds widgets, which do not travel: nothing comes back.
         script = "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => {})"
         self.page.evaluate(script, [command, args])

@@ -23,7 +23,7 @@ def shown(monkeypatch) -> list:
         all_shown.append(value)
         return Handle()
 
-    monkeypatch.setattr("nbfinetune.live.screens.display", display)
+    monkeypatch.setattr("nbfinetune.live.displayed.display", display)
     return all_shown
 
 
