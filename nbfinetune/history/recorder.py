@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, stack
 
-_SMOOTHING = 0.98  # fastai's AvgSmoothLoss
+SMOOTHING = 0.98  # fastai's AvgSmoothLoss
 
 
 @dataclass
@@ -135,8 +135,8 @@ class Recorder:
             return
         for loss in stack(self._pending).tolist():
             self.run.losses.append(loss)
-            self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
-            self.run.smooth.append(self._average / (1 - _SMOOTHING ** len(self.run.losses)))
+            self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
+            self.run.smooth.append(self._average / (1 - SMOOTHING ** len(self.run.losses)))
         self._pending.clear()
 
     @property

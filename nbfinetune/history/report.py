@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nbfinetune.history.recorder import Run
+import numpy as np
+
+from nbfinetune.history.recorder import SMOOTHING, Run
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
 from nbfinetune.rendering.svg import Plot, colour_of, figure, loss_range
 from nbfinetune.rendering.tables import Table
 
 Line = tuple[Sequence[float], Sequence[float]]
+X_BY = ("step", "epoch", "time")
 
 
 def format_value(name: str, value: float) -> str:
@@ -24,6 +27,10 @@ def minutes(seconds: float) -> str:
     return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
 
 
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def stage_of(run: Run) -> str:
     """The stage's part of a run's name, empty for a run of one stage."""
     return run.name.partition(": ")[2]
@@ -31,7 +38,7 @@ def stage_of(run: Run) -> str:
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What is drawn of the stages of a call, over the steps of all of them.
+    """What is drawn of the stages of a call, over the steps (or epochs, or seconds) of all of them.
 
     Parameters
     ----------
@@ -40,8 +47,8 @@ class TrainingCurves:
     metrics : name -> values at the end of each epoch
     lrs : rate of the last layer group at each step
     planned : rates still to come in the schedule that is on
-    borders : (first step, name) of each stage
-    events : (step, what) that was done by hand
+    borders : (where it begins, name) of each stage
+    events : (where, what) that was done by hand
     """
 
     losses: Line
@@ -50,18 +57,25 @@ class TrainingCurves:
     metrics: dict[str, Line]
     lrs: Line
     planned: Line
-    borders: list[tuple[int, str]]
-    events: list[tuple[int, str]]
+    borders: list[tuple[float, str]]
+    events: list[tuple[float, str]]
 
 
 def curves_of(
-    runs: Sequence[Run], planned: Line = ((), ()), *, most: int = MOST_POINTS
+    runs: Sequence[Run],
+    planned: Line = ((), ()),
+    *,
+    x_by: str = "step",
+    smoothing: float = SMOOTHING,
+    most: int = MOST_POINTS,
 ) -> TrainingCurves:
     """The curves of runs, one after the other; values that are not finite are left out.
 
     Parameters
     ----------
     planned : steps after the last one, and the rates planned for them
+    x_by : what lines are drawn over, one of `X_BY`; time is in seconds
+    smoothing : of the moving average, 0 = none to below 1
     most : points of a line at most
     """
     losses, smooth, lrs, rows, borders, events = [], [], [], [], [], []
@@ -71,23 +85,67 @@ def curves_of(
         events += [(first + step, what) for step, what in run.events]
         rows += [(first + s, row) for s, row in zip(run.row_steps, run.rows, strict=True)]
         losses += run.losses
-        smooth += run.smooth
+        smooth += run.smooth if smoothing == SMOOTHING else _smoothed(run.losses, smoothing)
         lrs += [step[-1] for step in run.lrs]
+    x, unit = _positions(runs, x_by)
+
+    def line(steps: Sequence[int], values: Sequence[float], most: int) -> Line:
+        at, values = downsample(steps, values, most)
+        return x[at.astype(int)], values
 
     def at_epochs(name: str) -> Line:
-        return downsample([step for step, _ in rows], [row[name] for _, row in rows], most)
+        return line([step for step, _ in rows], [row[name] for _, row in rows], most)
 
     steps, lr_steps = range(1, len(losses) + 1), range(1, len(lrs) + 1)
     return TrainingCurves(
-        downsample(steps, losses, most),
-        downsample(steps, smooth, most // 2),
+        line(steps, losses, most),
+        line(steps, smooth, most // 2),
         at_epochs("valid_loss"),
         {name: at_epochs(name) for name in (runs[0].names[3:-1] if runs else ())},
-        downsample(lr_steps, lrs, most // 2),
-        ([len(lrs) + step for step in planned[0]], list(planned[1])),
-        borders,
-        events,
+        line(lr_steps, lrs, most // 2),
+        ([float(x[len(lrs)]) + step * unit for step in planned[0]], list(planned[1])),
+        [(float(x[step]), name) for step, name in borders],
+        [(float(x[step]), what) for step, what in events],
     )
+
+
+def _smoothed(losses: Sequence[float], smoothing: float) -> list[float]:
+    """The moving average as the recorder's, with another share of the past."""
+    average, past, smooth = 0.0, 1.0, []
+    for loss in losses:
+        average = smoothing * average + (1 - smoothing) * loss
+        past *= smoothing
+        smooth.append(average / (1 - past))
+    return smooth
+
+
+def _positions(runs: Sequence[Run], x_by: str) -> tuple[np.ndarray, float]:
+    """Where the begin and the end of each step are on the x axis, and how long the next one is."""
+    parts, end, unit = [np.zeros(1)], 0.0, 1.0
+    for run in runs:
+        n = len(run.lrs)
+        own = np.arange(1, n + 1, dtype=float)
+        if x_by == "epoch":
+            own, unit = own / run.n_iter, 1 / run.n_iter
+        if x_by == "time":
+            own = np.array(run.seconds[:n])
+            unit = own[-1] / n if n else unit
+        parts.append(end + own)
+        end = parts[-1][-1] if n else end
+    return np.concatenate(parts), unit
+
+
+def calls_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs of each call: those of several stages together."""
+    calls: list[list[Run]] = []
+    for run in runs:
+        before = calls[-1] if calls else []
+        same = before and run.name.partition(":")[0] == before[-1].name.partition(":")[0]
+        if same and stage_of(run) and stage_of(run) not in map(stage_of, before):
+            before.append(run)
+        else:
+            calls.append([run])
+    return calls
 
 
 def metric_range(curves: TrainingCurves) -> tuple[float, float]:
@@ -102,9 +160,21 @@ def epoch_table(runs: Sequence[Run]) -> Table:
     rows: list[list[str]] = []
     for run in runs:
         if stage_of(run):
-            rows.append([f"{stage_of(run)}, {run.n_epoch} epochs"])
+            rows.append([f"{stage_of(run)}, {_counted(run.n_epoch, 'epoch')}"])
         rows += [[format_value(name, row[name]) for name in columns] for row in run.rows]
     return Table("", columns, rows)
+
+
+def kept_row(runs: Sequence[Run]) -> int | None:
+    """The number of the row of the table whose weights the runs keep; None if they keep none."""
+    kept, n = runs[-1].kept if runs else None, 0
+    for run in runs:
+        n += bool(stage_of(run))
+        for row in run.rows:
+            if row is kept:
+                return n
+            n += 1
+    return None
 
 
 @dataclass(frozen=True)
@@ -131,7 +201,7 @@ class TrainingReport:
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
-        done = [f"after step {step}: {what}" for step, what in curves_of(self.runs).events]
+        done = [f"after step {step:.0f}: {what}" for step, what in curves_of(self.runs).events]
         return [*kept, *([f"by hand: {'; '.join(done)}"] if done else [])]
 
 

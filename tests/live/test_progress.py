@@ -75,7 +75,7 @@ def test_a_notebook_gets_one_table_that_grows(learn: Learner, shown: list) -> No
     last = html[-1]
     assert "<progress" not in last
     assert last.count("<tr>") == 1 + 2 + 3  # heading, two stages, three epochs
-    assert "<b>head, body frozen, 1 epochs</b>" in last
+    assert "<b>head, body frozen, 1 epoch</b>" in last
     assert "<b>all layers, 2 epochs</b>" in last
     text = repr(shown[-1]).splitlines()
     assert text[0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
