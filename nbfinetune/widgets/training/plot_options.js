@@ -45,8 +45,9 @@ function addLegend(el, model) {
   }
 }
 
-function addChoice(row, model, trait, label, choices) {
+function addChoice(row, model, trait, label, name, choices) {
   const select = add(add(row, "label", {}, label), "select");
+  select.setAttribute("aria-label", name);
   for (const [value, text] of choices) add(select, "option", { value: String(value) }, text);
   const show = () => { select.value = String(model.get(trait)); };
   select.addEventListener("change", () => {
@@ -61,6 +62,7 @@ function addChoice(row, model, trait, label, choices) {
 function addSmoothing(row, model) {
   const label = add(row, "label", {}, "smoothing");
   const range = add(label, "input", { type: "range", min: 0, max: SMOOTHING.length - 1, step: 1 });
+  range.setAttribute("aria-label", "smoothing");
   const output = add(label, "output");
   const show = () => {
     const value = model.get("smoothing");
@@ -105,8 +107,8 @@ function render({ model, el }) {
   });
   addLegend(el, model);
   const row = add(el, "div", { className: "nbft-choices" });
-  addChoice(row, model, "x_by", "over", [["step", "steps"], ["epoch", "epochs"], ["time", "time"]]);
-  addChoice(row, model, "log", "loss", [[false, "linear"], [true, "log"]]);
+  addChoice(row, model, "x_by", "over", "curves over", [["step", "steps"], ["epoch", "epochs"], ["time", "time"]]);
+  addChoice(row, model, "log", "loss", "loss axis", [[false, "linear"], [true, "log"]]);
   addSmoothing(row, model);
   addEarlier(row, model);
 }
