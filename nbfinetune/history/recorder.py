@@ -7,13 +7,11 @@ from torch import Tensor, stack
 
 from nbfinetune.history.plots import calls, loss_plot, runs_table, schedule_plot
 from nbfinetune.history.report import TrainingReport
-from nbfinetune.history.runs import Run
+from nbfinetune.history.runs import SMOOTHING, Run
 from nbfinetune.rendering.figures import Picture
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
-
-_SMOOTHING = 0.98  # fastai's AvgSmoothLoss
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,8 @@ class Recorder:
             return
         for loss in stack(self._pending).tolist():
             self.run.losses.append(loss)
-            self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
-            self.run.smooth.append(self._average / (1 - _SMOOTHING ** len(self.run.losses)))
+            self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
+            self.run.smooth.append(self._average / (1 - SMOOTHING ** len(self.run.losses)))
         self._pending.clear()
 
     @property

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nbfinetune.history.runs import Run
+import numpy as np
+
+from nbfinetune.history.runs import SMOOTHING, Run
 from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
 from nbfinetune.rendering.names import html_text
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _HEIGHT = 3.7  # inches
 _KEPT = " (kept)"
 Line = tuple[Sequence[float], Sequence[float]]
+X_BY = ("step", "epoch", "time")
 
 
 def format_value(name: str, value: float) -> str:
@@ -40,7 +43,7 @@ def stage_of(run: Run) -> str:
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What is drawn of the stages of a call, over the steps of all of them.
+    """What is drawn of the stages of a call, over the steps (or epochs, or seconds) of all of them.
 
     Parameters
     ----------
@@ -49,9 +52,9 @@ class TrainingCurves:
     metrics : name -> values at the end of each epoch
     lrs : rate of the last layer group at each step
     planned : rates still to come in the schedule that is on
-    borders : (first step, name) of each stage
-    events : (step, what) that was done by hand
-    kept : (step, name) of the epoch whose weights were kept as the best
+    borders : (where it begins, name) of each stage
+    events : (where, what) that was done by hand
+    kept : (where, name) of the epoch whose weights were kept as the best
     """
 
     losses: Line
@@ -60,19 +63,26 @@ class TrainingCurves:
     metrics: dict[str, Line]
     lrs: Line
     planned: Line
-    borders: list[tuple[int, str]]
-    events: list[tuple[int, str]]
-    kept: tuple[int, str] | None = None
+    borders: list[tuple[float, str]]
+    events: list[tuple[float, str]]
+    kept: tuple[float, str] | None = None
 
 
 def curves_of(
-    runs: Sequence[Run], planned: Line = ((), ()), *, most: int = MOST_POINTS
+    runs: Sequence[Run],
+    planned: Line = ((), ()),
+    *,
+    x_by: str = "step",
+    smoothing: float = SMOOTHING,
+    most: int = MOST_POINTS,
 ) -> TrainingCurves:
     """The curves of runs, one after the other; values that are not finite are left out.
 
     Parameters
     ----------
     planned : steps after the last one, and the rates planned for them
+    x_by : what lines are drawn over, one of `X_BY`; time is in seconds
+    smoothing : of the moving average, 0 = none to below 1
     most : points of a line at most
     """
     losses, smooth, lrs, rows, borders, events, kept = [], [], [], [], [], [], None
@@ -82,28 +92,59 @@ def curves_of(
         events += [(first + step, what) for step, what in run.events]
         rows += [(first + s, row) for s, row in zip(run.row_steps, run.rows, strict=True)]
         losses += run.losses
-        smooth += run.smooth
+        smooth += run.smooth if smoothing == SMOOTHING else _smoothed(run.losses, smoothing)
         lrs += [step[-1] for step in run.lrs]
+    x, unit = _positions(runs, x_by)
+
+    def line(steps: Sequence[int], values: Sequence[float], most: int) -> Line:
+        at, values = downsample(steps, values, most)
+        return x[at.astype(int)], values
 
     for step, row in rows:
         if row is runs[-1].kept:
             kept = step, f"kept: epoch {row['epoch']}"
 
     def at_epochs(name: str) -> Line:
-        return downsample([step for step, _ in rows], [row[name] for _, row in rows], most)
+        return line([step for step, _ in rows], [row[name] for _, row in rows], most)
 
     steps, lr_steps = range(1, len(losses) + 1), range(1, len(lrs) + 1)
     return TrainingCurves(
-        downsample(steps, losses, most),
-        downsample(steps, smooth, most // 2),
+        line(steps, losses, most),
+        line(steps, smooth, most // 2),
         at_epochs("valid_loss"),
         {name: at_epochs(name) for name in (runs[0].names[3:-1] if runs else ())},
-        downsample(lr_steps, lrs, most // 2),
-        ([len(lrs) + step for step in planned[0]], list(planned[1])),
-        borders,
-        events,
-        kept,
+        line(lr_steps, lrs, most // 2),
+        ([float(x[len(lrs)]) + step * unit for step in planned[0]], list(planned[1])),
+        [(float(x[step]), name) for step, name in borders],
+        [(float(x[step]), what) for step, what in events],
+        kept and (float(x[kept[0]]), kept[1]),
     )
+
+
+def _smoothed(losses: Sequence[float], smoothing: float) -> list[float]:
+    """The moving average as the recorder's, with another share of the past."""
+    average, past, smooth = 0.0, 1.0, []
+    for loss in losses:
+        average = smoothing * average + (1 - smoothing) * loss
+        past *= smoothing
+        smooth.append(average / (1 - past))
+    return smooth
+
+
+def _positions(runs: Sequence[Run], x_by: str) -> tuple[np.ndarray, float]:
+    """Where the begin and the end of each step are on the x axis, and how long the next one is."""
+    parts, end, unit = [np.zeros(1)], 0.0, 1.0
+    for run in runs:
+        n = len(run.lrs)
+        own = np.arange(1, n + 1, dtype=float)
+        if x_by == "epoch":
+            own, unit = own / run.n_iter, 1 / run.n_iter
+        if x_by == "time":
+            own = np.array(run.seconds[:n])
+            unit = own[-1] / n if n else unit
+        parts.append(end + own)
+        end = parts[-1][-1] if n else end
+    return np.concatenate(parts), unit
 
 
 def metric_range(curves: TrainingCurves) -> tuple[float, float]:
@@ -164,7 +205,7 @@ class TrainingReport:
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
-        done = [f"after step {step}: {what}" for step, what in curves_of(self.runs).events]
+        done = [f"after step {step:.0f}: {what}" for step, what in curves_of(self.runs).events]
         return [*kept, *([f"by hand: {'; '.join(done)}"] if done else [])]
 
 

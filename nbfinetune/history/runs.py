@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+SMOOTHING = 0.98  # fastai's AvgSmoothLoss
+
 HEAD_STAGE = "head, body frozen"  # of fine_tune, before its last one
 
 

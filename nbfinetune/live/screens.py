@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 
-from nbfinetune.history.report import TrainingReport, curves_of, epoch_table
+from nbfinetune.history.report import TrainingReport, epoch_table
 from nbfinetune.history.runs import Run
 from nbfinetune.live.displayed import Displayed
 from nbfinetune.live.event_pump import EventPump
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.3  # seconds between two draws, at least
 _PLANNED = 60  # points of the schedule to come
-_POINTS = 400  # of a line on a screen of 570 px
 _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
 _SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
 _PATIENCE = 1.0  # seconds in which inference needs no progress
@@ -78,7 +77,7 @@ class LiveTraining(Callback):
         self.hint = ""
         self.plot: TrainingPlot | None = None
         self.runs: list[Run] = []
-        self._clock, self._time_left, self._new_rows = _Throttle(), TimeLeft(), False
+        self._clock, self._time_left, self._rows_shown = _Throttle(), TimeLeft(), None
 
     @property
     def began(self) -> bool:
@@ -89,18 +88,20 @@ class LiveTraining(Callback):
         if self.plot is None:
             say(learn.rate_note)
             self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
-            self._open(learn.control, learn.metric_names)
-        self.plot.scale = 1.0  # a new stage has a new schedule
+            self._open(learn)
+        self.plot.begin()
         learn.control.on_pause = self.plot.show_paused
         self.runs.append(learn.recorder.run)
         self._time_left.start(learn)
-        self._new_rows = True  # the name of the stage
         self._draw(learn)
 
-    def _open(self, control: RunControl, metrics: list[str]) -> None:
+    def _open(self, learn: "Learner") -> None:
         from nbfinetune.widgets.training_plot import TrainingPlot  # brings bqplot, that pandas
 
-        self.plot = TrainingPlot(metrics)
+        self.plot, control = (
+            TrainingPlot(learn.metric_names, learn.recorder.runs[:-1]),
+            learn.control,
+        )
         self.plot.observe(lambda change: _obey(control, change["new"]), "request")
         self.plot.observe(lambda change: setattr(control, "scale", change["new"]), "scale")
         self.plot.words = "training; the curves and the table stay when it ends"
@@ -116,17 +117,14 @@ class LiveTraining(Callback):
             self._draw(learn)
 
     def after_epoch(self, learn: "Learner") -> None:
-        self._new_rows = True
         if self._clock.due:  # epochs may be shorter than a draw
             self._draw(learn)
 
     def _draw(self, learn: "Learner") -> None:
         with self._clock.drawing(lambda: self.plot.n_bytes):
             learn.recorder.flush()
-            if self._new_rows:
-                self._draw_rows(learn)
-            planned = rates_to_come(learn, _PLANNED)
-            self.plot.draw(curves_of(self.runs, planned, most=_POINTS))
+            self._draw_rows(learn)
+            self.plot.draw(self.runs, rates_to_come(learn, _PLANNED))
             done, text = self._time_left.how_far(learn)
             if self.runs[-1].losses:
                 text += f"; train_loss {learn.recorder.train_loss:.4f}"
@@ -134,19 +132,26 @@ class LiveTraining(Callback):
             self.plot.progress(done, text)
 
     def _draw_rows(self, learn: "Learner") -> None:
-        self._new_rows = False
+        run = self.runs[-1]
+        drawn = len(self.runs), len(run.rows), id(run.kept)
+        if drawn == self._rows_shown:
+            return
+        self._rows_shown = drawn
         table = epoch_table(self.runs)
         text = ". ".join(filter(None, [f"epoch {learn.epoch + 1} of {learn.n_epoch}", self.hint]))
-        if self.runs[-1].rows:
-            row = self.runs[-1].rows[-1]
+        if run.rows:
+            row = run.rows[-1]
             values = [f"{name} {row[name]:.4f}" for name in table.columns[1:-1]]
             text = f"epoch {row['epoch'] + 1} of {learn.n_epoch}: {', '.join(values)}"
-        self.plot.rows(table, text)
+        first, last = run.first_epoch, len(run.rows)
+        n_planned = len(table.rows) + run.n_epoch - first - last
+        self.plot.rows(table, text, n_planned)
 
     def after_fit(self, learn: "Learner") -> None:
         learn.control.on_pause = lambda paused: None
         if self.plot is not None:  # not refused before it was shown
             self._draw(learn)
+            self.plot.show_ended(learn.status)
 
     def close(self, text: str = "") -> None:
         """Put the picture and the table in the place of the screen, for good."""

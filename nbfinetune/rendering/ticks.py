@@ -51,3 +51,27 @@ def decades(low: float, high: float) -> list[float]:
     """
     first, last = math.log10(low) - 1e-9, math.log10(high) + 1e-9
     return [float(f"1e{k}") for k in range(math.ceil(first), math.floor(last) + 1)]
+
+
+def log_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
+    """Values for a logarithmic axis: 1, 2 and 5 times powers of ten, or fewer or more than these.
+
+    Parameters
+    ----------
+    low, high : ends of the axis, 0 < low < high
+
+    Examples
+    --------
+    >>> log_ticks(0.03, 4)
+    [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]
+    >>> log_ticks(1.1, 1.9)
+    [1.2, 1.4, 1.6, 1.8]
+    >>> log_ticks(1e-5, 10)
+    [1e-05, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]
+    """
+    whole = decades(low / 10, high)
+    finer = [float(f"{k * v:.0e}") for v in whole for k in (1, 2, 5)]
+    finer = [v for v in finer if low <= v <= high]
+    if len(finer) > most:
+        return decades(low, high)
+    return finer if len(finer) > 2 else round_ticks(low, high, most)[0]

@@ -5,8 +5,9 @@ from functools import wraps
 from inspect import signature
 
 from nbfinetune.history import screens
-from nbfinetune.history.recorder import FitResult, Run
+from nbfinetune.history.recorder import FitResult
 from nbfinetune.history.report import format_value, stage_of
+from nbfinetune.history.runs import Run
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 

@@ -200,8 +200,108 @@ def click(page, name: str) -> float:
 
 
 def _steps(nb) -> str:
-    """The line under the plot: it changes with each batch that is drawn."""
-    return nb.page.locator(".nbft-training .widget-label").last.inner_text()
+    """The line beside the bar: it changes with each batch that is drawn."""
+    return nb.page.locator(".nbft-progress .widget-label").inner_text()
+
+
+SLOW = SETUP.replace("time.sleep(0.02)", "time.sleep(5)")
+
+# How long after a click on the button the page had changed it and the line beside it.
+WATCH = """() => {
+    const button = [...document.querySelectorAll(".nbft-training button")]
+        .find((each) => each.textContent === "Stop");
+    const line = document.querySelector(".nbft-run-state");
+    button.addEventListener("click", () => {
+        const clicked = performance.now();
+        const look = () => {
+            if (button.disabled && line.textContent === "stopping after this batch") {
+                window.answered = performance.now() - clicked;
+            } else requestAnimationFrame(look);
+        };
+        look();
+    }, { capture: true });
+}"""
+
+
+def test_stop_in_a_batch_of_5_s_is_answered_by_the_page_within_100_ms(notebook) -> None:
+    nb = notebook([SLOW, "%fit_one_cycle 1 1e-2"])
+    nb.run_cell(0)
+    nb.start_cell(1)
+    stop = nb.page.get_by_role("button", name="Stop")
+    stop.wait_for()
+    nb.page.evaluate(WATCH)
+    stop.click()
+    nb.page.wait_for_function("() => window.answered !== undefined")
+    ms = nb.page.evaluate("window.answered")
+    print("ms from the click to the answer of the page:", round(ms, 1))
+    assert ms < 100
+    nb.screenshot("stopping")
+    nb.wait_idle()
+    assert nb.kernel("print(learn.recorder.run.status)") == "stopped\n"
+
+
+def ticks_of(page, axis: str) -> list[tuple[float, float]]:
+    """The value and the px of each tick of an axis."""
+    found = page.locator(axis).evaluate("""axis =>
+        [...axis.querySelectorAll("g.tick")].map(tick => {
+        const box = tick.querySelector("line").getBoundingClientRect();
+        return [tick.textContent, box.x, box.y];
+    })""")
+    at = 2 if {x for _, x, _ in found} == {found[0][1]} else 1
+    return [(float(tick[0]), tick[at]) for tick in found if tick[0]]
+
+
+def test_the_curves_are_read_and_changed_with_mouse_and_keyboard(notebook) -> None:
+    cells = [SETUP, "%fit_one_cycle 1 1e-2", "%fit_one_cycle 60 1e-2"]
+    nb = notebook(cells)
+    nb.run_cell(0)
+    nb.run_cell(1)
+    nb.start_all_from(2)
+    wait_for_later_epoch(nb)
+    page = nb.page
+    page.get_by_role("button", name="Pause").click()
+    page.locator(".nbft-run-state", has_text="paused: nothing runs until Resume").wait_for()
+
+    slider = page.get_by_label("factor on the learning rate")
+    slider.focus()
+    for key, value in [("ArrowLeft", 10**-0.05), ("ArrowUp", 1.0), ("Home", 0.01), ("End", 10.0)]:
+        page.keyboard.press(key)
+        expect(page.locator(".nbft-scale output")).to_have_text(f"{value:.2f}")
+    assert nb.active_cell() == 2  # JupyterLab did not take the keys
+
+    for axis in (
+        ".nbft-figure .bqplot >> nth=0 >> .axis >> nth=0",
+        ".nbft-figure .bqplot >> nth=1 >> .axis >> nth=1",
+    ):  # losses, steps
+        ticks = ticks_of(page, axis)
+        (low, first), (high, last) = ticks[0], ticks[-1]
+        assert len(ticks) >= 3
+        for value, px in ticks:
+            assert abs((px - first) / (last - first) - (value - low) / (high - low)) < 0.01
+
+    over = page.locator(".nbft-overlay")
+    box = over.bounding_box()
+    page.mouse.move(box["x"] + 80, box["y"] + 60)
+    tip = page.locator(".nbft-tip")
+    expect(tip).to_contain_text("train_loss")
+    expect(tip).to_contain_text("lr")
+    over.focus()
+    page.keyboard.press("Home")
+    expect(over.locator(".nbft-spoken")).to_contain_text("step 1, epoch 1, train_loss")
+    page.keyboard.press("ArrowRight")
+    expect(over.locator(".nbft-spoken")).to_contain_text("step 2, epoch 1, train_loss")
+
+    accuracy = page.get_by_role("button", name="accuracy")
+    accuracy.click()
+    expect(accuracy).to_have_attribute("aria-pressed", "false")
+    page.get_by_label("curves over").select_option("epoch")
+    expect(page.locator(".nbft-figure")).to_contain_text("epoch")
+    page.get_by_label("loss axis").select_option("true")
+    page.get_by_label("earlier run").check()
+    page.get_by_label("smoothing").press("Home")
+    nb.screenshot("options")
+    page.get_by_role("button", name="Stop").click()
+    nb.wait_idle()
 
 
 @pytest.mark.parametrize("view", ["doc/tree", "notebooks"], ids=["lab", "notebook 7"])

@@ -2,7 +2,14 @@
 
 import pytest
 
-from nbfinetune import Callback, EarlyStopping, Learner, accuracy
+from nbfinetune import (
+    Callback,
+    EarlyStopping,
+    ImageDataLoaders,
+    Learner,
+    accuracy,
+    vision_learner,
+)
 from nbfinetune.history.report import TrainingReport
 from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
 from nbfinetune.lr_finder.results import SearchReport
@@ -34,8 +41,8 @@ def test_all_stages_are_drawn_in_one_plot_that_ends_as_a_report(learn: Learner, 
     learn.fine_tune(2, freeze_epochs=1, cbs=[screen])
     assert screen.began
     assert shown == [screen.plot]
-    assert len(screen.plot._raw.y) == 15  # 3 epochs of 5 batches
-    assert screen.plot._valid.x.tolist() == [5, 10, 15]
+    assert len(screen.plot.figure._raw.y) == 15  # 3 epochs of 5 batches
+    assert screen.plot.figure._valid.x.tolist() == [5, 10, 15]
     assert screen.plot.status.text.startswith("epoch 2 of 2: train_loss 0.")
     screen.close()
     assert isinstance(shown[-1], TrainingReport)
@@ -53,7 +60,7 @@ def test_the_buttons_steer_the_run(learn: Learner, shown) -> None:
         if steps[-1] == 3:
             screen.plot._slider.set_state({"value": 0.5})
         if steps[-1] == 6:
-            screen.plot._stop.click()
+            screen.plot.buttons._handle_custom_msg({"request": "stop"}, [])
 
     learn.control.poll = poll
     result = learn.fit(4, 1e-2, cbs=[screen])
@@ -179,13 +186,11 @@ def test_a_pause_from_elsewhere_shows_on_the_button(learn: Learner, shown) -> No
 
 def test_many_short_epochs_are_drawn_no_faster_than_batches(learn: Learner, shown) -> None:
     screen, drawn = LiveTraining(), []
-    screen._open = lambda control, metrics: None
     screen.plot = TrainingPlot([])
-    screen._handle = None
-    screen.plot.draw = drawn.append
+    screen.plot.draw = lambda runs, planned: drawn.append(len(runs[-1].rows))
     learn.fit(200, 1e-3, cbs=[screen])
     assert 2 <= len(drawn) < 100
-    assert len(drawn[-1].valid[0]) == 200  # the last one has all
+    assert drawn[-1] == 200  # the last one has all
 
 
 def test_where_clicks_do_not_arrive_that_is_said(learn: Learner, shown, monkeypatch) -> None:
@@ -208,3 +213,37 @@ def test_a_run_that_is_refused_shows_its_own_error(learn: Learner, shown) -> Non
     with pytest.raises(ValueError, match="monitor is 'nope'"):
         learn.fit(1, 1e-3, cbs=[LiveTraining()])
     assert shown == []
+
+
+def test_the_epoch_that_a_fine_tune_keeps_is_marked_in_table_and_plot(
+    learn: Learner, shown, monkeypatch
+) -> None:
+    learn.metrics = [accuracy]
+    screen = LiveTraining()
+    result = learn.fine_tune(2, freeze_epochs=1, cbs=[screen])
+    at = result.rows.index(result.kept)
+    assert screen.plot.figure._crosshair.kept == 5 * (at + 1)
+    row = at + 1 + (at > 0)  # below the names of the stages
+    marked = screen.plot._table.value.split("<tr>")[2 + row]  # below the titles
+    assert marked.startswith(f"<td>● {result.kept['epoch']}</td>")
+    assert screen.plot.buttons.text == "finished"
+
+
+def test_features_that_are_computed_are_told_of_within_a_batch(
+    photos, small_net, shown, monkeypatch
+) -> None:
+    monkeypatch.setattr("nbfinetune.training.microbatches._PICTURES", 4)
+    monkeypatch.setattr("nbfinetune.live.screens._INTERVAL", 0.0)
+    monkeypatch.setattr("nbfinetune.live.screens._SHARE", 0)
+    monkeypatch.setattr("nbfinetune.live.screens._BYTES_A_SECOND", 1e12)
+    dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=12, aug=False)
+    learn = vision_learner(dls, small_net(), device="cpu", train_bn=False)
+    screen, said = LiveTraining(), []
+
+    class Listen(Callback):
+        def after_part(self, learn: Learner) -> None:
+            said.append(screen.plot._done.value)
+
+    learn.fit(1, 1e-3, cbs=[screen, Listen()])
+    assert said[:2] == ["features: picture 4 of 12", "features: picture 8 of 12"]
+    assert said[2].startswith("features: picture 3 of 6 held out")

@@ -20,10 +20,13 @@ class ScaleSlider(anywidget.AnyWidget):
 
     _esm = Path(__file__).parent / "scale_slider.js"
     _css = """
-    .nbft-scale { display: flex; align-items: center; gap: 8px; margin-left: 12px; height: 28px; }
-    .nbft-scale input { width: 160px; }
-    .nbft-scale input:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
-    .nbft-scale output { min-width: 4ch; }
+    .nbft-scale {
+      display: flex; align-items: center; gap: 8px; min-height: 28px; white-space: nowrap;
+      font: 13px/1.5 var(--nbft-font); color: var(--nbft-ink);
+    }
+    .nbft-scale input { width: 160px; margin: 0; accent-color: var(--nbft-focus); }
+    .nbft-scale input:focus-visible { outline: 3px solid var(--nbft-focus); outline-offset: 2px; }
+    .nbft-scale output { min-width: 5ch; font-variant-numeric: tabular-nums; }
     """
     value = traitlets.Float(1.0).tag(sync=True)
     min = traitlets.Float(0.01).tag(sync=True)

@@ -1,7 +1,13 @@
 // A slider over powers of ten, with a name and a value that screen readers speak.
 function render({ model, el }) {
   el.innerHTML =
-    '<label class="nbft-scale">LR times <input type="range" step="0.01"> <output></output></label>';
+    '<label class="nbft-scale">LR times <input type="range" step="0.05"> <output></output></label>';
+  // JupyterLab would take the arrow keys to go to another cell.
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") el.closest(".jp-Cell")?.focus({ preventScroll: true });
+    event.stopPropagation();
+  });
   const input = el.querySelector("input");
   const output = el.querySelector("output");
   input.min = Math.log10(model.get("min"));
@@ -19,6 +25,7 @@ function render({ model, el }) {
   });
   model.on("change:value", show);
   show();
+  return () => model.off("change:value", show);
 }
 
 export default { render };

@@ -1,0 +1,1 @@
+"""The parts of the training screen: its buttons, its curves and how these are shown."""
