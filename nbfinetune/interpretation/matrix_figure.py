@@ -24,7 +24,7 @@ _PIXELS = 1000  # of the side of the picture of all classes
 _CELL, _SIDE = 0.44, 6.0  # inches of a cell, and of all of them, at most
 _NUMBERED = 15  # CSS px of a cell that holds its number
 _NAMED = 9  # CSS px of a row that has its name
-_NAME = 24  # characters of a name
+_NAME, _TITLE = 24, 100  # characters of a name, and of the title, at most
 _MIDDLE = 0.179  # luminance at which white and black numbers are read equally well (WCAG 2)
 _MOST_DPI = 600
 
@@ -115,12 +115,13 @@ def matrix_figure(
     norm_dec : digits after the point of shares
     plot_txt : whether cells have numbers
     """
+    title = axes.shorter(title, _TITLE)
     m = max(len(view.names), 1)
     long = min(max(map(len, view.names), default=1), _NAME)
     if figsize is None:
         side = min(max(_CELL * m, 1.5), _SIDE)
         room = 0.5 + 0.08 * long
-        figsize = side + room, side + room + (0.3 if title else 0)
+        figsize = max(side + room, 0.08 * len(title)), side + room + (0.3 if title else 0)
     figure = figures.new_figure(*figsize, dpi)
     ax = figure.subplots()
     axes.style_axes(ax, spines="")
@@ -131,7 +132,7 @@ def matrix_figure(
     ax.set_xlabel("predicted", **axes.font())
     ax.set_ylabel("actual", **axes.font())
     if title:
-        ax.set_title(title, loc="center", pad=6, **axes.font(axes.NORMAL + 1))
+        figure.suptitle(title, **axes.font(axes.NORMAL + 1))  # over the names too: it may be long
     cell = min(figsize[0] - 0.3 - 0.08 * long, figsize[1] - 0.3 - 0.08 * long) * dpi / m
     if cell >= _NAMED:
         _draw_names(ax, view, min(axes.NORMAL, cell * 72 / dpi * 0.9))

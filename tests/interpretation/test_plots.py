@@ -61,8 +61,17 @@ def test_size_and_title_are_as_in_matplotlib(interp) -> None:
     picture = interp.plot_confusion_matrix(figsize=(12, 10), dpi=60, title="mine")
     assert picture.figure.get_size_inches().tolist() == [12, 10]
     assert 'width="720"' in picture._repr_html_()
-    assert picture.figure.axes[0].get_title() == "mine"
+    assert picture.figure.get_suptitle() == "mine"
     assert repr(picture) == "confusion matrix of 6 items, accuracy 66.7%"
+
+
+def test_a_long_title_over_a_small_matrix_is_not_cut(interp) -> None:
+    figure = interp.plot_confusion_matrix(
+        title="a title of some forty letters and a few more"
+    ).figure
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_names_are_drawn_in_full_or_called_by_their_number() -> None:
