@@ -282,10 +282,11 @@ def test_stop_in_a_batch_of_5_s_is_answered_by_the_page_within_100_ms(notebook) 
 
 def ticks_of(page, axis: str) -> list[tuple[float, float]]:
     """The value and the px of each tick of an axis."""
-    found = page.locator(axis).evaluate("""axis => [...axis.querySelectorAll("g.tick")].map(tick => {
-        const box = tick.querySelector("line").getBoundingClientRect();
-        return [tick.textContent, box.x, box.y];
-    })""")
+    found = page.locator(axis).evaluate("""axis =>
+        [...axis.querySelectorAll("g.tick")].map(tick => {
+            const box = tick.querySelector("line").getBoundingClientRect();
+            return [tick.textContent, box.x, box.y];
+        })""")
     at = 2 if {x for _, x, _ in found} == {found[0][1]} else 1
     return [(float(tick[0]), tick[at]) for tick in found if tick[0]]
 
