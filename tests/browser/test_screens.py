@@ -142,7 +142,7 @@ def test_a_running_fine_tune_is_paused_resumed_scaled_and_finished(notebook, ker
     wait_for_later_epoch(nb, "all layers: ")
     made = {"pause": click(page, "Pause")}
     page.get_by_role("button", name="Resume").wait_for()
-    page.wait_for_timeout(500)  # a batch that was on when the button was pressed may end
+    page.locator(".nbft-run-state", has_text="paused: nothing runs until Resume").wait_for()
     steps = _steps(nb)
     page.wait_for_timeout(2000)  # the check itself: nothing happens for so long
     assert _steps(nb) == steps
@@ -201,7 +201,7 @@ def click(page, name: str) -> float:
 
 def _steps(nb) -> str:
     """The line beside the bar: it changes with each batch that is drawn."""
-    return nb.page.locator(".nbft-progress .widget-label").inner_text()
+    return nb.page.locator(".nbft-progress > .widget-label").inner_text()
 
 
 SLOW = SETUP.replace("time.sleep(0.02)", "time.sleep(5)")
@@ -244,9 +244,9 @@ def ticks_of(page, axis: str) -> list[tuple[float, float]]:
     """The value and the px of each tick of an axis."""
     found = page.locator(axis).evaluate("""axis =>
         [...axis.querySelectorAll("g.tick")].map(tick => {
-        const box = tick.querySelector("line").getBoundingClientRect();
-        return [tick.textContent, box.x, box.y];
-    })""")
+            const box = tick.querySelector("line").getBoundingClientRect();
+            return [tick.textContent, box.x, box.y];
+        })""")
     at = 2 if {x for _, x, _ in found} == {found[0][1]} else 1
     return [(float(tick[0]), tick[at]) for tick in found if tick[0]]
 
@@ -280,14 +280,14 @@ def test_the_curves_are_read_and_changed_with_mouse_and_keyboard(notebook) -> No
             assert abs((px - first) / (last - first) - (value - low) / (high - low)) < 0.01
 
     over = page.locator(".nbft-overlay")
-    box = over.bounding_box()
-    page.mouse.move(box["x"] + 80, box["y"] + 60)
+    over.hover(position={"x": 80, "y": 60})
     tip = page.locator(".nbft-tip")
     expect(tip).to_contain_text("train_loss")
     expect(tip).to_contain_text("lr")
     over.focus()
     page.keyboard.press("Home")
     expect(over.locator(".nbft-spoken")).to_contain_text("step 1, epoch 1, train_loss")
+    told = over.locator(".nbft-spoken").inner_text()
     page.keyboard.press("ArrowRight")
     expect(over.locator(".nbft-spoken")).to_contain_text("step 2, epoch 1, train_loss")
 
@@ -302,6 +302,8 @@ def test_the_curves_are_read_and_changed_with_mouse_and_keyboard(notebook) -> No
     nb.screenshot("options")
     page.get_by_role("button", name="Stop").click()
     nb.wait_idle()
+    first = float(nb.kernel("print(learn.recorder.run.losses[0])"))
+    assert float(re.search(r"train_loss ([\d.]+)", told)[1]) == pytest.approx(first, rel=1e-3)
 
 
 @pytest.mark.parametrize("view", ["doc/tree", "notebooks"], ids=["lab", "notebook 7"])
