@@ -1,4 +1,4 @@
-"""The image panel driven as a front end drives it: finding, sorting, stepping, choosing, looking."""
+"""The image panel as a front end drives it: finding, sorting, stepping, choosing, looking."""
 
 from pathlib import Path
 
