@@ -18,8 +18,7 @@ function render({ model, el }) {
   const finding = add(tools, "span", { className: "nbft-group" });
   const find = add(finding, "input", { type: "search", className: "nbft-find", placeholder: "find a file or class" });
   find.setAttribute("aria-label", "find pictures by file or class");
-  const sort = add(finding, "select", { className: "nbft-sort" });
-  sort.setAttribute("aria-label", "sort by");
+  const sort = add(add(finding, "label", {}, "sort by "), "select", { className: "nbft-sort" });
   for (const [order, text] of model.get("orders")) add(sort, "option", { value: order }, text);
   const paging = add(tools, "span", { className: "nbft-group" });
   const turn = (by) => model.send({ event: "page", page: model.get("page") + by });

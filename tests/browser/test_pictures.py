@@ -71,8 +71,10 @@ def test_the_enlarged_view_steps_zooms_moves_marks_and_copies(notebook) -> None:
     page.get_by_role("button", name="Copy path").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == path
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
-    page.evaluate("document.addEventListener('copy', () => { copied = getSelection().toString() })")
+    refuse = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
+    page.evaluate(f"() => {{ {refuse} }}")
+    hear = "document.addEventListener('copy', event => { copied = event.target.value })"
+    page.evaluate(f"() => {{ {hear} }}")
     expect(page.get_by_role("button", name="Copy path")).to_be_visible()
     page.get_by_role("button", name="Copy path").click()
     page.wait_for_function(f"window.copied === {path!r}")
