@@ -172,7 +172,9 @@ class LRFindResult:
         if self.confidence == "none":
             return f"lr_find: no suggestion: {text}"
         rates = _rates(self.marks)
-        return f"lr_find: {rates}; {_usable_range(self)}; confidence {self.confidence}: {text}"
+        are = "suggested rate" if len(self.marks) == 1 else "suggested rates"
+        span = f"; usable range {_usable_range(self)}" if self.low is not None else ""
+        return f"lr_find: {are} {rates}{span}; confidence {self.confidence}: {text}"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": lr_picture({"": self}, repr(self))}
@@ -217,7 +219,7 @@ class LRFindComparison:
                 found.verdict,
             )
             rows.append(row)
-        columns = ("curve", "suggestion", "usable rates", "confidence", "why")
+        columns = ("curve", "suggested rate", "usable range", "confidence", "why")
         return Table("", columns, rows)
 
     def __repr__(self) -> str:
@@ -250,13 +252,11 @@ class SearchReport:
 
 
 def _rates(suggestions: dict[str, float]) -> str:
-    return ", ".join(f"{name} {rate_text(lr)}" for name, lr in suggestions.items())
+    return ", ".join(f"{rate_text(lr)} ({name})" for name, lr in suggestions.items())
 
 
 def _usable_range(found: LRFindResult) -> str:
-    return (
-        f"usable {rate_text(found.low)} to {rate_text(found.high)}" if found.low is not None else ""
-    )
+    return f"{rate_text(found.low)} to {rate_text(found.high)}" if found.low is not None else ""
 
 
 def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:

@@ -136,7 +136,8 @@ class TrainingMagics(Magics):
     @option("no-stop-div", action="store_true", help="go on when the loss diverges")
     @option(
         "suggest",
-        help="suggestions, the first is used; default: bracket. Others: valley,minimum,steep,slide",
+        help="rates, the first is used; default: bracket, the middle of the usable range; "
+        "others: valley,minimum,steep,slide",
     )
     @option("seeds", type=int, default=1, help="sweeps over different batches; default: 1")
     @option("groups", action="store_true", help="one sweep for each layer group that trains")
