@@ -120,6 +120,10 @@ class TrainingRuns:
                 screen.show(found, lr, how, pump, lambda lr: _pick(observed(), lr, trained))
         return found
 
+    def hide(self, result: object) -> None:
+        """Let the cell that runs not show this result as its value."""
+        self.display_hook.note(result)
+
     def _searched(
         self, screen: LiveSearch | SearchProgress, learn: Learner, run: Callable, one_line: bool
     ) -> LRFindResult | LRFindComparison:

@@ -69,6 +69,9 @@ class PrintedRuns:
         print(learn.rate_note, flush=True)
         return found
 
+    def hide(self, result: object) -> None:
+        """Nothing: a script shows no values."""
+
 
 def ended_text(learn: LearnerState, result: FitResult) -> str:
     """How a run ended by hand, or which epoch's weights the model has if not the last one's."""
@@ -104,9 +107,13 @@ def shows(how: str) -> Callable:
                 return method(learn, *args, cbs=[*cbs, *given], **kwargs)
 
             has_table = any(isinstance(cb, PrintedTable) for cb in (*learn.cbs, *given))
-            if not show or has_table or learn.is_quiet:
-                return run([])
             shower = screens.make_screens() if screens.make_screens else PrintedRuns()
+            if has_table or learn.is_quiet:
+                return run([])
+            if not show:
+                result = run([])
+                shower.hide(result)
+                return result
             if how == "fit":
                 return shower.fit(learn, run)
             try:

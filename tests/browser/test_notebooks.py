@@ -1,5 +1,6 @@
 """The notebooks that come with the project, as JupyterLab shows them."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -59,3 +60,26 @@ def _look_at_the_top_cell(nb, matrix: int) -> None:
     expect(first).to_have_attribute("data-mark", "remove")
     panel.get_by_role("button", name="Undo mark").click()
     expect(first).to_have_attribute("data-mark", "")
+
+
+def test_each_run_of_the_lecture_leaves_its_picture_and_table(notebook) -> None:
+    """Its cells are methods, in fastai's words."""
+    file = NOTEBOOKS / "lecture.ipynb"
+    sources = [cell.source for cell in nbformat.read(file, as_version=4).cells]
+    nb = notebook(file, file.name)
+    nb.run_all()
+    runs = [i for i, text in enumerate(sources) if re.search(r"^learn\.fi", text, re.MULTILINE)]
+    assert len(runs) == 6
+    for i, source in enumerate(sources):
+        outputs = nb.output(i)
+        assert [output for output in outputs if output["output_type"] == "error"] == [], source
+        shown = [html for o in outputs if (html := "".join(o.get("data", {}).get("text/html", "")))]
+        if i in runs:
+            n = len(re.findall(r"^learn\.fi", source, re.MULTILINE))
+            assert len(shown) == n, source  # none twice
+            assert all("<table" in html and "data:image/png" in html for html in shown), source
+        if "lr_find(" in source:
+            nb.cell(i).locator(".nbft-lr-handle").wait_for(state="attached")
+            assert len(shown) == 1
+            assert "nbft-static-view" in shown[0]
+    nb.screenshot("lecture")

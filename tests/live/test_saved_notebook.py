@@ -38,13 +38,43 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def saved() -> nbformat.NotebookNode:
+RUNS = [
+    "learn.fine_tune(1)",
+    "learn.fit_one_cycle(1)",
+    "learn.fit_flat_cos(1)",
+    "learn.fit_sgdr(1, 1)",
+    "learn.fit(1)",
+]
+SILENT = [
+    "with learn.quiet():\n    learn.fit(1)\n    learn.lr_find()",
+    "learn.fit(1, show=False)",
+    "learn.lr_find(show=False)",
+]
+
+
+def run(cells: list[str]) -> nbformat.NotebookNode:
     from nbclient import NotebookClient
 
-    notebook = new_notebook(cells=[new_code_cell(code) for code in [SETUP, *CELLS]])
-    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    notebook = new_notebook(cells=[new_code_cell(code) for code in [SETUP, *cells]])
+    NotebookClient(notebook, kernel_name="python3", timeout=240).execute()
     return notebook
+
+
+@pytest.fixture(scope="module")
+def saved() -> nbformat.NotebookNode:
+    return run(CELLS)
+
+
+def test_a_method_leaves_picture_and_table_as_its_magic_does_unless_it_is_silent() -> None:
+    cells = run(["learn.lr_find()", *RUNS, *SILENT]).cells[1:]
+    search, runs, silent = cells[0], cells[1 : 1 + len(RUNS)], cells[1 + len(RUNS) :]
+    for cell in (search, *runs):
+        [html] = [o.data["text/html"] for o in cell.outputs if "text/html" in o.get("data", {})]
+        assert "data:image/png" in html, cell.source
+    for cell in runs:
+        assert "<th>train_loss</th>" in cell.outputs[-1].data["text/html"], cell.source
+    assert "next run: " in search.outputs[-1].data["text/plain"]
+    assert [cell.outputs for cell in silent] == [[], [], []]
 
 
 def test_screens_are_told_in_words(saved: nbformat.NotebookNode) -> None:
