@@ -117,8 +117,8 @@ function render({ model, el }) {
     }
     paintMatrix(pen, view, lay, colours, ratio);
     drawMarks();
-    const { cell, left, top } = lay;
-    Object.assign(canvas.dataset, { cell, left, top, painted: Number(canvas.dataset.painted ?? 0) + 1 });
+    const { cell, left, top, digits } = lay;
+    Object.assign(canvas.dataset, { cell, left, top, digits, painted: Number(canvas.dataset.painted ?? 0) + 1 });
   };
   const inside = (cell) => cell && cell.every((v) => v >= 0 && v < view.n);
   const drawMarks = () => {

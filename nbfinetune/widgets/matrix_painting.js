@@ -106,7 +106,7 @@ function paintMatrix(pen, view, lay, colours, ratio) {
     pen.imageSmoothingEnabled = false;
     pen.drawImage(cellsPicture(view, colours, ratio, lay), lay.left, lay.top, lay.extent, lay.extent);
     paintLines(pen, lay, colours);
-    paintNumbers(pen, view, lay, colours);
+    lay.digits = paintNumbers(pen, view, lay, colours);
     if (lay.labelled) paintNames(pen, lay, colours);
   }
   pen.textAlign = "center";
@@ -137,9 +137,10 @@ function paintLines(pen, lay, colours) {
   pen.stroke();
 }
 
+// Gives the px of the numbers' font, 0 where cells have no room for them.
 function paintNumbers(pen, view, lay, colours) {
   const room = lay.cell - 2;
-  if (room < SMALL_FONT + 1) return;
+  if (room < SMALL_FONT + 1) return 0;
   const text = (k) => (view.normalize === "none" ? String(view.counts[k]) : view.shares[k].toFixed(2).replace(/^0/, ""));
   pen.font = `${LARGE_FONT}px ${colours.family}`;
   let longest = 1;
@@ -148,7 +149,8 @@ function paintNumbers(pen, view, lay, colours) {
     if (!view.others || view.numbers[k] < view.n ** 2 - 1) longest = Math.max(longest, pen.measureText(text(k)).width);
   }
   const fits = (LARGE_FONT * room) / (longest * NARROWED);
-  pen.font = `${Math.max(SMALL_FONT, Math.min(13, room - 2, fits))}px ${colours.family}`;
+  const font = Math.max(SMALL_FONT, Math.min(13, room - 2, fits));
+  pen.font = `${font}px ${colours.family}`;
   pen.textAlign = "center";
   for (let k = 0; k < view.numbers.length; k++) {
     if (pen.measureText(text(k)).width * NARROWED > room) continue;
@@ -157,6 +159,7 @@ function paintNumbers(pen, view, lay, colours) {
     pen.fillStyle = kind.inks[Math.round(255 * view.shades[k])];
     pen.fillText(text(k), lay.left + (j + 0.5) * lay.cell, lay.top + (i + 0.5) * lay.cell + 0.5, room);
   }
+  return font;
 }
 
 function paintNames(pen, lay, colours) {

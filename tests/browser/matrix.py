@@ -4,16 +4,23 @@ import ast
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
     from .notebook import Notebook
 
-MATRIX, THUMB = ".nbft-matrix", ".nbft-thumb"
+MATRIX, THUMB = ".nbft-matrix[data-painted]", ".nbft-thumb"
 
 
 def click_cell(page, row: int, column: int) -> None:
     canvas = page.locator(MATRIX).first
     canvas.scroll_into_view_if_needed()
-    cell, margin = (float(canvas.get_attribute(f"data-{name}")) for name in ("cell", "margin"))
-    canvas.click(position={"x": margin + (column + 0.5) * cell, "y": (row + 0.5) * cell})
+    canvas.click(position=place_of(canvas, row, column))
+
+
+def place_of(canvas: "Locator", row: int, column: int) -> dict[str, float]:
+    """Where the middle of a cell lies on the canvas."""
+    cell, left, top = (float(canvas.get_attribute(f"data-{k}")) for k in ("cell", "left", "top"))
+    return {"x": left + (column + 0.5) * cell, "y": top + (row + 0.5) * cell}
 
 
 def files(page) -> list[str]:
@@ -41,3 +48,19 @@ def expected_files(nb: "Notebook", actual: int, predicted: int) -> list[str]:
 
 def top_cells(nb: "Notebook") -> list[tuple[int, int, int]]:
     return ast.literal_eval(nb.kernel("print(cm.interp.confused_cells()[:2])"))
+
+
+def in_view(locator: "Locator") -> bool:
+    """Whether all of an element is inside the part of the notebook that is seen, once it rests."""
+    return locator.evaluate(
+        """async node => {
+            const outer = node.closest(".jp-WindowedPanel-outer").getBoundingClientRect();
+            let before, now;
+            do {  // a smooth scroll goes on for some frames
+                before = now;
+                await new Promise(done => setTimeout(done, 200));
+                now = node.getBoundingClientRect();
+            } while (before?.y !== now.y);
+            return now.top >= outer.top - 1 && now.bottom <= outer.bottom + 1;
+        }"""
+    )

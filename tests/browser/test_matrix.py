@@ -5,7 +5,17 @@ import statistics
 
 from playwright.sync_api import expect
 
-from .matrix import MATRIX, THUMB, click_cell, expected_files, files, top_cells, wait_for_cell
+from .matrix import (
+    MATRIX,
+    THUMB,
+    click_cell,
+    expected_files,
+    files,
+    in_view,
+    place_of,
+    top_cells,
+    wait_for_cell,
+)
 
 SETUP = """\
 %load_ext nbfinetune
@@ -14,6 +24,10 @@ path = samples.draw_shapes(n=12, size=64)
 dls = ImageDataLoaders.from_folder(path, size=64, valid_pct=0.5)
 learn = vision_learner(dls, "efficientnet_lite0", device="cpu")
 learn.fit_one_cycle(2, 3e-3);"""
+
+
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(
+    cell => [cell.model.type, cell.model.sharedModel.source])"""
 
 
 def test_a_click_opens_the_pictures_which_are_marked_undone_and_enlarged(notebook, lab) -> None:
@@ -107,11 +121,21 @@ def test_pairs_and_losses_open_the_same_image_panel(notebook) -> None:
     nb = notebook(cells)
     nb.run_all()
     first = ast.literal_eval(nb.kernel("print(pairs.pairs[0])"))
-    nb.cell(1).get_by_label("pairs").select_option(
-        f"actual {first[0]}, predicted {first[1]}: {first[2]}"
-    )
+    nb.cell(1).get_by_role(
+        "option", name=f"actual {first[0]}, predicted {first[1]}: {first[2]}"
+    ).click()
     expect(nb.cell(1).locator(THUMB)).to_have_count(first[2])
+    assert in_view(nb.cell(1).locator(".nbft-image-panel-head"))
     nb.screenshot("most_confused")
+    nb.cell(1).get_by_label("pairs").focus()
+    for key in "mddxab":
+        nb.page.keyboard.press(key)
+    nb.page.keyboard.press("ArrowDown")
+    second = ast.literal_eval(nb.kernel("print(pairs.pairs[1])"))
+    expect(nb.cell(1).locator(".nbft-image-panel-head h4")).to_contain_text(
+        f"actual {second[0]}, predicted {second[1]}: {second[2]}"
+    )
+    assert nb.page.evaluate(CELLS) == [["code", source] for source in cells]
 
     expect(nb.cell(2).locator(THUMB)).to_have_count(36)
     expect(nb.cell(2).locator(".nbft-image-panel-head")).to_contain_text("page 1 of 2")
@@ -193,7 +217,7 @@ interp = ClassificationInterpretation.from_predictions(
     assert names[-1] == "others"
     page.get_by_label("class", exact=True).fill("0042")
     page.keyboard.press("Enter")
-    expect(page.locator(".nbft-status")).to_contain_text("1 classes have '0042'")
+    expect(page.locator(".nbft-status")).to_contain_text("1 class has '0042'")
     click_cell(page, 0, 0)
     n = int(nb.kernel("print(len(interp.cell(42, 42)))"))
     expect(page.locator(".nbft-image-panel-head")).to_contain_text(f"{n} pictures")
@@ -223,7 +247,7 @@ def test_axe_finds_nothing_serious_in_the_matrix(notebook) -> None:
     (i, j, n), _ = top_cells(nb)
     click_cell(nb.page, i, j)
     expect(nb.cell(1).locator(THUMB)).to_have_count(n)
-    for screen in (".nbft-confusion", ".widget-select"):
+    for screen in (".nbft-confusion", ".nbft-pairs"):
         found = Axe().run(nb.page, context=screen).response["violations"]
         bad = [(v["id"], v["impact"], [n["html"][:200] for n in v["nodes"]]) for v in found]
         assert [v for v in bad if v[1] in ("serious", "critical")] == [], screen
@@ -297,3 +321,164 @@ def test_matrices_and_image_panels_open(notebook) -> None:
 
 def _since(page, started: float) -> int:
     return round(page.evaluate("performance.now()") - started)
+
+
+SCREENS = [
+    MANY,
+    "cm = ConfusionMatrix(few, Corrections())\ncm",
+    "import time\ntime.sleep(4)",
+]
+# Notes when the mouse clicks, and when the page says what opens.
+STOPWATCH = """() => {
+    const place = document.querySelector(".nbft-place");
+    document.addEventListener("click", () => { window.clicked = performance.now() }, true);
+    new MutationObserver(() => requestAnimationFrame(() => {
+        if (place.textContent.startsWith("opening")) window.said ??= performance.now();
+    })).observe(place, {childList: true});
+}"""
+
+
+def test_a_click_is_answered_within_100_ms_while_the_kernel_is_busy(notebook) -> None:
+    nb = notebook(SCREENS)
+    nb.page.set_viewport_size({"width": 800, "height": 900})
+    nb.run_cell(0)
+    nb.run_cell(1)
+    page = nb.page
+    page.locator(MATRIX).wait_for()
+    n = int(nb.kernel("print(len(few.cell(5, 6)))"))
+    nb.cell(1)
+    page.evaluate(STOPWATCH)
+    nb.start_cell(2)
+    click_cell(page, 5, 6)
+    place = page.locator(".nbft-place")
+    expect(place).to_have_text(
+        f"opening {n} pictures of actual class 0005, predicted class 0006 \u2026"
+    )
+    assert page.evaluate("said - clicked") < 100
+    assert in_view(place)
+    assert nb.page.locator(".nbft-image-panel").is_hidden()
+    expect(place).to_contain_text("the kernel is busy")
+    wait = f"actual class 0005, predicted class 0006: {n} pictures"
+    expect(page.locator(".nbft-image-panel-head")).to_contain_text(wait)
+    expect(place).to_be_hidden()
+    assert in_view(page.locator(THUMB).first)
+    nb.screenshot("matrix_800")
+
+
+def test_the_matrix_fits_the_window_and_its_pictures_are_in_view(notebook) -> None:
+    nb = notebook(SCREENS[:2])
+    nb.run_all()
+    page = nb.page
+    canvas = page.locator(MATRIX)
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        nb.use_theme(theme)
+        for width, beside in ((800, False), (1400, True), (1900, True)):
+            page.set_viewport_size({"width": width, "height": 900})
+            side = "[data-beside]" if beside else ":not([data-beside])"
+            page.locator(f".nbft-split{side}").wait_for()
+            nb.cell(1)
+            page.wait_for_function(f"document.querySelector('{MATRIX}').offsetHeight < innerHeight")
+            assert float(canvas.get_attribute("data-digits")) >= 9
+            click_cell(page, 8, 9)
+            expect(page.locator(".nbft-image-panel-head")).to_contain_text("class 0008, predicted")
+            expect(page.locator(".nbft-place")).to_be_hidden()
+            assert in_view(page.locator(".nbft-image-panel-head"))
+            assert in_view(page.locator(THUMB).first)
+            assert page.evaluate(OVERFLOWING) == []
+            # The paper is the theme's, and follows it.
+            paper = page.evaluate("""() => {
+                const canvas = document.querySelector(".nbft-matrix");
+                return [...canvas.getContext("2d").getImageData(1, 1, 1, 1).data].slice(0, 3);
+            }""")
+            assert paper == ([255] * 3 if "Light" in theme else [17] * 3)
+            nb.screenshot(f"matrix_37_{theme.split()[1]}_{width}")
+
+
+# Parts of the screen that are wider or higher than their boxes show, scroll bars included.
+OVERFLOWING = """() => {
+    const split = document.querySelector(".nbft-split");
+    const output = split.closest(".jp-OutputArea-output");
+    const boxes = [output, split, ...split.querySelectorAll(".nbft-choice")];
+    return boxes.filter(b => b.scrollWidth > b.clientWidth || b.scrollHeight > b.clientHeight + 1)
+        .map(b => `${b.className}: ${b.scrollWidth} x ${b.scrollHeight}`);
+}"""
+
+
+def test_keys_on_the_matrix_leave_the_notebook_as_it_is(notebook) -> None:
+    nb = notebook(SCREENS[:2])
+    nb.run_all()
+    page = nb.page
+    nb.select_cell(1)
+    page.locator(MATRIX).focus()
+    for key in (
+        "m",
+        "d",
+        "d",
+        "x",
+        "a",
+        "b",
+        "y",
+        "r",
+        "1",
+        "z",
+        "ArrowDown",
+        "Control+ArrowRight",
+    ):
+        page.keyboard.press(key)
+    assert page.evaluate(CELLS) == [["code", source] for source in SCREENS[:2]]
+    assert nb.active_cell() == 1
+    expect(page.locator(".nbft-matrix-line")).to_contain_text("class 0001, predicted class 0010")
+    tip = page.locator(".nbft-matrix-tip")
+    expect(tip).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+
+
+def test_the_pointer_shows_full_names_and_numbers_beside_it(notebook) -> None:
+    long = "a name that no axis has room for, " * 3
+    code = f"""\
+{MANY}
+from dataclasses import replace
+few = replace(few, vocab=[{long!r}, *few.vocab[1:]])"""
+    nb = notebook([code, SCREENS[1]])
+    page = nb.page
+    page.set_viewport_size({"width": 800, "height": 700})
+    nb.run_all()
+    canvas, tip = page.locator(MATRIX), page.locator(".nbft-matrix-tip")
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    in_view(canvas)  # once the page rests: a scroll hides the tip
+    n, share = ast.literal_eval(
+        nb.kernel(
+            "print((len(few.cell(0, 1)), len(few.cell(0, 1)) / int((few.targets == 0).sum())))"
+        )
+    )
+    for cell, text in (
+        ((0, 1), f"{n} pictures, {100 * share:.1f} % of the actual class"),
+        ((36, 30), "no picture"),
+    ):
+        canvas.hover(position=place_of(canvas, *cell))
+        expect(tip.locator("p")).to_have_text(text)
+        box = tip.bounding_box()
+        assert 0 <= box["x"] <= 800 - box["width"]
+        assert 0 <= box["y"] <= 700 - box["height"]
+    canvas.hover(position=place_of(canvas, 0, 1))
+    expect(tip.locator("dd")).to_have_text([long.strip(), "class 0001"])
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    canvas.hover(position=place_of(canvas, 3, 3))
+    expect(tip).to_be_visible()
+    page.mouse.move(2, 2)
+    expect(tip).to_be_hidden()
+
+
+def test_figsize_is_inches_of_the_whole_matrix_as_far_as_there_is_room(notebook) -> None:
+    sizes = "ConfusionMatrix({}, Corrections(), size={})"
+    nb = notebook([MANY, sizes.format("interpretation(3, 90)", 960), sizes.format("few", 2000)])
+    page = nb.page
+    page.set_viewport_size({"width": 1400, "height": 800})
+    nb.run_all()
+    for i, side in ((0, 960), (1, None)):
+        shape = nb.cell(i + 1).locator(MATRIX).evaluate("c => [c.offsetWidth, c.offsetHeight]")
+        room = nb.cell(i + 1).locator(".nbft-split").evaluate("box => box.clientWidth")
+        assert abs(max(shape) - (side or room)) <= 1
