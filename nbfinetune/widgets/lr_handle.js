@@ -203,6 +203,18 @@ function addField(bar, model) {
   return field;
 }
 
+// What screen readers say of the marker.
+function speak(handle, model, step) {
+  const { share, rate } = axis(model);
+  const value = model.get("value");
+  const shown = { min: model.get("min"), max: model.get("max"), now: rate(share(value)) };
+  for (const [name, number] of Object.entries(shown)) {
+    handle.setAttribute(`aria-value${name}`, number.toFixed(12)); // not 1e-7, which axe refuses
+  }
+  const losses = step ? `, loss ${lossText(step.loss)}, smoothed ${lossText(step.smooth)}` : "";
+  handle.setAttribute("aria-valuetext", rateText(value) + losses);
+}
+
 // Keys stay here but for Escape, which goes back to the cell: "m" or "d d" would change it.
 function keepKeys(el) {
   el.setAttribute("data-lm-suppress-shortcuts", "true");
@@ -211,6 +223,17 @@ function keepKeys(el) {
     if (event.key === "Escape") cell?.focus({ preventScroll: true });
     event.stopPropagation();
   });
+}
+
+// Calls back with the share of the axis under the pointer, null beside the plot.
+function followPointer(el, area, at) {
+  el.addEventListener("pointermove", (event) => {
+    const { x, y, width, height } = area();
+    const box = el.getBoundingClientRect();
+    const [dx, dy] = [event.clientX - box.x - x, event.clientY - box.y - y];
+    at(dx >= 0 && dx <= width && dy >= 0 && dy <= height ? dx / width : null);
+  });
+  el.addEventListener("pointerleave", () => at(null));
 }
 
 function render({ model, el }) {
@@ -237,15 +260,9 @@ function render({ model, el }) {
     drawMarker(marker, handle, area(), model);
     bar.style.visibility = value === null ? "hidden" : ""; // its room is kept: nothing jumps
     if (value === null) return;
-    const { share, rate } = axis(model);
     if (document.activeElement !== field) field.value = rateText(value);
-    const shown = { min: model.get("min"), max: model.get("max"), now: rate(share(value)) };
-    for (const [name, number] of Object.entries(shown)) {
-      handle.setAttribute(`aria-value${name}`, number.toFixed(12)); // not 1e-7, which axe refuses
-    }
     const step = nearest(steps, value);
-    const losses = step ? `, loss ${lossText(step.loss)}, smoothed ${lossText(step.smooth)}` : "";
-    handle.setAttribute("aria-valuetext", rateText(value) + losses);
+    speak(handle, model, step);
     if (handle.matches(":focus-visible")) point(step);
   };
   const all = () => {
@@ -253,20 +270,12 @@ function render({ model, el }) {
     point(null);
     move();
   };
-  // The plot answers to the pointer as far as its axes go.
-  el.addEventListener("pointermove", (event) => {
-    const { x, y, width, height } = area();
-    const box = el.getBoundingClientRect();
-    const [dx, dy] = [event.clientX - box.x - x, event.clientY - box.y - y];
-    const inside = dx >= 0 && dx <= width && dy >= 0 && dy <= height;
-    point(inside ? nearest(steps, axis(model).rate(dx / width)) : null);
-  });
-  el.addEventListener("pointerleave", () => point(null));
+  followPointer(el, area, (share) => point(share === null ? null : nearest(steps, axis(model).rate(share))));
   handle.addEventListener("focus", move);
   handle.addEventListener("blur", () => point(null));
   keepKeys(el);
   model.on("change:value", move);
-  model.on("change:curve", () => { steps = stepsOf(model); });
+  model.on("change:curve", () => { steps = stepsOf(model); move(); });
   for (const name of ["min", "max", "margin", "marks", "usable", "ends", "legend"]) {
     model.on(`change:${name}`, all);
   }

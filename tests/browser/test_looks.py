@@ -128,7 +128,8 @@ FAINT = """root => {
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const paper = getComputedStyle(document.body).getPropertyValue("--nbft-paper");
-    return [...root.querySelectorAll("svg text")].filter(text => text.textContent).map(text => {
+    const seen = text => text.textContent && text.getBoundingClientRect().width;
+    return [...root.querySelectorAll("svg text")].filter(seen).map(text => {
         const below = text.previousElementSibling?.tagName === "rect"
             ? getComputedStyle(text.previousElementSibling) : { fill: paper, fillOpacity: "1" };
         const ground = below.fillOpacity === "1" ? [paper, below.fill] : [paper];
