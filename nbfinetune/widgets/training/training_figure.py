@@ -63,7 +63,7 @@ class TrainingFigure(ipywidgets.VBox):
             x_scale=self._x.model_id,
             lines=[{"name": n, "mark": mark.model_id, "kind": kind} for (n, mark), kind in told],
         )
-        over = ipywidgets.Box([self._figure, self._lr_figure, self._crosshair])
+        over = ipywidgets.VBox([self._figure, self._lr_figure, self._crosshair])
         over.add_class("nbft-over")
         super().__init__([self.options, over])
         self.add_class("nbft-figure")
