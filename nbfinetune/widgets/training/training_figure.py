@@ -250,8 +250,9 @@ def _show_range(
             scale.min, scale.max = low, high
     labels = dict(zip(map(_as_js, values), texts, strict=True))
     if labels != axis.tick_labels:
-        with axis.hold_sync():
-            axis.tick_values, axis.tick_labels = np.array(values, float), labels
+        # One after the other: in one message bqplot may write new ticks by the texts of the old.
+        axis.tick_labels = labels
+        axis.tick_values = np.array(values, float)
 
 
 def _as_js(value: float) -> str:
