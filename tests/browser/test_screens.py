@@ -297,6 +297,8 @@ def test_the_curves_are_read_and_changed_with_mouse_and_keyboard(notebook) -> No
     page.get_by_label("curves over").select_option("epoch")
     expect(page.locator(".nbft-figure")).to_contain_text("epoch")
     page.get_by_label("loss axis").select_option("true")
+    losses = page.locator(".nbft-figure .bqplot >> nth=0 >> .axis >> nth=0 >> text")
+    expect(losses.filter(has_text="-")).to_have_count(0)  # not logarithms, which are below 0
     page.get_by_label("earlier run").check()
     page.get_by_label("smoothing").press("Home")
     nb.screenshot("options")

@@ -64,7 +64,7 @@ class TrainingFigure(ipywidgets.VBox):
             x_scale=self._x.model_id,
             lines=[{"name": n, "mark": mark.model_id, "kind": kind} for (n, mark), kind in told],
         )
-        over = ipywidgets.Box([self._figure, self._lr_figure, self._crosshair])
+        over = ipywidgets.VBox([self._figure, self._lr_figure, self._crosshair])
         over.add_class("nbft-over")
         super().__init__([self.options, over])
         self.add_class("nbft-figure")
@@ -251,8 +251,9 @@ def _show_range(
             scale.min, scale.max = low, high
     labels = dict(zip(map(_as_js, values), texts, strict=True))
     if labels != axis.tick_labels:
-        with axis.hold_sync():
-            axis.tick_values, axis.tick_labels = np.array(values, float), labels
+        # One after the other: in one message bqplot may write new ticks by the texts of the old.
+        axis.tick_labels = labels
+        axis.tick_values = np.array(values, float)
 
 
 def _as_js(value: float) -> str:
