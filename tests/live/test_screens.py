@@ -225,7 +225,7 @@ def test_the_epoch_that_a_fine_tune_keeps_is_marked_in_table_and_plot(
     assert screen.plot.figure._crosshair.kept == 5 * (at + 1)
     row = at + 1 + (at > 0)  # below the names of the stages
     marked = screen.plot._table.value.split("<tr>")[2 + row]  # below the titles
-    assert marked.startswith(f"<td>● {result.kept['epoch']}</td>")
+    assert marked.startswith(f"<td>{result.kept['epoch']} (kept)</td>")
     assert screen.plot.buttons.text == "finished"
 
 

@@ -206,9 +206,3 @@ def test_of_many_epochs_the_newest_are_shown_and_there_is_room_from_the_start(
     assert plot._table.value.count("<tr>") == 1 + 10
     assert "21 rows above" in plot._table.value
     assert "<td>29</td>" in plot._table.value
-
-
-def test_the_row_that_is_kept_is_marked(plot: TrainingPlot) -> None:
-    plot.rows(Table("", ["epoch", "loss"], [["0", "1.5"], ["1", "1.6"]]), "", kept=0)
-    assert "<td>● 0</td><td>1.5</td>" in plot._table.value
-    assert "● kept: the run ends with these weights" in plot._table.value

@@ -146,7 +146,7 @@ function render({ model, el }) {
     draw(kept, "path", { class: "nbft-kept", d: `M${at},${area.y}v${area.height}` });
     const flipped = at > area.x + area.width - 60;
     const place = { x: at + (flipped ? -8 : 8), y: area.y + area.height - 8 };
-    draw(kept, "text", { ...place, "text-anchor": flipped ? "end" : "start" }, "● kept");
+    draw(kept, "text", { ...place, "text-anchor": flipped ? "end" : "start" }, "kept");
   };
   const all = () => { drawKept(); show(shown); };
   ready.then(() => {
