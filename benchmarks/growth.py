@@ -77,7 +77,7 @@ def measure(folder: Path) -> Costs:
     transforms = ImageTransforms(SIZE, aug=dls.aug)
     model = tiny(len(dls.vocab))
     learn = Learner(dls, model, transforms=transforms, metrics=accuracy, device="cpu")
-    *epoch, _ = peak_and_time(lambda: learn.fit_one_cycle(1))
+    *epoch, _ = peak_and_time(lambda: learn.fit_one_cycle(1, show=False))
     *interpretation, _ = peak_and_time(lambda: interpret(learn))
     n_valid = len(dls.valid.dataset)
     n = n_valid + len(dls.train.dataset)

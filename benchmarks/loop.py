@@ -66,7 +66,7 @@ def bare(batch: Batch, n: int) -> float:
 def ours(batch: Batch, n: int) -> float:
     dls = SimpleNamespace(train=[batch] * n, valid=[batch], vocab=["a", "b"])
     learn = Learner(dls, tiny(), device="cpu")
-    return seconds(lambda: learn.fit_one_cycle(1, LR))
+    return seconds(lambda: learn.fit_one_cycle(1, LR, show=False))
 
 
 def fastai(batch: Batch, n: int) -> float:

@@ -31,7 +31,7 @@ def ours(args: argparse.Namespace, seed: int, steps: set[int]) -> tuple[float, f
     learn = vision_learner(data(args, seed), "efficientnet_lite0", seed=seed)
     made = time.process_time() - started
     first, later = (
-        cpu_seconds(lambda: steps.add(len(learn.lr_find(num_it=args.num_it).losses)))
+        cpu_seconds(lambda: steps.add(len(learn.lr_find(num_it=args.num_it, show=False).losses)))
         for _ in range(2)
     )
     return first, later, made + first

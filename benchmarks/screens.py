@@ -40,15 +40,15 @@ def run(screen, steps):
     if screen == "training":
         live = LiveTraining()
         with pumping_events(learn):
-            learn.fit_one_cycle(1, 1e-3, cbs=[live])
+            learn.fit_one_cycle(1, 1e-3, cbs=[live], show=False)
     elif screen == "search":
         with pumping_events(learn):
             learn.lr_find(num_it=steps, stop_div=False,
-                          cbs=[LiveSearch(1e-7, 10, steps), sleep])
+                          cbs=[LiveSearch(1e-7, 10, steps), sleep], show=False)
     elif screen == "bare search":
-        learn.lr_find(num_it=steps, stop_div=False, cbs=[sleep])
+        learn.lr_find(num_it=steps, stop_div=False, cbs=[sleep], show=False)
     else:
-        learn.fit_one_cycle(1, 1e-3)
+        learn.fit_one_cycle(1, 1e-3, show=False)
     used, lasted = time.process_time() - sleep.began[0], time.perf_counter() - sleep.began[1]
     if screen == "training":
         live.close()

@@ -101,7 +101,7 @@ def our_step(arch: str, batch: Batch, n: int) -> Callable[[], float]:
 
     def fit() -> float:
         clock = Clock()
-        learn.fit(1, LR, cbs=[clock])
+        learn.fit(1, LR, cbs=[clock], show=False)
         return clock.training[0]
 
     return fit
@@ -131,11 +131,11 @@ def our_cached_epoch(arch: str, size: int, n: int) -> Callable[[], float]:
         pictures(n * BS, side), pictures(BS, side), VOCAB, size=size, bs=BS
     )
     learn = our_learner(dls, arch, cache=True)
-    learn.fit(1, LR)
+    learn.fit(1, LR, show=False)
 
     def fit() -> float:
         clock = Clock()
-        learn.fit(1, LR, cbs=[clock])
+        learn.fit(1, LR, cbs=[clock], show=False)
         return clock.whole[0]
 
     return fit
@@ -154,7 +154,7 @@ def unfrozen(arch: str, size: int, n: int) -> dict[str, Callable[[], float]]:
 
     def ours() -> float:
         clock = Clock()
-        learn.fit(1, LR, cbs=[clock])
+        learn.fit(1, LR, cbs=[clock], show=False)
         return clock.training[0]
 
     def bare() -> float:
