@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from nbfinetune.widgets.lr_plot import LRPlot
     from nbfinetune.widgets.training_plot import TrainingPlot
 
-_INTERVAL = 0.3  # seconds between two draws, at least
+_INTERVAL = 0.5  # seconds between two draws, at least
 _PLANNED = 60  # points of the schedule to come
 _BYTES_A_SECOND = 15_000  # so much may be sent: 0.9 MB a minute
-_SHARE = 300  # a draw waits so many times what the last one took: threads that send take as much
+_SHARE = 600  # a draw waits so many times its CPU time: threads that send take time too
 _PATIENCE = 1.0  # seconds in which inference needs no progress
 _RENDER_TIMEOUT = 2.0  # seconds in which a front end that shows widgets has answered
 
