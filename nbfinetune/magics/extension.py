@@ -29,7 +29,7 @@ def load(shell: InteractiveShell) -> None:
     """Add the magics and the completion of their options to the shell."""
     enable_widgets_in_colab()
     magics = TrainingMagics(shell)
-    magics.shown_by, screens.make_screens = screens.make_screens, lambda: magics.runs
+    magics.shown_by, screens.make_screens = screens.make_screens, lambda: magics.training_runs
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
     shell.register_magics(magics, InterpretationMagics, ModelMagics)

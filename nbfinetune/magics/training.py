@@ -44,7 +44,7 @@ class TrainingMagics(Magics):
         self.display_hook = DisplayHook(shell)
 
     @cached_property
-    def runs(self) -> "TrainingRuns":
+    def training_runs(self) -> "TrainingRuns":
         """The runs; with them come torch and widgets, which loading does not import."""
         from nbfinetune.live.training_runs import TrainingRuns
 
@@ -170,7 +170,7 @@ class TrainingMagics(Magics):
         options = signature(learn.lr_find).bind(**args)
         options.apply_defaults()
         run = partial(learn.lr_find, **args, show=False)
-        result = self.runs.search(learn, run, options.arguments, **how)
+        result = self.training_runs.search(learn, run, options.arguments, **how)
         return None if quiet else result
 
     @line_magic
@@ -240,7 +240,7 @@ class TrainingMagics(Magics):
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
         how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg"), "one_line": True}
         run = partial(getattr(learn, magic), n_epoch, **args, show=False)
-        result = self.runs.fit(learn, run, **how)
+        result = self.training_runs.fit(learn, run, **how)
         return None if quiet else result
 
     def _written_rate(

@@ -4,7 +4,7 @@ import bqplot
 import numpy as np
 import pytest
 
-from nbfinetune.history.runs import Run
+from nbfinetune.history.runs import HEAD_STAGE, Run
 from nbfinetune.rendering.tables import Table
 from nbfinetune.widgets.training.training_figure import TrainingFigure
 from nbfinetune.widgets.training_plot import TrainingPlot
@@ -138,7 +138,7 @@ def test_lines_are_switched_off_and_on(figure: TrainingFigure) -> None:
 
 
 def test_earlier_runs_are_laid_under_when_asked_for() -> None:
-    head, body = run("fine_tune: head"), run("fine_tune: all layers")
+    head, body = run(f"fine_tune: {HEAD_STAGE}"), run("fine_tune: all layers")
     figure = TrainingFigure(["accuracy"], [run(losses=[5.0] * 4), head, body, run(losses=[])])
     assert figure.options.n_earlier == 2  # two stages are one call; the last one did nothing
     figure.draw([run()])
@@ -154,7 +154,7 @@ def test_earlier_runs_are_laid_under_when_asked_for() -> None:
 def test_the_crosshair_gets_what_makes_steps_of_x_and_the_epoch_that_is_kept(
     figure: TrainingFigure,
 ) -> None:
-    head, body = run("fine_tune: head"), run("fine_tune: all layers")
+    head, body = run(f"fine_tune: {HEAD_STAGE}"), run("fine_tune: all layers")
     body.kept = head.rows[0]
     figure.draw([head, body])
     assert figure._crosshair.ruler == [[0, 0, 0], [3, 3, 1], [6, 6, 2]]
