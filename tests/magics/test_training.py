@@ -563,7 +563,7 @@ def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, mo
     monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
     monkeypatch.setattr("nbfinetune.live.screens.wait_until_rendered", lambda status, pump: True)
     ip.run_line_magic("lr_find", "")
-    [screen] = ip.magics_manager.registry["TrainingMagics"].runs.plots.values()
+    [screen] = ip.magics_manager.registry["TrainingMagics"].training_runs.plots.values()
     with pytest.raises(UsageError, match="num_it is 3"):
         ip.run_line_magic("lr_find", "--num-it 3")
     screen.plot._handle.set_state({"value": 4e-3})
