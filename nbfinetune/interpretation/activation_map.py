@@ -65,7 +65,7 @@ def activation_maps(learn: LearnerState, square: Tensor) -> ActivationMaps:
     if learn.control.running:
         raise RuntimeError("a run is on; ask for the activation map after it")
     if not isinstance(learn.transforms, ImageTransforms):
-        raise _unavailable("the learner has no transforms for pictures")
+        raise ValueError(_no_map("the learner has no transforms for pictures"))
     model = learn.model
     pools = [m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
@@ -104,23 +104,25 @@ def _linear_on_mean(
 ) -> tuple[nn.Linear, Tensor]:
     """The layer that gave the logits and the feature map, [1, k, h, w], whose mean it got."""
     if not given or not torch.equal(given[-1][2], logits):
-        raise _unavailable("no linear layer gives the network's logits")
+        raise ValueError(_no_map("no linear layer gives the network's logits"))
     linear, got, _ = given[-1]
     if len(given) > 1:
-        raise _unavailable(f"the network has {len(given)} linear layers in a row, not one")
+        raise ValueError(_no_map(f"the network has {len(given)} linear layers in a row, not one"))
     if not pooled:
-        raise _unavailable("the network has no layer that takes the mean of a feature map")
+        raise ValueError(_no_map("the network has no layer that takes the mean of a feature map"))
     means = pooled[-1].mean((2, 3))
     if means.shape != got.shape or (means - got).abs().max() > _ROUNDING * got.abs().max():
-        raise _unavailable(
-            "more than flattening and dropout lies between the mean of the feature map and the "
-            "linear layer, such as a norm, an activation or another pooling"
+        raise ValueError(
+            _no_map(
+                "more than flattening and dropout lies between the mean of the feature map and the "
+                "linear layer, such as a norm, an activation or another pooling"
+            )
         )
     return linear, pooled[-1]
 
 
-def _unavailable(reason: str) -> ValueError:
-    return ValueError(f"the activation map is not available because {reason}")
+def _no_map(reason: str) -> str:
+    return f"the activation map is not available because {reason}"
 
 
 class NetworkOf:
@@ -163,18 +165,18 @@ class NetworkOf:
     def _there(self) -> LearnerState:
         learn = self._learn()
         if learn is None:
-            raise _unavailable("the learner that predicted is gone")
+            raise ValueError(_no_map("the learner that predicted is gone"))
         return learn
 
     def _square(self, items: PictureItems | None, i: int) -> Tensor:
         if items is None:
-            raise _unavailable("the pictures of these items are not known")
+            raise ValueError(_no_map("the pictures of these items are not known"))
         cached = items.cached_image(i)
         if cached is not None:
             return cached
         transforms = self._there().transforms
         if not isinstance(transforms, ImageTransforms):
-            raise _unavailable("the learner has no transforms for pictures")
+            raise ValueError(_no_map("the learner has no transforms for pictures"))
         return to_square(items.image(i), presize(transforms.size))
 
 
