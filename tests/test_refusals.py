@@ -123,7 +123,7 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
         "check_images": Case(check_images, "path", path=photos),
         "get_image_files": Case(get_image_files, "path", path=photos),
         "draw_shapes": Case(
-            samples.draw_shapes, "n size wrong seed", path=tmp_path / "drawn", n=2, size=16
+            samples.draw_shapes, "n size wrong seed shapes", path=tmp_path / "drawn", n=2, size=16
         ),
         "vision_learner": Case(
             vision_learner,

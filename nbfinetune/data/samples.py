@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.datasets import OxfordIIITPet
 
-from nbfinetune.arguments import as_whole_number, check_number
+from nbfinetune.arguments import as_list, as_whole_number, check_number
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.memmap import cache_folder
 
 _POLYGONS = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "heptagon": 7, "octagon": 8}
@@ -33,6 +35,7 @@ def draw_shapes(
     size: int = 128,
     wrong: float = 0.02,
     seed: int = 42,
+    shapes: Sequence[str] = SHAPES,
 ) -> Path:
     """Draw a data set of a dozen classes of shapes that are easily confused.
 
@@ -47,6 +50,7 @@ def draw_shapes(
     size : side in pixels
     wrong : share of the pictures with a wrong label, in [0, 1)
     seed : of everything random
+    shapes : the classes; default: all twelve, see `SHAPES`
 
     Returns
     -------
@@ -63,8 +67,16 @@ def draw_shapes(
     n, seed = as_whole_number("n", n, 2), as_whole_number("seed", seed)
     size = as_whole_number("size", size, _LEAST_SIZE, _LARGEST_SIZE)
     check_number("wrong", wrong, 0, 1, such_as=0.1)
+    shapes = as_list(shapes, "shapes")
+    unknown = [shape for shape in shapes if shape not in SHAPES]
+    if unknown or not 2 <= len(shapes) == len(set(map(str, shapes))):
+        found = f"{shown(unknown[0])} is none" if unknown else f"{shown(shapes)} is not"
+        raise ValueError(f"shapes: {found}; give two or more, each once, of {', '.join(SHAPES)}")
     parameters = {"n": n, "size": size, "wrong": wrong, "seed": seed}
     name = "shapes-" + "-".join(str(v) for v in parameters.values())
+    if set(shapes) != set(SHAPES):
+        parameters["shapes"] = shapes
+        name += "-" + "-".join(shapes)
     folder = Path(path).expanduser() if path else cache_folder() / name
     if (folder / _PARAMETERS).is_file():
         if json.loads((folder / _PARAMETERS).read_text()) == parameters:
@@ -76,7 +88,7 @@ def draw_shapes(
     # Drawn aside and renamed: an interrupted call leaves no half data set behind.
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _draw_all(aside, n, size, wrong, random.Random(seed))
+        _draw_all(aside, shapes, n, size, wrong, random.Random(seed))
         (aside / _PARAMETERS).write_text(json.dumps(parameters))
         aside.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         if folder.exists():
@@ -99,16 +111,18 @@ def wrong_labels(path: str | PathLike) -> dict[Path, str]:
         return {folder / row["file"]: row["true_label"] for row in csv.DictReader(file)}
 
 
-def _draw_all(folder: Path, n: int, size: int, wrong: float, rng: random.Random) -> None:
-    items = [(shape, i) for shape in SHAPES for i in range(n)]
+def _draw_all(
+    folder: Path, shapes: Sequence[str], n: int, size: int, wrong: float, rng: random.Random
+) -> None:
+    items = [(shape, i) for shape in shapes for i in range(n)]
     mislabelled = set(rng.sample(items, round(wrong * len(items))))
     rows = [("file", "label", "true_label")]
-    for shape in SHAPES:
+    for shape in shapes:
         (folder / shape).mkdir()
     for shape, i in items:
         label = shape
         if (shape, i) in mislabelled:
-            label = rng.choice([other for other in SHAPES if other != shape])
+            label = rng.choice([other for other in shapes if other != shape])
         number = SHAPES.index(shape) * n + i
         file = f"{label}/{number:05}.png"
         draw_shape(shape, size, rng).save(folder / file)

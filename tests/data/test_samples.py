@@ -23,6 +23,22 @@ def test_a_dozen_classes_are_drawn_alike_by_the_same_seed(tmp_path: Path) -> Non
     assert len(list(one.rglob("*.png"))) == 36
 
 
+def test_some_of_the_shapes_are_drawn_and_wrong_labels_are_of_them(tmp_path: Path) -> None:
+    chosen = ["ring", "circle", "star_5"]
+    folder = samples.draw_shapes(tmp_path / "s", n=4, size=16, wrong=0.5, shapes=chosen)
+    assert {f.name for f in folder.iterdir() if f.is_dir()} == set(chosen)
+    assert set(samples.wrong_labels(folder).values()) <= set(chosen)
+    assert len(samples.wrong_labels(folder)) == 6
+    with pytest.raises(FileExistsError, match="holds shapes drawn otherwise"):
+        samples.draw_shapes(tmp_path / "s", n=4, size=16, wrong=0.5, shapes=chosen[:2])
+
+
+@pytest.mark.parametrize("shapes", [["ring"], ["ring", "ring"], ["ring", "cube"], "ring"])
+def test_shapes_that_make_no_data_set_are_refused(shapes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shapes"):
+        samples.draw_shapes(tmp_path / "s", n=2, size=16, shapes=shapes)
+
+
 def test_two_percent_of_the_labels_are_wrong_and_listed(tmp_path: Path) -> None:
     folder = samples.draw_shapes(tmp_path / "s", n=25, size=16)
     with open(folder / "wrong_labels.csv", newline="") as file:
