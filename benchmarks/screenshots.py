@@ -1,13 +1,13 @@
-"""The picture of the screens in the README: writes notebooks/screens.png.
+"""The pictures of the screens in the README: writes notebooks/screens/*.png.
 
     python benchmarks/screenshots.py
 
 JupyterLab in a Chromium runs the cells of a notebook, as in tests/browser: the plot of `%lr_find`,
-the screen of `%fine_tune` while it trains, and the confusion matrix with the pictures of its worst
-cell. They are drawn shapes, or photos of pets where `NBFINETUNE_PETS` names a folder.
+a strip of three moments of `%fine_tune`, the confusion matrix with the pictures of its worst cell,
+and one of them enlarged, with where the network looked; the last two in the dark theme. They are
+drawn shapes.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -22,26 +22,22 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import conftest  # noqa: E402
-from browser.matrix import MATRIX, click_cell, top_cells, wait_for_cell  # noqa: E402
+from browser.matrix import MATRIX, THUMB, click_cell, top_cells, wait_for_cell  # noqa: E402
 from browser.notebook import RUN_MS, Notebook  # noqa: E402
 
-SHAPES = "dls = ImageDataLoaders.from_folder(samples.draw_shapes(wrong=0.1), size=96)"
-PETS = """\
-dls = ImageDataLoaders.from_name_re(
-    samples.pets(), None, r"(.+)_\\d+", valid_pct=0.3, size=128
-)"""
 CELLS = [
-    f"""\
+    """\
 %load_ext nbfinetune
 from nbfinetune import ImageDataLoaders, samples, vision_learner
-{PETS if "NBFINETUNE_PETS" in os.environ else SHAPES}
+dls = ImageDataLoaders.from_folder(samples.draw_shapes(wrong=0.1), size=96, bs=32)
 learn = vision_learner(dls, "efficientnet_lite0")""",
     "%lr_find",
     "%fine_tune 6 --freeze-epochs 3 --lr-mult 5",
     "cm = %confusion_matrix",
 ]
-PAGE = {"width": 960, "height": 1600}  # px; each cell fits on it
-GAP = 24  # px between the screens
+PAGE = {"width": 1200, "height": 1100}  # px; each cell fits on it
+STRIP = 620  # px: the width of a moment of the strip
+GAP = 16  # px between these
 
 
 @pytest.fixture(scope="package")
@@ -61,6 +57,8 @@ def browser() -> Iterator[Browser]:
 def test_screens(notebook: Callable[..., Notebook], tmp_path: Path) -> None:
     nb = notebook(CELLS)
     nb.page.set_viewport_size(PAGE)
+    folder = ROOT / "notebooks/screens"
+    folder.mkdir(exist_ok=True)
 
     def shot(i: int) -> Image.Image:
         nb.select_cell(0)  # no buttons and no frame on cell i
@@ -68,30 +66,47 @@ def test_screens(notebook: Callable[..., Notebook], tmp_path: Path) -> None:
         nb.cell(i).screenshot(path=file)
         return Image.open(file).convert("RGB")
 
+    def keep(picture: Image.Image, name: str) -> None:
+        few = picture.quantize(dither=Image.Dither.NONE)
+        few.save(folder / f"{name}.png", optimize=True)
+
     nb.run_cell(0)
     nb.run_cell(1)
-    nb.page.get_by_label("learning rate", exact=True).wait_for()
-    search = shot(1)
+    nb.page.locator(".nbft-lr-handle").first.wait_for()
+    keep(shot(1), "search")
 
     nb.start_cell(2)
-    late = nb.page.locator(".nbft-training", has_text=re.compile("all layers: epoch [456]"))
-    late.wait_for(timeout=RUN_MS)
-    training = shot(2)
-
+    screen = nb.page.locator(".nbft-training")
+    moments = []
+    for at in ("all layers: epoch [12]", "all layers: epoch [56]"):
+        screen.filter(has_text=re.compile(at)).wait_for(timeout=RUN_MS)
+        moments.append(shot(2))
     nb.wait_idle()
+    nb.cell(2).locator("table").wait_for()
+    moments.append(shot(2))
+    small = [m.resize((STRIP, m.height * STRIP // m.width)) for m in moments]
+    size = (3 * STRIP + 2 * GAP, max(m.height for m in small))
+    strip = Image.new("RGB", size, "white")
+    for k, moment in enumerate(small):
+        strip.paste(moment, (k * (STRIP + GAP), 0))
+    keep(strip, "training")
+
+    nb.use_theme("JupyterLab Dark")
     nb.run_cell(3)
     nb.page.locator(MATRIX).wait_for()
     (i, j, n), _ = top_cells(nb)
     click_cell(nb.page, i, j)
     wait_for_cell(nb, i, j, n)
-    matrix = shot(3)
+    keep(shot(3), "matrix")
 
-    height = max(search.height + GAP + training.height, matrix.height)
-    screens = Image.new("RGB", (search.width + GAP + matrix.width, height), "white")
-    screens.paste(search, (0, 0))
-    screens.paste(training, (0, search.height + GAP))
-    screens.paste(matrix, (search.width + GAP, 0))
-    screens.quantize(dither=Image.Dither.NONE).save(ROOT / "notebooks/screens.png", optimize=True)
+    nb.page.locator(THUMB).first.get_by_role("button").first.click()
+    dialog = nb.page.locator("dialog.nbft-large")
+    nb.page.wait_for_function("document.querySelector('dialog[open] img').naturalWidth > 0")
+    dialog.get_by_label("where did it look").select_option("predicted")
+    dialog.locator("text=logit").wait_for()
+    file = tmp_path / "pictures.png"
+    dialog.screenshot(path=file)
+    keep(Image.open(file).convert("RGB"), "pictures")
 
 
 if __name__ == "__main__":
