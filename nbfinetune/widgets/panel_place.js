@@ -38,7 +38,12 @@ function panelPlace(el, hint) {
       clearTimeout(timer);
       place.textContent = "";
       delete split()?.dataset.opening;
-      requestAnimationFrame(() => reveal(sight)); // with the pictures that came just now
+      requestAnimationFrame(() => { // with the pictures that came just now
+        const first = split()?.querySelector(".nbft-thumb");
+        const top = sight.getBoundingClientRect().top;
+        if (first) sight.style.height = `${first.getBoundingClientRect().bottom - top}px`;
+        reveal(sight);
+      });
     },
     close: () => clearTimeout(timer),
   };

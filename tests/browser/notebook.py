@@ -15,6 +15,8 @@ ARTIFACTS = Path(__file__).parent / "artifacts"
 
 # Errors that JupyterLab's and Notebook 7's own parts report whatever the notebook holds.
 JUPYTERLAB_NOISE = [
+    # anywidget gives each model two seconds, which a busy machine may take.
+    r"\[anywidget\] Failed to initialize model\.\n *at AbortSignal",
     # Thrown by Notebook 7's own code: settings without a schema, no command to open a path.
     r"^[^\n]*\n *at [^\n]*/static/notebook/",
     # and fonts of a page that is left while it loads.

@@ -18,12 +18,12 @@ def test_interrupt_shows_one_line_stops_the_queue_and_leaves_the_magics_working(
     cells = [SETUP, "%fine_tune 50000", "ran_on = True", "%fine_tune 1 --freeze-epochs 1"]
     nb = notebook(cells)
     nb.start_all()
-    nb.cell(1).get_by_text("all layers, 50000 epochs").wait_for()
+    nb.cell(1).get_by_text("all layers, 50,000 epochs").wait_for()
     nb.interrupt()
     nb.wait_idle()
     shown = nb.cell(1).locator("[data-mime-type='application/vnd.jupyter.stderr']").inner_text()
     line = (
-        r"interrupted in epoch \d+ of 50000 after \d+ steps; the weights are those of the last step"
+        r"interrupted in epoch \d+ of 50000 after [\d,]+ steps; the weights are those of the last step"
     )
     assert re.fullmatch(line, shown)
     assert nb.output(1)[-1]["traceback"] == [shown]

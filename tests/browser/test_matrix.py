@@ -481,4 +481,4 @@ def test_figsize_is_inches_of_the_whole_matrix_as_far_as_there_is_room(notebook)
     for i, side in ((0, 960), (1, None)):
         shape = nb.cell(i + 1).locator(MATRIX).evaluate("c => [c.offsetWidth, c.offsetHeight]")
         room = nb.cell(i + 1).locator(".nbft-split").evaluate("box => box.clientWidth")
-        assert abs(max(shape) - (side or room)) <= 1
+        assert abs(max(shape) - (side or room)) <= 3  # the three cells are of whole pixels

@@ -125,7 +125,7 @@ def test_the_curve_and_its_static_view_stay_in_the_saved_notebook(notebook, lab)
     page.route("http**", lambda route: route.abort())  # as without a network
     page.goto((folder / nb.path).with_suffix(".html").as_uri())
     shown = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert shown == [640, 640]
+    assert shown == [1280, 1280]  # twice the pixels of the page
     assert page.locator(".nbft-static-view").is_visible()
     assert page.locator("tr").count() == 1 + 2 + 3
     page.screenshot(path=nb.screenshot("html"), full_page=True)

@@ -32,6 +32,7 @@ WIDTHS = "images => images.map(image => [image.naturalWidth > 0, image.clientWid
 
 def test_pictures_are_on_white_paper_in_light_and_turn_dark_with_the_page(notebook) -> None:
     page = notebook([SHOW, MATRIX])
+    page.use_theme("JupyterLab Light")  # another test's choice is kept by the server
     page.run_all()
     pictures = page.page.locator(".nbft-picture")
     assert pictures.evaluate_all(FILTER) == ["none", "none"]
