@@ -279,9 +279,9 @@ def lr_figure(results: Mapping[str, LRFindResult]) -> "Figure":
     _draw_axes(ax, curves)
     lines = [_draw_curve(ax, found, k) for k, found in enumerate(curves)]
     marks = [
-        (lr, f"{name} {rate_text(lr)}", k)
+        (lr, f"{name if i else f'suggested rate ({name})'} {rate_text(lr)}", k)
         for k, f in enumerate(curves)
-        for name, lr in f.marks.items()
+        for i, (name, lr) in enumerate(f.marks.items())
     ]
     if len(curves) == 1:
         _draw_usable(ax, curves[0])

@@ -290,7 +290,7 @@ def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours)
     assert line.get_ydata().tolist() == result.centred
     assert sorted(m.get_xdata()[0] for m in marks) == sorted(result.suggestions.values())
     assert {text.get_text() for text in ax.texts} == {
-        f"valley {rate_text(result.lr)}",
+        f"suggested rate (valley) {rate_text(result.lr)}",
         f"steep {rate_text(result.suggestions['steep'])}",
         "usable range ",
     }
