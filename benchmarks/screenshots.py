@@ -11,6 +11,8 @@ drawn shapes.
 import re
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,11 +27,13 @@ from browser import conftest  # noqa: E402
 from browser.matrix import MATRIX, THUMB, click_cell, top_cells, wait_for_cell  # noqa: E402
 from browser.notebook import RUN_MS, Notebook  # noqa: E402
 
+FOLDER = str(Path(tempfile.gettempdir()) / "shapes")  # the enlarged picture shows it
 CELLS = [
-    """\
+    f"""\
 %load_ext nbfinetune
 from nbfinetune import ImageDataLoaders, samples, vision_learner
-dls = ImageDataLoaders.from_folder(samples.draw_shapes(wrong=0.1), size=96, bs=32)
+path = samples.draw_shapes({FOLDER!r}, wrong=0.1)
+dls = ImageDataLoaders.from_folder(path, size=96, bs=32)
 learn = vision_learner(dls, "efficientnet_lite0")""",
     "%lr_find",
     "%fine_tune 6 --freeze-epochs 3 --lr-mult 5",
@@ -57,8 +61,8 @@ def browser() -> Iterator[Browser]:
 def test_screens(notebook: Callable[..., Notebook], tmp_path: Path) -> None:
     nb = notebook(CELLS)
     nb.page.set_viewport_size(PAGE)
-    folder = ROOT / "notebooks/screens"
-    folder.mkdir(exist_ok=True)
+    target = ROOT / "notebooks/screens"
+    target.mkdir(exist_ok=True)
 
     def shot(i: int) -> Image.Image:
         nb.select_cell(0)  # no buttons and no frame on cell i
@@ -68,7 +72,7 @@ def test_screens(notebook: Callable[..., Notebook], tmp_path: Path) -> None:
 
     def keep(picture: Image.Image, name: str) -> None:
         few = picture.quantize(dither=Image.Dither.NONE)
-        few.save(folder / f"{name}.png", optimize=True)
+        few.save(target / f"{name}.png", optimize=True)
 
     nb.run_cell(0)
     nb.run_cell(1)
@@ -80,6 +84,7 @@ def test_screens(notebook: Callable[..., Notebook], tmp_path: Path) -> None:
     moments = []
     for at in ("all layers: epoch [12]", "all layers: epoch [56]"):
         screen.filter(has_text=re.compile(at)).wait_for(timeout=RUN_MS)
+        time.sleep(1)  # until the curves of this moment are drawn
         moments.append(shot(2))
     nb.wait_idle()
     nb.cell(2).locator("table").wait_for()

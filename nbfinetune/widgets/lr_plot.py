@@ -16,6 +16,7 @@ from nbfinetune.widgets.lr_handle import LRHandle
 from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 from nbfinetune.widgets.theme import PAPER, series_colour
+from nbfinetune.widgets.training.training_figure import show_range
 
 _MARGIN = {"top": 48, "bottom": 44, "left": 64, "right": 32}  # above: legend, and marker's number
 _ABOVE = 10  # heights of the axis up to which a blown-up loss is drawn
@@ -55,7 +56,6 @@ class LRPlot(Screen):
         self._losses = bqplot.Axis(
             scale=self._y, side="left", label="loss", label_offset="46px", grid_lines="none"
         )
-        self._ticks: list[float] = []
         self._show_range(0.0, 1.0)
         self._figure = bqplot.Figure(
             marks=[self._band, self._raw, self._line],
@@ -79,12 +79,8 @@ class LRPlot(Screen):
     def _show_range(self, low: float, high: float) -> None:
         """Put the ends of the axis of losses, and round ticks on it."""
         values, written = round_ticks(low, high)
-        with self._y.hold_sync():
-            self._y.min, self._y.max = low, high
-        if values != self._ticks:  # an array would be sent again
-            self._ticks = values
-            with self._losses.hold_sync():
-                self._losses.tick_values, self._losses.tick_format = np.array(values), written
+        texts = [f"{value:{written}}" for value in values]
+        show_range(self._y, self._losses, low, high, values, texts)
 
     def draw(self, lrs: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> None:
         """Show the curve so far."""

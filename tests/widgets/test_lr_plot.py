@@ -37,7 +37,7 @@ def test_the_axis_of_losses_has_round_ticks_as_they_are_written() -> None:
     plot = LRPlot(1e-7, 10.0)
     plot.draw([1e-3, 1e-2, 1e-1], [2.31, 1.07, 1.9], [2.3, 1.5, 1.6])
     assert plot._losses.tick_values.tolist() == [1.2, 1.4, 1.6, 1.8, 2.0, 2.2]
-    assert plot._losses.tick_format == ".1f"
+    assert list(plot._losses.tick_labels.values()) == ["1.2", "1.4", "1.6", "1.8", "2.0", "2.2"]
     assert plot._y.min < 1.07 < 2.31 < plot._y.max
 
 

@@ -129,7 +129,7 @@ class TrainingFigure(ipywidgets.VBox):
         width = _show_x(self._x, self._over, self.options.x_by, [curves, *under])
         self._show_losses([losses[0][1], *(ys for _, ys in losses[2:])])
         low, high = metric_range(curves)
-        _show_range(self._share, self._shares, low, high, *_written(low, high, 6))
+        show_range(self._share, self._shares, low, high, *_written(low, high, 6))
         self._show_rates(max([*curves.lrs[1], *curves.planned[1]]) * 1.05 or 1.0)
         _set(self._raw, *losses[0])
         _set(self._smooth, *losses[1])
@@ -148,17 +148,17 @@ class TrainingFigure(ipywidgets.VBox):
         lines = [ys for ys in lines if len(ys)] or [[0.0, 1.0]]
         if not self.options.log:
             low, high = map(float, loss_range(lines))
-            _show_range(self._y, self._losses, low, high, *_written(low, high, 8))
+            show_range(self._y, self._losses, low, high, *_written(low, high, 8))
             return
         low, high = float(min(map(min, lines))) - 0.05, float(max(map(max, lines))) + 0.05
         values = log_ticks(10.0**low, 10.0**high)
         texts = [f"{v:.6g}" for v in values]
-        _show_range(self._y, self._losses, low, high, [math.log10(v) for v in values], texts)
+        show_range(self._y, self._losses, low, high, [math.log10(v) for v in values], texts)
 
     def _show_rates(self, high: float) -> None:
         values, _ = round_ticks(0.0, high, 5)
         texts = [rate_text(v) if v else "0" for v in values]
-        _show_range(self._lr_y, self._rates, 0.0, high, values, texts)
+        show_range(self._lr_y, self._rates, 0.0, high, values, texts)
 
     def _mark_steps(self, steps: list[tuple[float, str]], width: float) -> None:
         """Vertical lines with names: stages, and what was done by hand."""
@@ -228,7 +228,7 @@ def _show_x(
     unit = 60 if x_by == "time" and end > _MINUTES else 1
     values = [v for v in round_ticks(0.0, end / unit, 8)[0] if v == int(v) or x_by == "time"]
     axis.label = {"time": "minutes" if unit > 1 else "seconds"}.get(x_by, x_by)
-    _show_range(scale, axis, 0.0, end, [v * unit for v in values], [f"{v:.6g}" for v in values])
+    show_range(scale, axis, 0.0, end, [v * unit for v in values], [f"{v:.6g}" for v in values])
     return end
 
 
@@ -237,7 +237,7 @@ def _written(low: float, high: float, most: int) -> tuple[list[float], list[str]
     return values, [f"{v:{written}}" for v in values]
 
 
-def _show_range(
+def show_range(
     scale: bqplot.Scale,
     axis: bqplot.Axis,
     low: float,
