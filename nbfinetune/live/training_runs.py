@@ -21,7 +21,7 @@ from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.rendering.names import printable
-from nbfinetune.training.printing import ended_text, stopped_text
+from nbfinetune.training.printing import stopped_text
 from nbfinetune.training.state import Callback
 
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
@@ -69,7 +69,7 @@ class TrainingRuns:
             except BaseException:
                 screen.close()
                 raise
-        screen.close(ended_text(learn, result))
+        screen.close(_line(learn, result))
         if kernel_runs():
             self.display_hook.note(result)
         return result
@@ -197,7 +197,7 @@ def _in_background(
     def work() -> None:
         text = ""
         try:
-            text = ended_text(learn, fit(cbs=[screen, _OnBegin(begun.set)]))
+            text = _line(learn, fit(cbs=[screen, _OnBegin(begun.set)]))
         except BaseException as error:
             errors.append(error)
             text = f"failed: {type(error).__name__}: {error}"
@@ -218,3 +218,9 @@ def _in_background(
 
 def _raise(error: BaseException, cbs: list[Callback]) -> None:
     raise error
+
+
+def _line(learn: Learner, result: FitResult) -> str:
+    """How a run ended, and what it gave where the cell does not show that as its value."""
+    stopped = stopped_text(learn) if result.status == "stopped" else ""
+    return stopped or (repr(result) if kernel_runs() else "")

@@ -120,6 +120,8 @@ def test_the_pointer_shows_rate_loss_and_smoothed_loss_of_the_nearest_step(nb) -
 def test_the_saved_picture_is_a_png_of_what_one_sees(nb, theme: str) -> None:
     page = nb.page
     nb.use_theme(theme)
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(1000)  # bqplot draws 300 ms after a change of its size
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Save picture").click()
     saved = waiting.value
