@@ -427,6 +427,23 @@ def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
     assert examples.count(f"%{name}") == 2
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_a_magic_is_words_alone(name: str) -> None:
+    """A % that is not doubled prints the dictionary of the option."""
+    classes = (TrainingMagics, InterpretationMagics, ModelMagics)
+    owner = next(cls for cls in classes if hasattr(cls, name))
+    text = getattr(owner, name).__doc__
+    assert "{'" not in text
+    assert "%%" not in text
+
+
+def test_an_unknown_option_names_the_nearest_and_all(ip) -> None:
+    with pytest.raises(
+        UsageError, match=r"%lr_find has no option --nums; did you mean --num-it\? "
+    ):
+        ip.run_line_magic("lr_find", "--nums 10")
+
+
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
