@@ -116,8 +116,9 @@ class TrainingRuns:
             self.display_hook.note(found)
             with interrupted_as("interrupted; the learning rate was found before"):
                 lr = lr_per_group(learn.lr, len(learn.groups))[-1]
-                how = learn.rate_note.partition("(")[2].rstrip(")")
-                screen.show(found, lr, how, pump, lambda lr: _pick(observed(), lr, trained))
+                screen.show(
+                    found, lr, learn.rate_how, pump, lambda lr: _pick(observed(), lr, trained)
+                )
         return found
 
     def hide(self, result: object) -> None:

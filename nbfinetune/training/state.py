@@ -85,6 +85,7 @@ class LearnerState:
     chosen : the rate of the next run, if a search or its plot chose it
     rate_note : which rate the newest run uses that was given none, and where it comes from; after
         a search, that of the next run
+    rate_how : where that of the next run comes from, after a search
     last_search : what the newest search found
     """
 
@@ -107,6 +108,7 @@ class LearnerState:
     values: list[float]
     lr_schedules: Sequence[Schedule]
     chosen: ChosenRate | None
+    rate_how: str
     status: str
 
     def __init__(
@@ -348,7 +350,7 @@ class LearnerState:
 
     def say_next_rate(self, how: str) -> None:
         """Let `rate_note` tell the rate of the next run, and where it comes from."""
-        self.rate_note = f"next run: {lr_text(self.lr)} ({how})"
+        self.rate_how, self.rate_note = how, f"next run: {lr_text(self.lr)} ({how})"
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -8,17 +8,6 @@ const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], Arrow
 const THEME = ["class", "data-jp-theme-light", "data-jp-theme-name"]; // of the body
 const HINT = "Click a cell, or move with the arrow keys and press Enter: its pictures open here";
 
-// Keys that JupyterLab keeps: running the cell, leaving the matrix, and moving on.
-const passes = (event) => ["Escape", "Tab"].includes(event.key) || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
-
-function add(parent, tag, className, text = "") {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = text;
-  parent.appendChild(node);
-  return node;
-}
-
 function render({ model, el }) {
   const box = add(el, "div", "nbft-matrix-box nbft-choice");
   const canvas = add(box, "canvas", "nbft-matrix");

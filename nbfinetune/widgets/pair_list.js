@@ -4,17 +4,6 @@ const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: PAGE, PageUp: -PAGE, Home: 
 const QUIET = 150; // ms: of the pairs that a held key runs through only the last is opened
 const HINT = "Choose a pair, by mouse or with the arrow keys: its pictures open here";
 
-// Keys that JupyterLab keeps: running the cell, leaving the list, and moving on.
-const passes = (event) => ["Escape", "Tab"].includes(event.key) || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
-
-function add(parent, tag, className, text = "") {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = text;
-  parent.appendChild(node);
-  return node;
-}
-
 function render({ model, el }) {
   const box = add(el, "div", "nbft-choice");
   const list = add(box, "div", "nbft-pairs");

@@ -3,6 +3,17 @@ const BESIDE = [470, 320]; // px: room for three pictures in a row, or at least 
 const GAP = 16; // px between the two, as in panel_place.css
 const SLOW = 2000; // ms after which one wonders
 
+// Keys that JupyterLab keeps: running the cell, leaving the choice, and moving on.
+const passes = (event) => ["Escape", "Tab"].includes(event.key) || (event.key === "Enter" && (event.shiftKey || event.ctrlKey));
+
+function add(parent, tag, className, text = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  parent.appendChild(node);
+  return node;
+}
+
 function panelPlace(el, hint) {
   el.classList.add("nbft-chooser");
   const place = document.createElement("div");

@@ -55,7 +55,7 @@ def equal(a: object, b: object) -> bool:
 def state(learn: Learner) -> dict:
     """Everything that lr_find might change, but the rate of the next run, which it is for."""
     names = {id(p): name for name, p in learn.model.named_parameters()}
-    without = ("groups", "cbs", "_lr", "lr", "rate_note")
+    without = ("groups", "cbs", "_lr", "lr", "rate_note", "rate_how")
     plain = {k: v for k, v in vars(learn).items() if isinstance(v, (int, float, str, list, dict))}
     return {
         "weights": {k: v.clone() for k, v in learn.model.state_dict().items()},
