@@ -22,8 +22,8 @@ from nbfinetune.training.arguments import (
     head_rate,
     rates,
 )
+from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
-from nbfinetune.training.feature_batches import features_usable
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
 from nbfinetune.training.schedules import Schedule

@@ -22,9 +22,8 @@ from nbfinetune.objectives.losses import (
 )
 from nbfinetune.objectives.metrics import metric_value
 from nbfinetune.runtime.malloc import keep_freed_memory
-from nbfinetune.training.callbacks import CancelFit, CancelTrain
-from nbfinetune.training.feature_batches import FeatureBatches, feature_batches
-from nbfinetune.training.microbatches import (
+from nbfinetune.training.batches.feature_batches import FeatureBatches, feature_batches
+from nbfinetune.training.batches.microbatches import (
     PictureBatches,
     is_mean_of_pictures,
     is_sum,
@@ -33,6 +32,7 @@ from nbfinetune.training.microbatches import (
     random_numbers_given_back,
     target_weights,
 )
+from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.state import Callback, LearnerState
 
 

@@ -28,9 +28,9 @@ from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.training import options
+from nbfinetune.training.batches.feature_cache import FeatureCache
 from nbfinetune.training.chosen_rates import ChosenRate, safe_rate
 from nbfinetune.training.control import RunControl
-from nbfinetune.training.feature_cache import FeatureCache
 from nbfinetune.training.schedules import Schedule
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)

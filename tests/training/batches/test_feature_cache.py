@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.networks.heads import body_and_head, fastai_head
 from nbfinetune.runtime import memmap
-from nbfinetune.training.feature_cache import CachedFeatures
+from nbfinetune.training.batches.feature_cache import CachedFeatures
 
 
 class Count:
@@ -250,7 +250,7 @@ def test_without_room_the_body_runs_in_each_epoch_and_that_is_said(make, monkeyp
     def full(shape: tuple, dtype: torch.dtype) -> None:
         raise OSError("too large")
 
-    monkeypatch.setattr("nbfinetune.training.feature_cache.allocate", full)
+    monkeypatch.setattr("nbfinetune.training.batches.feature_cache.allocate", full)
     seen = Count(learn)
     with pytest.warns(UserWarning, match="body runs in each epoch: its features are too large"):
         result = learn.fit(2, 1e-2)

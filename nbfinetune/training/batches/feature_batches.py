@@ -14,8 +14,8 @@ from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.weights_digest import IdentityKey
 from nbfinetune.runtime.rng import seeded_rng
-from nbfinetune.training.feature_cache import CachedFeatures
-from nbfinetune.training.microbatches import picture_parts
+from nbfinetune.training.batches.feature_cache import CachedFeatures
+from nbfinetune.training.batches.microbatches import picture_parts
 from nbfinetune.training.state import LearnerState
 
 _VIEWS = 4  # of a picture that the user's own function augments
