@@ -205,8 +205,9 @@ class TrainingReport:
 
     def _notes(self) -> list[str]:
         kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
+        notes = [note for run in self.runs for note in run.notes]
         done = [f"after step {step:.0f}: {what}" for step, what in curves_of(self.runs).events]
-        return [*kept, *([f"by hand: {'; '.join(done)}"] if done else [])]
+        return [*kept, *notes, *([f"by hand: {'; '.join(done)}"] if done else [])]
 
 
 def training_figure(curves: TrainingCurves) -> "Figure":

@@ -27,6 +27,7 @@ class Run:
     status : "running", "finished", "stopped", "interrupted" or "failed"
     seconds : from the begin to the end of each step, without pauses
     kept : the row whose weights the run will end with, where it keeps the best; else None
+    notes : what was decided for the run, and what it did besides its steps, in words
     body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
     """
 
@@ -46,6 +47,7 @@ class Run:
     first_epoch: int = 0
     status: str = "running"
     body_epochs: int | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def method(self) -> str:

@@ -54,9 +54,14 @@ def head_rate(learn: LearnerState, *, freezes: bool) -> LearningRate | None:
     return chosen.lr
 
 
+def has_start(base_lr: float | slice) -> bool:
+    """Whether a rate says what the first group's is."""
+    return isinstance(base_lr, slice) and base_lr.start is not None
+
+
 def ends(base_lr: float | slice, lr_mult: float) -> tuple[float, float]:
     """The rates of the first group and of the head."""
-    if isinstance(base_lr, slice) and base_lr.start is not None:
+    if has_start(base_lr):
         return base_lr.start, base_lr.stop
     high = base_lr.stop if isinstance(base_lr, slice) else base_lr
     [high] = lr_per_group(high, 1, what="base_lr")

@@ -21,12 +21,20 @@ class CancelTrain(Exception):
 
 
 class Recording(Callback):
-    """Writes what a run does into `learn.recorder`."""
+    """Writes what a run does into `learn.recorder`.
+
+    Parameters
+    ----------
+    notes : what was decided for the run before it began
+    """
+
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        self._notes = list(notes)
 
     def before_fit(self, learn: LearnerState) -> None:
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
-        run.body_epochs = learn.body_epochs
+        run.body_epochs, run.notes = learn.body_epochs, list(self._notes)
         learn.recorder.begin(run)
         first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
         self._groups = [first[i] for i in sorted(first)]

@@ -19,6 +19,7 @@ from nbfinetune.training.arguments import (
     check_trains,
     check_wd,
     ends,
+    has_start,
     head_rate,
     rates,
 )
@@ -26,11 +27,13 @@ from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import EarlyStopping, ParamScheduler, Recording, SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
+from nbfinetune.training.recipe import batch_size, batches_of, check_recipe, second_stage, soften
+from nbfinetune.training.refit import RefitHead
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 
-BASE_LR = 2e-3  # of fine_tune (fastai's)
+BASE_LR, LR_MULT = 2e-3, 100.0  # of fine_tune (fastai's)
 # Optimizer steps that a new head needs; measured on pets with base_lr 2e-3: 15 steps give an error
 # of 0.19, 25 steps 0.15, 50 steps 0.13.
 _HEAD_STEPS = 50
@@ -172,20 +175,22 @@ def fine_tune(
     base_lr: float | slice | None = None,
     *,
     freeze_epochs: int | None = None,
-    lr_mult: float = 100.0,
+    lr_mult: float | None = None,
     pct_start: float = 0.3,
     div: float = 5.0,
-    keep_best: bool = True,
+    bs: int | None = None,
+    recipe: str = "measured",
+    keep_best: bool | None = None,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     show: bool = True,
 ) -> FitResult:
-    """Train the head with the body frozen, then all layers with discriminative rates.
+    """Train the head with the body frozen, then all layers.
 
-    Both stages are 1cycle: the first at `base_lr`, the second at half of it for the head down
-    to half of base_lr / lr_mult for the first group. fastai's recipe is
-    `fine_tune(epochs, freeze_epochs=1, keep_best=False)` on a learner with `train_bn=True` and
-    `head="fastai"`.
+    Both stages are 1cycle, the first at `base_lr`, the second at half of it for the head. At the
+    end of both a linear head is fitted anew to the training pictures (`RefitHead`); the rate of the
+    body follows what that shows (`training/recipe.py` has the rule). `recipe="fastai"` does
+    neither: with a learner of `train_bn=True` and `head="fastai"` it is fastai's.
 
     Parameters
     ----------
@@ -194,28 +199,41 @@ def fine_tune(
         head in the second stage, halved too, in place of `lr_mult`; None = what `lr_find` found
         for what trains first, else 2e-3 (fastai's)
     freeze_epochs : epochs of the first stage; None = as many as 50 steps take, or 100 where the
-        body's features are kept; 0 = no such stage
-    lr_mult : rate of the head over that of the first group
+        body's features are kept (1 for fastai); 0 = no such stage
+    lr_mult : rate of the head over that of the first group; None = the body's rate is the recipe's
+        (100 for fastai)
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
+    bs : pictures in a batch of the second stage; None = so many that an epoch has 60 steps, from
+        16 to those of the loaders (as the loaders for fastai)
+    recipe : "measured" or "fastai"
     keep_best : end with the weights of the best epoch of both stages, by the first metric if it
-        is known whether that should rise (see `EarlyStopping`), else by the validation loss
+        is known whether that should rise (see `EarlyStopping`), else by the validation loss;
+        None = True, but for fastai
     wd, cbs, show : see `fit`
     """
     epochs = as_whole_number("epochs", epochs, 1)
     check_data(learn)
+    check_recipe(learn, recipe, bs)
+    measured = recipe == "measured"
     if freeze_epochs is not None:
         freeze_epochs = as_whole_number("freeze_epochs", freeze_epochs, 0)
+    elif not measured:
+        freeze_epochs = 1
     if base_lr is None:
         found = head_rate(learn, freezes=freeze_epochs != 0)
         base_lr = BASE_LR if found is None else found
-    low, high = ends(base_lr, lr_mult)
+    chosen = measured and lr_mult is None and not has_start(base_lr)
+    low, high = ends(base_lr, LR_MULT if lr_mult is None else lr_mult)
     rates(learn, slice(low, high), "base_lr")  # refuse before the first stage, not after it
     check_cycle(div, 1e5, pct_start)
     check_wd(wd)
     for cb in (*learn.cbs, *cbs):
         if isinstance(cb, (EarlyStopping, SaveBest)):
             cb.check(learn)  # refuse before the first stage freezes
-    if keep_best:
+    refit = RefitHead()
+    if measured:
+        cbs = [*cbs, refit]
+    if measured if keep_best is None else keep_best:
         cbs = [*cbs, _keeper(learn)]
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
@@ -228,8 +246,15 @@ def fine_tune(
         if learn.control.ended:
             return _result(learn, runs, cbs)
     learn.freeze_to(0, quiet=True)
-    halved = slice(low / 2, high / 2)
-    runs += [_one_cycle(learn, "fine_tune: all layers", epochs, halved, **both, wd=wd, cbs=cbs)]
+    lrs, notes = slice(low / 2, high / 2), []
+    if chosen:
+        stage = second_stage(learn, refit.fit)
+        lrs, notes = [stage.rate] * (len(learn.groups) - 1) + [high / 2], [stage.why]
+        if refit.head is not None:
+            soften(refit.head, stage.scale)
+    with batches_of(learn, batch_size(learn) if measured and bs is None else bs):
+        name = "fine_tune: all layers"
+        runs += [_one_cycle(learn, name, epochs, lrs, **both, wd=wd, cbs=cbs, notes=notes)]
     return _result(learn, runs, cbs)
 
 
@@ -269,6 +294,7 @@ def _one_cycle(
     wd: float | None = None,
     cbs: Sequence[Callback] = (),
     start_epoch: int = 0,
+    notes: Sequence[str] = (),
 ) -> Run:
     check_cycle(div, div_final, pct_start)
     lrs = [
@@ -278,7 +304,7 @@ def _one_cycle(
     moms = learn.moms if moms is None else moms
     check_moms(moms)
     mom = schedules.one_cycle(*moms, pct_start)
-    return _fit(learn, name, n_epoch, lrs, mom, wd, cbs, start_epoch)
+    return _fit(learn, name, n_epoch, lrs, mom, wd, cbs, start_epoch, notes)
 
 
 def _fit(
@@ -290,6 +316,7 @@ def _fit(
     wd: float | None,
     cbs: Sequence[Callback],
     start_epoch: int,
+    notes: Sequence[str] = (),
 ) -> Run:
     check_data(learn)
     n_epoch = as_whole_number("n_epoch", n_epoch, 1)
@@ -300,7 +327,7 @@ def _fit(
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    all_cbs = [Recording(), ParamScheduler(lrs, mom), Steering(), *learn.cbs, *cbs]
+    all_cbs = [Recording(notes), ParamScheduler(lrs, mom), Steering(), *learn.cbs, *cbs]
     with learn.own_rng():
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 

@@ -72,6 +72,7 @@ def run(
                 how = {"jitter": jitter, "compare_bytes": False}
                 with suppress(CancelTrain):
                     _train(learn, _batches(learn, learn.dls.train, training=True, **how), cbs)
+                _event(cbs, "after_train", learn)
                 if validates:
                     held_out = _batches(learn, learn.dls.valid, training=False, compare_bytes=False)
                     learn.values, _, _ = _validate(learn, held_out, cbs)

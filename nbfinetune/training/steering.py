@@ -56,11 +56,11 @@ class Steering(Callback):
 
     def after_batch(self, learn: LearnerState) -> None:
         _take_requests(learn)
-        if learn.training and _annealed(learn):
+        if learn.training and annealed(learn):
             raise CancelTrain
 
     def after_epoch(self, learn: LearnerState) -> None:
-        if _annealed(learn):
+        if annealed(learn):
             learn.control.finished = True
             raise CancelFit
 
@@ -87,8 +87,8 @@ def _begin_to_finish(learn: LearnerState, step: int) -> None:
     control.finish_in = None
 
 
-def _annealed(learn: LearnerState) -> bool:
-    """Whether the steps of `finish` are done."""
+def annealed(learn: LearnerState) -> bool:
+    """Whether the steps of `control.finish` are done."""
     if learn.control.finishing is None:
         return False
     first, n_steps, _ = learn.control.finishing

@@ -1,0 +1,114 @@
+"""Recipe: how the second stage of `fine_tune` trains, by what the head made of the body's features.
+
+The rule. The loss of the head on pictures left out, as a share of that of a guess, tells how far
+these pictures are from those that the body knows: near at a share of 0.25 or less, far at 0.45 or
+more. Far ones have to move the body: it trains at 3e-4, and the head is scaled down to 0.3 before,
+since one that fits the training pictures to the end leaves nothing to learn from. Near ones need
+not: it trains at 3e-5, from the head as it is. Between, both go along a line (of their logarithms).
+An epoch has 60 steps, or batches of 16. At the end of both stages the head is fitted anew
+(`refit`). `benchmarks/README.md` has the evidence.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nbfinetune.arguments import as_whole_number
+from nbfinetune.data.datasets import even_loader, gives_pictures
+from nbfinetune.networks.logistic import LogisticFit
+from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.training.state import LearnerState
+
+RECIPES = ("measured", "fastai")
+_NEAR, _FAR = 0.25, 0.45  # loss of the head over that of a guess
+_NEAR_RATE, _FAR_RATE = 3e-5, 3e-4  # of the body
+# Transformers and ConvNeXts, which have no BatchNorm, are tuned at 5e-5 (Liu et al. 2022, arXiv
+# 2201.03545); not measured here.
+_WITHOUT_BN = 0.2
+_SOFTER = 0.3  # times the weights of the head, far
+_STEPS, _LEAST_BS = 60, 16  # of an epoch, at most; pictures in a batch, at least
+
+
+def check_recipe(learn: LearnerState, recipe: str, bs: int | None) -> None:
+    """Raise ValueError for a recipe that there is not, or batches that cannot be made."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe is {shown(recipe)}; it must be one of {', '.join(RECIPES)}")
+    if bs is not None:
+        as_whole_number("bs", bs, 1)
+        if not gives_pictures(learn.dls.train):
+            raise ValueError(
+                f"bs is {bs}, but these loaders make batches of their own; leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """How all layers train after the head.
+
+    Parameters
+    ----------
+    rate : of the body
+    scale : of the head's weights before
+    why : in words
+    """
+
+    rate: float
+    scale: float
+    why: str
+
+
+def second_stage(learn: LearnerState, fit: LogisticFit | None) -> SecondStage:
+    """What the rule says.
+
+    Parameters
+    ----------
+    fit : of the head in the first stage; None, where it was not fitted, takes the careful rate
+    """
+    share = fit and fit.loss / log(len(fit.bias))
+    far = 0.0 if share is None else min(max((share - _NEAR) / (_FAR - _NEAR), 0.0), 1.0)
+    rate = _NEAR_RATE * (_FAR_RATE / _NEAR_RATE) ** far
+    if not any(isinstance(m, _BatchNorm) for m in learn.model.modules()):
+        rate *= _WITHOUT_BN
+    why = f"the body trains at {rate_text(rate)}"
+    if share is not None:
+        what = "near" if far == 0 else "far from" if far == 1 else "not far from"
+        why += (
+            f": the loss of the head on pictures left out is {share:.0%} of a guess's, so they are "
+            f"{what}{' to' if far == 0 else ''} those that the network knows"
+        )
+    return SecondStage(rate, _SOFTER**far, why)
+
+
+def soften(head: nn.Linear, scale: float) -> None:
+    """Scale the logits of a linear head; what it predicts stays the same."""
+    with torch.no_grad():
+        head.weight *= scale
+        head.bias *= scale
+
+
+def batch_size(learn: LearnerState) -> int | None:
+    """Pictures in a batch of the second stage; None = as the loaders have them."""
+    train = learn.dls.train
+    if not gives_pictures(train):
+        return None
+    return min(learn.dls.bs, max(_LEAST_BS, len(train.dataset) // _STEPS))
+
+
+@contextmanager
+def batches_of(learn: LearnerState, bs: int | None) -> Iterator[None]:
+    """Inside, training batches have at most `bs` pictures; None = as they are."""
+    dls, train = learn.dls, learn.dls.train
+    if bs is None:
+        yield
+        return
+    dls.train = even_loader(train.dataset, bs, shuffle=True, num_workers=train.num_workers)
+    try:
+        yield
+    finally:
+        dls.train = train
