@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
     from nbfinetune.lr_finder.suggestions import minimum, slide, steep, valley
-    from nbfinetune.objectives.metrics import accuracy, error_rate, top_k_accuracy
+    from nbfinetune.objectives.metrics import (
+        accuracy,
+        balanced_accuracy,
+        error_rate,
+        top_k_accuracy,
+    )
     from nbfinetune.training.callbacks import (
         CancelFit,
         CancelTrain,
@@ -50,6 +55,7 @@ __all__ = [
     "MultiLabelInterpretation",
     "SaveBest",
     "accuracy",
+    "balanced_accuracy",
     "check_images",
     "cnn_learner",
     "error_rate",
@@ -85,6 +91,7 @@ _MODULE_OF = {
     "MultiLabelInterpretation": "interpretation.multi_label",
     "SaveBest": "training.callbacks",
     "accuracy": "objectives.metrics",
+    "balanced_accuracy": "objectives.metrics",
     "check_images": "images.decoding",
     "cnn_learner": "vision",
     "error_rate": "objectives.metrics",

@@ -128,7 +128,7 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
         "vision_learner": Case(
             vision_learner,
             "dls arch weights head metrics loss_func label_smoothing class_weights "
-            "normalize train_bn seed lr wd moms amp cache_features accumulate "
+            "logit_adjustment normalize train_bn seed lr wd moms amp cache_features accumulate "
             "clip_grad device cbs",
             dls=dls,
             arch=net,

@@ -348,6 +348,17 @@ class Called:
         ),
         (
             "resnet18",
+            {"logit_adjustment": True, "class_weights": "balanced"},
+            "logit_adjustment is for a loss without class_weights; leave one of them out",
+        ),
+        (
+            "resnet18",
+            {"logit_adjustment": True, "loss_func": nn.CrossEntropyLoss()},
+            "logit_adjustment is for a loss without loss_func; leave one of them out",
+        ),
+        ("resnet18", {"logit_adjustment": 1}, "logit_adjustment is 1; it must be True or False"),
+        (
+            "resnet18",
             {"loss_func": nn.functional.cross_entropy, "label_smoothing": 0.1},
             "class_weights and label_smoothing are of the default loss, but there is a loss_func",
         ),

@@ -36,7 +36,7 @@ from nbfinetune.data.labels import (
     name_labels,
     table_items,
 )
-from nbfinetune.data.splits import check_split, read_parts, split_notes
+from nbfinetune.data.splits import check_split, imbalance_text, read_parts, split_notes
 from nbfinetune.data.transforms import Augment, ImageTransforms, presize
 from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.left_out import left_out
@@ -317,12 +317,11 @@ class ImageDataLoaders:
         counts = [Counter(loader.dataset.targets) for loader in (self.train, self.valid)]
         rows = [(name, str(counts[0][i]), str(counts[1][i])) for i, name in enumerate(self.vocab)]
         totals = [str(len(loader.dataset)) for loader in (self.train, self.valid)]
-        sizes = [counts[0][i] for i in range(len(self.vocab))]
+        sizes = [counts[0][i] for i in range(self.c)]
         shape = f"batches of up to {self.bs} x 3 x {self.size} x {self.size}"
-        ratio = f"largest class has {max(sizes) / max(min(sizes), 1):.1f} x the smallest"
         return Table(
             f"{len(self.vocab)} classes; {shape}",
             ("class", "train", "valid"),
             [*rows, ("all", *totals), *((f"warning: {text}",) for text in self.warnings)],
-            ratio,
+            imbalance_text(sizes, self.vocab),
         )

@@ -11,6 +11,11 @@ from nbfinetune.rendering.names import shown
 Triple = tuple[float, float, float]
 
 
+def class_counts(targets: Sequence[int], n: int) -> list[int]:
+    """How many of the targets, which are class indices, are of each of n classes."""
+    return torch.bincount(torch.as_tensor(targets, dtype=torch.int64), minlength=n).tolist()
+
+
 def class_weights_of(
     weights: object, vocab: Sequence[str], targets: Sequence[int]
 ) -> Tensor | None:
@@ -31,7 +36,7 @@ def class_weights_of(
     if weights is None:
         return None
     if isinstance(weights, str) and weights == "balanced":
-        counts = torch.bincount(torch.tensor(targets), minlength=n)
+        counts = torch.tensor(class_counts(targets, n))
         return counts.sum() / (n * counts.clamp(min=1).float())
     usage = f'class_weights must be "balanced" or {n} numbers from 0 up, one a class'
     if isinstance(weights, Mapping) or hasattr(weights, "items"):

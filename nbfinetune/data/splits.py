@@ -14,6 +14,7 @@ from nbfinetune.rendering.names import first_few, printable
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")  # a float column of pandas has 1.0
 _SIDES = (("train", "training"), ("valid", "val", "validation"))  # usual names of their folders
 _SHOWN = 3  # parts of a path that name a picture: side, class and file
+_UNEVEN = 3  # pictures of the largest class over those of a rare one; see benchmarks, Imbalance
 TEST_FOLDERS = ("test", "testing")  # whose pictures are for later: neither side, and no class
 
 
@@ -188,3 +189,22 @@ def split_notes(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) 
         if unseen := [name for t, name in enumerate(vocab) if t not in seen]:
             notes.append(f"{len(unseen)} classes have no pictures {what} ({first_few(unseen)})")
     return notes
+
+
+def imbalance_text(counts: Sequence[int], vocab: Sequence[str]) -> str:
+    """How uneven the classes are, and from three to one on what that means and what to type.
+
+    Parameters
+    ----------
+    counts : training pictures of each class
+    """
+    largest, smallest = max(counts), max(min(counts), 1)
+    text = f"largest class has {largest / smallest:.1f} x the smallest"
+    if largest < _UNEVEN * smallest:
+        return text
+    rare = sorted((n, t) for t, n in enumerate(counts) if largest >= _UNEVEN * n)
+    return (
+        f"{text} ({first_few([f'{vocab[t]} {n}' for n, t in rare])}): the rare are predicted less "
+        "often than they are there; where an error on them counts as much as on the others, use "
+        "vision_learner(..., logit_adjustment=True, metrics=balanced_accuracy)"
+    )

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from nbfinetune.data.datasets import PictureItems
+from nbfinetune.objectives.chance import log_binomial
 from nbfinetune.rendering.tables import Table
 
 _DENSE = 2000  # classes up to which a matrix is counted whole: 32 MB
@@ -161,7 +162,7 @@ class Comparison:
         0.03125
         """
         n, least = len(self.fixed) + len(self.broken), min(len(self.fixed), len(self.broken))
-        logs = [_log_binomial(n, k) - n * math.log(2) for k in range(least + 1)]
+        logs = [log_binomial(n, k) - n * math.log(2) for k in range(least + 1)]
         return min(2 * math.fsum(map(math.exp, logs)), 1.0)
 
     def __repr__(self) -> str:
@@ -170,7 +171,3 @@ class Comparison:
             f"{len(self.fixed)} fixed, {len(self.broken)} broken, {len(self.still_wrong)} still "
             f"wrong of {self.n} items: accuracy {change:+.4f}, McNemar p = {self.p_value:.2g}"
         )
-
-
-def _log_binomial(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -90,6 +90,31 @@ def top_k_accuracy(preds: Tensor, targets: Tensor, *, k: int = 5) -> float:
     return (top == targets[:, None]).any(1).float().mean().item()
 
 
+def balanced_accuracy(preds: Tensor, targets: Tensor) -> float:
+    """Mean over the classes of the share of their pictures that is right (scikit-learn's).
+
+    A class counts the same whether it has many pictures or few; classes that no target has do not
+    count.
+
+    Parameters
+    ----------
+    preds : probabilities or logits, shape [n, c]
+    targets : class indices, shape [n]
+
+    Examples
+    --------
+    >>> from torch import tensor
+    >>> preds = tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    >>> balanced_accuracy(preds, tensor([0, 0, 0, 1]))
+    0.5
+    """
+    _check_indices("balanced_accuracy", preds, targets)
+    classes, members = targets.unique(return_inverse=True)
+    right = (preds.argmax(1) == targets).double()
+    rights = members.bincount(right, minlength=len(classes))
+    return (rights / members.bincount(minlength=len(classes))).mean().item()
+
+
 def _check_indices(name: str, preds: Tensor, targets: Tensor) -> None:
     """Other shapes would be broadcast: right or wrong, of other pictures."""
     if preds.ndim != 2 or targets.shape != preds.shape[:1]:
@@ -145,7 +170,7 @@ def metric_list(metrics: Metric | Iterable[Metric] | None) -> list[Metric]:
     return metrics
 
 
-_OURS = ("accuracy", "error_rate", "top_k_accuracy")
+_OURS = ("accuracy", "balanced_accuracy", "error_rate", "top_k_accuracy")
 
 
 def metric_value(metric: Metric, preds: Tensor, targets: Tensor) -> float:

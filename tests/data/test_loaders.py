@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from nbfinetune import ImageDataLoaders, get_image_files
 from nbfinetune.data.datasets import ImageDataset, even_loader
-from nbfinetune.data.splits import stratified
+from nbfinetune.data.splits import imbalance_text, stratified
 
 
 def _write(folder: Path, counts: dict[str, int]) -> None:
@@ -262,16 +263,41 @@ def test_workers_give_the_same_batches_as_none(photos: Path) -> None:
 
 
 def test_summary_counts_classes_and_imbalance(tmp_path: Path) -> None:
-    _write(tmp_path, {"cat": 20, "dog": 5})
+    _write(tmp_path, {"cat": 10, "dog": 5})
     lines = repr(ImageDataLoaders.from_folder(tmp_path, size=8).summary()).splitlines()
     assert lines == [
         "2 classes; batches of up to 64 x 3 x 8 x 8",
         "class  train  valid",
-        "cat       16      4",
+        "cat        8      2",
         "dog        4      1",
-        "all       20      5",
-        "largest class has 4.0 x the smallest",
+        "all       12      3",
+        "largest class has 2.0 x the smallest",
     ]
+
+
+def test_summary_names_the_rare_classes_and_what_to_type(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 25, "dog": 5, "emu": 9, "fox": 2})
+    dls = ImageDataLoaders.from_folder(tmp_path, size=8)
+    assert repr(dls.summary()).splitlines()[-1] == (
+        "largest class has 20.0 x the smallest (fox 1, dog 4): the rare are predicted less often "
+        "than they are there; where an error on them counts as much as on the others, use "
+        "vision_learner(..., logit_adjustment=True, metrics=balanced_accuracy)"
+    )
+    assert dls.warnings == []  # it may well be as it is in life
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ([9, 9], "largest class has 1.0 x the smallest"),
+        ([29, 10], "largest class has 2.9 x the smallest"),
+        ([30, 10, 11], r"largest class has 3.0 x the smallest \(b 10\): the rare are"),
+        ([3, 0], r"largest class has 3.0 x the smallest \(b 0\): the rare are"),
+        ([90, 9, 8, 7, 6, 5, 4], r"smallest \(g 4, f 5, e 6, d 7, c 8 and 1 more\): the rare are"),
+    ],
+)
+def test_classes_are_rare_from_a_third_of_the_largest_down(counts: list[int], text: str) -> None:
+    assert re.search(f"{text}{'' if 'rare' in text else '$'}", imbalance_text(counts, "abcdefg"))
 
 
 def test_show_batch_shows_pictures_with_their_class(dls: ImageDataLoaders) -> None:

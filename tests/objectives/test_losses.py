@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from nbfinetune import ClassificationInterpretation, Learner, accuracy, vision_learner
+from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 
 BATCH_SIZES = (1, 3, 4, 12)
 X = torch.sin(torch.arange(48.0) * 1.7).view(12, 4)
@@ -58,6 +59,11 @@ def nll(weights=(1.0, 1.0, 1.0), ignored: int = -100, smoothing: float = 0.0):
     ("loss_func", "targets", "expected"),
     [
         (nn.CrossEntropyLoss(), INDICES, nll()),
+        (
+            LogitAdjustedLoss([5, 2, 1]),
+            INDICES,
+            lambda out: nll()(out.double() + torch.tensor([5.0, 2.0, 1.0]).log()),
+        ),
         (nn.CrossEntropyLoss(WEIGHTS), INDICES, nll(WEIGHTS.tolist())),
         (partial(F.cross_entropy, weight=WEIGHTS), INDICES, nll(WEIGHTS.tolist())),
         (
@@ -86,7 +92,18 @@ def nll(weights=(1.0, 1.0, 1.0), ignored: int = -100, smoothing: float = 0.0):
             ),
         ),
     ],
-    ids=["mean", "weights", "partial", "smoothing", "ignored", "sum", "vector", "soft", "labels"],
+    ids=[
+        "mean",
+        "adjusted",
+        "weights",
+        "partial",
+        "smoothing",
+        "ignored",
+        "sum",
+        "vector",
+        "soft",
+        "labels",
+    ],
 )
 def test_the_validation_loss_is_that_of_all_pictures_whatever_the_batches(
     loss_func, targets, expected, bs: int
@@ -104,6 +121,7 @@ def test_the_validation_loss_is_that_of_all_pictures_whatever_the_batches(
     ("loss_func", "targets"),
     [
         (nn.CrossEntropyLoss(), INDICES),
+        (LogitAdjustedLoss([5, 2, 1]), INDICES),
         (nn.CrossEntropyLoss(WEIGHTS), INDICES),
         (nn.NLLLoss(WEIGHTS), INDICES),
         (nn.CrossEntropyLoss(WEIGHTS, ignore_index=255), INDICES.where(INDICES != 2, 255)),
@@ -111,7 +129,7 @@ def test_the_validation_loss_is_that_of_all_pictures_whatever_the_batches(
         (of_pictures, INDICES),
         (nn.BCEWithLogitsLoss(), LABELS),
     ],
-    ids=["mean", "weights", "nll", "ignored", "sum", "vector", "labels"],
+    ids=["mean", "adjusted", "weights", "nll", "ignored", "sum", "vector", "labels"],
 )
 def test_accumulated_batches_have_the_gradient_of_one(loss_func, targets) -> None:
     gradients = []

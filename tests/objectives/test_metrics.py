@@ -3,9 +3,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from nbfinetune import Learner, accuracy, error_rate, top_k_accuracy
+from nbfinetune import Learner, accuracy, balanced_accuracy, error_rate, top_k_accuracy
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
 
 PREDS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
@@ -15,6 +15,33 @@ TARGETS = torch.tensor([0, 2, 2, 2])
 def test_two_of_four_are_right() -> None:
     assert accuracy(PREDS, TARGETS) == 0.5
     assert error_rate(PREDS, TARGETS) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("predicted", "targets", "expected"),
+    [
+        ([0, 0, 0, 0], [0, 0, 0, 1], 1 / 2),  # all of one class, none of the other
+        ([0, 1, 1, 2], [0, 1, 0, 2], (1 / 2 + 1 + 1) / 3),
+        ([0, 2, 2, 2], [0, 0, 0, 0], 1 / 4),  # a class that no target has does not count
+        ([2, 2, 0], [0, 0, 2], 0),
+        ([0, 1, 2], [0, 1, 2], 1),
+    ],
+)
+def test_balanced_accuracy_is_the_mean_share_of_the_classes_that_there_are(
+    predicted: list, targets: list, expected: float
+) -> None:
+    preds = torch.eye(3)[predicted]
+    assert balanced_accuracy(preds, torch.tensor(targets)) == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_balanced_accuracy_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    for n in (3, 10, 200):
+        preds, targets = rng.random((n, 5)).astype("float32"), rng.integers(0, 4, n)
+        expected = balanced_accuracy_score(targets, preds.argmax(1))
+        found = balanced_accuracy(torch.tensor(preds), torch.tensor(targets))
+        assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 0.5), (2, 0.75), (3, 1.0), (99, 1.0)])
@@ -48,6 +75,7 @@ class Named:
     ("metric", "rises"),
     [
         (accuracy, True),
+        (balanced_accuracy, True),
         (error_rate, False),
         (partial(top_k_accuracy, k=3), True),
         (Named("ErrorRate"), False),
@@ -118,6 +146,7 @@ epoch, valid_loss = Named("epoch"), Named("valid_loss")
     [
         ("accuracy", "not its name: from nbfinetune import accuracy"),
         (["error_rate"], "not its name: from nbfinetune import error_rate"),
+        ("balanced_acc", "not its name: from nbfinetune import balanced_accuracy"),
         (
             ["f1"],
             r"metrics holds 'f1', a str; a metric is a function \(preds, targets\) -> float, s",
@@ -191,7 +220,7 @@ def test_a_trial_leaves_a_metric_that_counts_as_it_was(loaders, mlp) -> None:
     assert learn.validate()[1] == 1
 
 
-@pytest.mark.parametrize("metric", [accuracy, error_rate, top_k_accuracy])
+@pytest.mark.parametrize("metric", [accuracy, balanced_accuracy, error_rate, top_k_accuracy])
 def test_targets_that_would_be_broadcast_are_refused(metric) -> None:
     name = metric.__name__
     for targets in (torch.eye(4)[:, :3], TARGETS[:, None]):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.losses import Loss
 from nbfinetune.runtime.rng import get_rng_state, set_rng_state
 from nbfinetune.training.state import LearnerState
@@ -23,6 +24,7 @@ from nbfinetune.training.state import LearnerState
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
 # of which 11, 49 and 72 go into pages that the system clears.
 _PICTURES = 16
+_CROSS_ENTROPIES = (nn.CrossEntropyLoss, LogitAdjustedLoss)
 
 
 def microbatch_size(learn: LearnerState) -> int | None:
@@ -34,9 +36,7 @@ def microbatch_size(learn: LearnerState) -> int | None:
     if learn.device.type != "cpu" or learn.transforms is None:
         return None
     shared = any(isinstance(m, _BatchNorm) and m.training for m in learn.model.modules())
-    loss = learn.loss_func
-    is_mean = type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean"
-    return _PICTURES if is_mean and not shared else None
+    return _PICTURES if _is_mean(learn.loss_func) and not shared else None
 
 
 def picture_parts(learn: LearnerState, n: int) -> list[slice]:
@@ -115,6 +115,11 @@ def _option(loss_func: Loss, name: str) -> object:
     return getattr(loss_func, name, None)
 
 
+def _is_mean(loss_func: Loss) -> bool:
+    """Whether the loss is surely a mean of cross entropies; subclasses may do anything."""
+    return type(loss_func) in _CROSS_ENTROPIES and loss_func.reduction == "mean"
+
+
 def is_sum(loss_func: Loss) -> bool:
     """Whether the losses of pictures are added up."""
     return _option(loss_func, "reduction") == "sum"
@@ -127,7 +132,7 @@ def is_mean_of_pictures(loss_func: Loss, targets: Tensor | None = None) -> bool:
     ----------
     targets : those that it is the loss of, if they are known already
     """
-    if type(loss_func) is not nn.CrossEntropyLoss or loss_func.reduction != "mean":
+    if not _is_mean(loss_func):
         return False
     if targets is not None and bool((targets == loss_func.ignore_index).any()):
         return targets.is_floating_point()  # they hold no class indices

@@ -29,7 +29,13 @@ def make(photos, small_net, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 5.0, 0.5]}, {"accumulate": 2}],
+    [
+        {},
+        {"label_smoothing": 0.1},
+        {"class_weights": [1.0, 5.0, 0.5]},
+        {"accumulate": 2},
+        {"logit_adjustment": True, "label_smoothing": 0.1},
+    ],
     ids=str,
 )
 def test_losses_and_weights_are_those_of_whole_batches(make, monkeypatch, options: dict) -> None:
