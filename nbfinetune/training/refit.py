@@ -4,12 +4,15 @@ After a few epochs a body is ahead of its head: fitting that to the end, without
 the error on fourteen small data sets from 0.26 to 0.20 in the mean (`benchmarks/recipes.py`).
 """
 
+from collections.abc import Sized
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.networks.logistic import LogisticFit, fit_logistic
+from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.rendering.numbers import counted, rate_text
 from nbfinetune.training import loop
 from nbfinetune.training.state import Callback, LearnerState
@@ -26,10 +29,11 @@ def _linear_head(learn: LearnerState) -> nn.Linear | None:
     if parts is None or len(parts[1]) != 1 or type(parts[1][0]) is not nn.Linear:
         return None
     loss = learn.loss_func
-    if type(loss) is not nn.CrossEntropyLoss or loss.reduction != "mean":
+    if type(loss) not in (nn.CrossEntropyLoss, LogitAdjustedLoss) or loss.reduction != "mean":
         return None
     head = parts[1][0]
-    n = len(getattr(learn.dls.train, "dataset", ()))
+    dataset = getattr(learn.dls.train, "dataset", None)
+    n = len(dataset) if isinstance(dataset, Sized) else 0
     products = n * head.in_features * head.out_features
     fits = 0 < n * head.in_features <= _MOST_FEATURES and products <= _MOST_PRODUCTS
     return head if fits and head.bias is not None else None
@@ -69,6 +73,8 @@ class RefitHead(Callback):
         with torch.no_grad():
             head.weight.copy_(self.fit.weight)
             head.bias.copy_(self.fit.bias)
+            if isinstance(learn.loss_func, LogitAdjustedLoss):  # the fit has both in its bias
+                head.bias -= learn.loss_func.log_prior
         learn.recorder.run.notes.append(
             f"at its end the head was fitted anew to {counted(len(x), 'picture')} (logistic "
             f"regression, penalty {rate_text(self.fit.penalty)} by cross-validation)"

@@ -11,7 +11,7 @@ FITS = {
     "fit_one_cycle": lambda learn: learn.fit_one_cycle(2, slice(1e-3, 1e-1)),
     "fit_flat_cos": lambda learn: learn.fit_flat_cos(2, 1e-2),
     "fit_sgdr": lambda learn: learn.fit_sgdr(2, 1, 1e-2),
-    "fine_tune": lambda learn: learn.fine_tune(2, 1e-2, freeze_epochs=1, keep_best=False),
+    "fine_tune": lambda learn: learn.fine_tune(2, 1e-2, recipe="fastai"),
 }
 
 
