@@ -6,8 +6,9 @@ from math import inf
 from time import perf_counter
 
 from nbfinetune.history.runs import Run
-from nbfinetune.objectives.metrics import higher_is_better, metric_name
+from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
 from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.numbers import counted
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -27,6 +28,11 @@ class Recording(Callback):
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
         run.body_epochs = learn.body_epochs
+        run.shares = {
+            metric_name(metric): rises
+            for metric in learn.metrics
+            if is_share_of_pictures(metric) and (rises := higher_is_better(metric)) is not None
+        }
         learn.recorder.begin(run)
         first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
         self._groups = [first[i] for i in sorted(first)]
@@ -44,6 +50,9 @@ class Recording(Callback):
     def after_epoch(self, learn: LearnerState) -> None:
         seconds = perf_counter() - learn.control.waited - self._started
         learn.recorder.add_epoch(learn.epoch, learn.values, seconds)
+        run = learn.recorder.run
+        run.n_valid = learn.n_valid
+        run.weakest.append(learn.weakest)
 
     def after_fit(self, learn: LearnerState) -> None:
         learn.recorder.end(learn.status)
@@ -165,6 +174,8 @@ class EarlyStopping(Callback):
             return
         self.wait += 1
         if self.wait >= self.patience:
+            epochs = counted(self.wait, "epoch")
+            learn.recorder.run.ended = f"{self.monitor} did not improve for {epochs}"
             raise CancelFit
 
 
