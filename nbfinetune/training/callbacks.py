@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from math import inf
+from math import inf, sqrt
 from time import perf_counter
 
 from nbfinetune.history.runs import Run
+from nbfinetune.history.verdicts import standard_error
 from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import counted
@@ -182,9 +183,15 @@ class EarlyStopping(Callback):
 class SaveBest(Callback):
     """Keeps the weights of the best epoch in memory and puts them back when the fit ends.
 
+    By a share of pictures, as error_rate is one, epochs differ only by more than chance: kept is
+    the last one whose error and validation loss are both within one standard error of the best,
+    sqrt(p (1 - p) / n) and loss / sqrt(n) (a picture's loss varies about as much as its mean: 1.15
+    to 1.4 times, measured). The last, as its rates were annealed furthest. By other metrics it is
+    the best value, and the validation loss tells equal ones apart.
+
     The best is remembered over all fits it is passed to, so in `fine_tune` the second stage cannot
-    end worse than the first. Equal values are told apart by the validation loss. An interrupted or
-    failed fit keeps the weights of its last step.
+    end worse than the first by more than that. An interrupted or failed fit keeps the weights of
+    its last step.
 
     Parameters
     ----------
@@ -193,6 +200,7 @@ class SaveBest(Callback):
     Attributes
     ----------
     row : the row of the best epoch, None before the first
+    why : why that epoch, in words
     """
 
     def __init__(self, monitor: str = "valid_loss", *, mode: str | None = None) -> None:
@@ -200,7 +208,9 @@ class SaveBest(Callback):
         self._monitor = _Monitor("SaveBest", monitor, mode)
         self._loss = _Monitor("SaveBest", "valid_loss", None)
         self.row: dict[str, float] | None = None
-        self._best = (inf, inf)
+        self.why = ""
+        self._seen: list[tuple[float, float]] = []  # values, turned so that less is better; losses
+        self._kept = (inf, inf)
 
     def check(self, learn: LearnerState) -> None:
         """Raise ValueError if `monitor` cannot be watched in a fit of this learner."""
@@ -208,15 +218,60 @@ class SaveBest(Callback):
 
     def before_fit(self, learn: LearnerState) -> None:
         self.check(learn)
-        learn.recorder.run.kept = self.row
+        self._tell(learn.recorder.run)
 
     def after_epoch(self, learn: LearnerState) -> None:
-        value = self._monitor.value(learn), self._loss.value(learn)
-        if value < self._best:
-            self._best, self.row = value, learn.recorder.run.rows[-1]
-            learn.recorder.run.kept = self.row
+        run = learn.recorder.run
+        value, loss = self._monitor.value(learn), self._loss.value(learn)
+        self._seen.append((value, loss))
+        if self._is_as_good(run):
+            self._kept, self.row = (value, loss), run.rows[-1]
+            where = f" of {run.stage}" if run.stage else ""
+            self._where = f"kept epoch {self.row['epoch']}{where}"
             # A deep copy has the versions of the modules too, without which some do not load it.
             self._weights = deepcopy(learn.model.state_dict())
+        if self.row is not None:
+            self.why = f"{self._where}: {self._reason(learn)}"
+        self._tell(run)
+
+    def _is_as_good(self, run: Run) -> bool:
+        """Whether the newest epoch takes the place of the one that is kept."""
+        value, loss = self._seen[-1]
+        chance = self._chance(run)
+        if not chance:
+            return (value, loss) < self._kept
+        most = self._lowest + chance
+        if self._kept[0] > most:
+            return True  # the newest, then, is the lowest
+        least = min(other for error, other in self._seen if error <= most)
+        return value <= most and loss <= least + abs(least) / sqrt(run.n_valid)
+
+    @property
+    def _lowest(self) -> float:
+        return min(value for value, _ in self._seen)
+
+    def _chance(self, run: Run) -> float:
+        """The standard error of the lowest error; 0 for what is no share of pictures."""
+        share = abs(self._lowest)  # of those that are right, if it should rise
+        counts = self.monitor in run.shares and run.n_valid and share <= 1
+        return standard_error(share, run.n_valid) if counts else 0.0
+
+    def _reason(self, learn: LearnerState) -> str:
+        run, name, n = learn.recorder.run, self.monitor, learn.recorder.run.n_valid
+        if name not in run.shares or not n:
+            return f"best {name}, {self.row[name]:.4f}"
+        right = self._monitor.rises(learn)  # which the shares of are negative here
+        wrong, fewest = (round((v + right) * n) for v in (self._kept[0], self._lowest))
+        text = f"{counted(wrong, 'error')} of {n}"
+        if wrong == fewest:
+            return f"{text}, the fewest"
+        return (
+            f"{text}, valid_loss {self._kept[1]:.3f}; the last epoch with both within one standard "
+            f"error of the best ({fewest} ± {n * self._chance(run):.1f} errors)"
+        )
+
+    def _tell(self, run: Run) -> None:
+        run.kept, run.kept_why = self.row, self.why
 
     def after_fit(self, learn: LearnerState) -> None:
         if learn.status in ("finished", "stopped") and self.row is not None:
