@@ -11,7 +11,7 @@ from math import ceil, isfinite, sqrt
 from statistics import median
 
 from nbfinetune.history.runs import HEAD_STAGE, Run
-from nbfinetune.rendering.numbers import minutes
+from nbfinetune.rendering.numbers import counted, minutes
 
 _MOVED = 0.05  # share of a held-out loss that is a change, if it is clear of chance too:
 _SPREAD = 0.7  # standard deviation of what a picture's loss differs by in two epochs, over the mean
@@ -39,6 +39,20 @@ def standard_error(share: float, n: int) -> float:
     return sqrt(share * (1 - share) / n)
 
 
+def errors_text(share: float, n: int) -> str:
+    """The errors among n held-out pictures, with their standard error, rounded up.
+
+    Examples
+    --------
+    >>> errors_text(12 / 74, 74), errors_text(0.0, 30)
+    ('12 errors of 74 (± 4)', 'no error of 30')
+    """
+    wrong = round(share * n)
+    if not wrong:
+        return f"no error of {n}"
+    return f"{counted(wrong, 'error')} of {n} (± {ceil(n * standard_error(share, n))})"
+
+
 def verdict(runs: Sequence[Run]) -> str:
     """What is to be said of the stages of a call, "" if nothing is.
 
@@ -47,11 +61,12 @@ def verdict(runs: Sequence[Run]) -> str:
     """
     if not runs or not _ended_by_itself(runs[-1]):
         return ""
+    kept = _why_kept(runs)  # which tells the errors too
     sentences = [
-        _why_kept(runs),
+        kept,
         _training(runs) or _held_out(runs),
         _second_stage(runs),
-        _chance(runs),
+        "" if kept else _chance(runs),
         _weakest(runs),
     ]
     return ". ".join(text[0].upper() + text[1:] for text in sentences if text)
@@ -163,6 +178,8 @@ def _rises(runs: Sequence[Run], lowest: int, errors: Sequence[float]) -> str:
     if not errors:
         return f"the held-out loss rises {since}: fewer epochs, or more pictures, may be better"
     change, chance = errors[-1] - errors[lowest], standard_error(errors[lowest], run.n_valid)
+    if change > chance and len(runs) > 1 and not lowest:
+        return "all layers make the held-out loss and the error rise: try a tenth of the rate"
     if change > chance:
         return (
             f"the held-out loss and the error rise {since}: it overfits; train fewer epochs, or "
@@ -210,15 +227,12 @@ def _chance(runs: Sequence[Run]) -> str:
     error, n = error_of(run, _final(runs)), run.n_valid
     if error is None:
         return ""
-    wrong = round(error * n)
-    if not wrong:
+    if not error:
         most = 3 / n  # 95 %: the rule of three
-        return f"no errors of {n} held out: up to {most:.0%} may be wrong" if most >= _WIDE else ""
+        return f"{errors_text(error, n)}: up to {most:.0%} may be wrong" if most >= _WIDE else ""
     if standard_error(error, n) < _WIDE:
         return ""
-    errors = "1 error" if wrong == 1 else f"{wrong} errors"
-    spread = ceil(standard_error(error, n) * n)
-    return f"{errors} of {n} held out, ± {spread}: too few pictures to tell small differences"
+    return f"{errors_text(error, n)}: too few held-out pictures to tell small differences"
 
 
 def _weakest(runs: Sequence[Run]) -> str:

@@ -6,7 +6,7 @@ from math import inf, sqrt
 from time import perf_counter
 
 from nbfinetune.history.runs import Run
-from nbfinetune.history.verdicts import standard_error
+from nbfinetune.history.verdicts import errors_text, standard_error
 from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import counted
@@ -261,13 +261,12 @@ class SaveBest(Callback):
         if name not in run.shares or not n:
             return f"best {name}, {self.row[name]:.4f}"
         right = self._monitor.rises(learn)  # which the shares of are negative here
-        wrong, fewest = (round((v + right) * n) for v in (self._kept[0], self._lowest))
-        text = f"{counted(wrong, 'error')} of {n}"
-        if wrong == fewest:
-            return f"{text}, the fewest"
+        share, fewest = self._kept[0] + right, self._lowest + right
+        if share == fewest:
+            return f"{errors_text(share, n)}, the fewest"
         return (
-            f"{text}, valid_loss {self._kept[1]:.3f}; the last epoch with both within one standard "
-            f"error of the best ({fewest} ± {n * self._chance(run):.1f} errors)"
+            f"{errors_text(share, n)}, valid_loss {self._kept[1]:.3f}; the last epoch with both "
+            f"within one standard error of the best ({counted(round(fewest * n), 'error')})"
         )
 
     def _tell(self, run: Run) -> None:

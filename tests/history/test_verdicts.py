@@ -71,7 +71,7 @@ def test_noise_alone_has_no_verdict(n: int, epochs: int) -> None:
     for seed in SEEDS:
         run = a_run(*held_out([1.0] * epochs, [2.0] * epochs, n, seed), n, seed=seed)
         sentences = verdict([run]).split(". ")
-        silent += all(not text or "held out, ±" in text for text in sentences)
+        silent += all(not text or "(± " in text for text in sentences)
     assert silent >= 0.95 * len(SEEDS)
 
 
@@ -154,6 +154,15 @@ def test_a_second_stage_that_gave_nothing_is_told_with_its_time() -> None:
     assert "than the head" not in verdict(two_stages(0.24, 0.24, loss=0.4))  # more certain
 
 
+def test_a_second_stage_that_spoils_what_the_head_had_wants_a_lower_rate() -> None:
+    first, last = two_stages(0.2, 0.3)
+    worse = a_run([0.7, 0.8, 0.9], [0.3, 0.32, 0.34], name=last.name)
+    assert verdict([first, worse]).startswith(
+        "All layers make the held-out loss and the error rise: try a tenth of the rate. "
+        "All layers: worse than the head alone"
+    )
+
+
 def test_the_head_alone_is_judged_when_the_other_stage_is_done() -> None:
     assert verdict(two_stages(0.24, 0.24)[:1]) == ""
 
@@ -161,12 +170,12 @@ def test_the_head_alone_is_judged_when_the_other_stage_is_done() -> None:
 def test_few_pictures_are_told_by_what_chance_does() -> None:
     run = a_run([0.5], [12 / 74], 74)
     assert verdict([run]) == (
-        "12 errors of 74 held out, ± 4: too few pictures to tell small differences"
+        "12 errors of 74 (± 4): too few held-out pictures to tell small differences"
     )
     run.n_valid = 700
     assert verdict([run]) == ""
-    assert verdict([a_run([0.5], [0.0], 30)]) == "No errors of 30 held out: up to 10% may be wrong"
-    assert verdict([a_run([0.5], [1 / 20], 20)]).startswith("1 error of 20 held out, ± 1: too")
+    assert verdict([a_run([0.5], [0.0], 30)]) == "No error of 30: up to 10% may be wrong"
+    assert verdict([a_run([0.5], [1 / 20], 20)]).startswith("1 error of 20 (± 1): too few")
 
 
 def test_the_interval_of_errors_holds_two_thirds_of_the_draws() -> None:

@@ -69,11 +69,11 @@ def scripted_errors(loaders, mlp, *values: float) -> Learner:
     ("errors", "kept", "why"),
     [
         # One standard error of 2 of 10 is 0.126, so 3 are as good and 4 are not.
-        ((0.5, 0.2, 0.3, 0.4), 2, "3 errors of 10, valid_loss 1.000; the last epoch with both"),
-        ((0.5, 0.2, 0.4, 0.4), 1, "2 errors of 10, the fewest"),
-        ((0.4, 0.5, 0.2, 0.1), 3, "1 error of 10, the fewest"),
-        ((0.2, 0.3, 0.1, 0.3), 2, "1 error of 10, the fewest"),  # 0.095: not even 2
-        ((0.0, 0.1, 0.1, 0.1), 0, "0 errors of 10, the fewest"),  # without a standard error
+        ((0.5, 0.2, 0.3, 0.4), 2, "3 errors of 10 (± 2), valid_loss 1.000; the last epoch with"),
+        ((0.5, 0.2, 0.4, 0.4), 1, "2 errors of 10 (± 2), the fewest"),
+        ((0.4, 0.5, 0.2, 0.1), 3, "1 error of 10 (± 1), the fewest"),
+        ((0.2, 0.3, 0.1, 0.3), 2, "1 error of 10 (± 1), the fewest"),  # 0.095: not even 2
+        ((0.0, 0.1, 0.1, 0.1), 0, "no error of 10, the fewest"),  # without a standard error
     ],
 )
 def test_the_last_epoch_within_one_standard_error_of_the_lowest_is_kept(
@@ -91,8 +91,8 @@ def test_the_same_holds_for_a_share_that_rises(loaders, mlp) -> None:
     cbs = [Losses(1, 1, 1, 1), SaveBest("accuracy")]
     assert learn.fit(4, 1e-3, cbs=cbs).kept["epoch"] == 2
     assert learn.recorder.run.kept_why == (
-        "kept epoch 2: 3 errors of 10, valid_loss 1.000; the last epoch with both within one "
-        "standard error of the best (2 ± 1.3 errors)"
+        "kept epoch 2: 3 errors of 10 (± 2), valid_loss 1.000; the last epoch with both within one "
+        "standard error of the best (2 errors)"
     )
 
 
