@@ -1,6 +1,6 @@
 """Verdicts: what a call says of itself in a few sentences, by rules that noise seldom passes.
 
-All epochs are judged on the same held-out pictures: two errors differ by chance by 0.4 to 0.9 times
+All epochs are judged on the same held-out pictures: two errors differ by chance by 0.3 to 1.2 times
 the standard error of one (measured), and by that much they are taken to be alike. Where a rule does
 not apply, as in short runs and in those that were ended by hand, it says nothing.
 """
@@ -15,7 +15,7 @@ from nbfinetune.rendering.numbers import counted, minutes
 
 _MOVED = 0.05  # share of a held-out loss that is a change, if it is clear of chance too:
 _SPREAD = 0.7  # standard deviation of what a picture's loss differs by in two epochs, over the mean
-# loss: 0.1 to 0.73 measured; so the means of n pictures differ by 0.7 / sqrt(n) of it by chance
+# loss: 0.1 to 0.8 measured; so the means of n pictures differ by 0.7 / sqrt(n) of it by chance
 _SURE = 3.0  # standard errors that a change in the held-out loss is
 _STILL = 0.01  # of a loss: less than this is none
 _GAIN = 0.02  # of a held-out loss: a second stage that gives less was not worth it

@@ -250,6 +250,24 @@ def test_save_best_puts_the_best_weights_back(learn: Learner) -> None:
     assert result.kept["epoch"] == 1
 
 
+def test_weights_that_are_kept_again_and_again_are_those_of_the_last_time(
+    learn: Learner, loaders
+) -> None:
+    kept = []
+
+    class Keep(Callback):
+        def after_epoch(self, learn: Learner) -> None:
+            kept.append({k: v.clone() for k, v in learn.model.state_dict().items()})
+
+    best = SaveBest()
+    learn.fit(4, 1e-2, cbs=[Losses(4, 3, 2, 5), Keep(), best])
+    weights = learn.model.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in kept[2].items())
+    other = Learner(loaders, torch.nn.Linear(4, 2), device="cpu")
+    other.fit(1, 1e-2, cbs=[Losses(1), Keep(), best])
+    assert torch.equal(other.model.weight, kept[-1]["weight"])
+
+
 def test_save_best_restores_after_early_stopping(learn: Learner) -> None:
     best = SaveBest()
     learn.fit(9, 1e-2, cbs=[Losses(3, 1, 2, 4), EarlyStopping(patience=2), best])
