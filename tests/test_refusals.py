@@ -143,10 +143,10 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
             model=learn.model,
             device="cpu",
         ),
-        "fit": Case(learn.fit, "n_epoch lr wd cbs start_epoch", n_epoch=1),
+        "fit": Case(learn.fit, "n_epoch lr keep_best wd cbs start_epoch", n_epoch=1),
         "fit_one_cycle": Case(
             learn.fit_one_cycle,
-            "n_epoch lr_max div div_final pct_start wd moms cbs start_epoch",
+            "n_epoch lr_max div div_final pct_start keep_best wd moms cbs start_epoch",
             n_epoch=1,
         ),
         "fit_flat_cos": Case(learn.fit_flat_cos, "n_epoch lr div_final pct_start wd", n_epoch=1),

@@ -1,5 +1,5 @@
 """History: what runs did, as values, as text and as a picture.
 
-`recorder` (the only history of a learner), `report` (curves and epoch table of runs), `screens`
-(who shows them).
+`runs` (what a fit did), `recorder` (the only history of a learner), `report` (curves and epoch
+table), `verdicts` (what is to be said of them), `plots` (fastai's), `screens` (who shows runs).
 """

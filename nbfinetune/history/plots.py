@@ -11,14 +11,13 @@ from nbfinetune.history.report import (
     draw_losses,
     draw_rates,
     format_value,
-    minutes,
-    stage_of,
     step_axis,
 )
 from nbfinetune.history.runs import HEAD_STAGE, Run
+from nbfinetune.history.verdicts import verdict
 from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.names import shown
-from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.rendering.numbers import counted, minutes, rate_text
 from nbfinetune.rendering.tables import Table
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def calls(runs: Sequence[Run]) -> list[list[Run]]:
     found: list[list[Run]] = []
     for run in runs:
         last = found[-1][-1] if found else None
-        goes_on = last and stage_of(last) == HEAD_STAGE != stage_of(run)
+        goes_on = last and last.stage == HEAD_STAGE != run.stage
         if goes_on and last.method == run.method:
             found[-1].append(run)
         else:
@@ -109,7 +108,10 @@ def calls(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """A row for each call: what it was, how far it came, its result and how long it took."""
+    """A row for each call: what it was, how far it came, its result and how long it took.
+
+    Below it, across all columns, stands its verdict, if it has one.
+    """
     rows = []
     for number, stages in enumerate(calls(runs), 1):
         done = " + ".join(
@@ -121,9 +123,11 @@ def runs_table(runs: Sequence[Run]) -> Table:
         seconds = sum(row["time"] for run in stages for row in run.rows)
         end = stages[-1].status
         rows.append((str(number), stages[0].method, done, end, _result(stages), minutes(seconds)))
+        if text := verdict(stages):
+            rows.append((f"run {number}: {text}",))
     columns = ("run", "method", "epochs", "status", "result", "time")
-    title = f"{len(rows)} runs" if len(rows) != 1 else "1 run"
-    return Table(title if rows else "nothing was trained yet", columns, rows)
+    title = counted(len(calls(runs)), "run") if rows else "nothing was trained yet"
+    return Table(title, columns, rows)
 
 
 def _result(stages: Sequence[Run]) -> str:

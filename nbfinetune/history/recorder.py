@@ -8,8 +8,10 @@ from torch import Tensor, stack
 from nbfinetune.history.plots import calls, loss_plot, runs_table, schedule_plot
 from nbfinetune.history.report import TrainingReport
 from nbfinetune.history.runs import SMOOTHING, Run
+from nbfinetune.history.verdicts import verdict
 from nbfinetune.rendering.figures import Picture
 from nbfinetune.rendering.left_out import left_out
+from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
 
@@ -37,7 +39,14 @@ class FitResult:
         """How the last stage ended: "finished" or "stopped"."""
         return self.stages[-1].status
 
-    def __repr__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """What is to be said of the call: "" if nothing is; see `history.verdicts`."""
+        return verdict(self.stages)
+
+    @property
+    def summary(self) -> str:
+        """How it ended and which epoch was kept, with its loss and metrics, in one line."""
         last = self.stages[-1]
         text = (
             f"{last.name.partition(':')[0]} {self.status} after {counted(len(self.rows), 'epoch')}"
@@ -51,8 +60,11 @@ class FitResult:
         values = [f"{name} {self.kept[name]:.4f}" for name in last.names[2:-1]]
         return f"{text}: {', '.join(values)}"
 
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, [self.summary, printable(self.verdict)]))
+
     def _repr_html_(self) -> str:
-        return TrainingReport(self.stages, repr(self))._repr_html_()
+        return TrainingReport(self.stages, self.summary)._repr_html_()
 
 
 class Recorder:

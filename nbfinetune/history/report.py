@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbfinetune.history.runs import SMOOTHING, Run
+from nbfinetune.history.verdicts import verdict
 from nbfinetune.rendering import axes, figures
 from nbfinetune.rendering.downsampling import MOST_POINTS, downsample
-from nbfinetune.rendering.names import html_text
-from nbfinetune.rendering.numbers import counted
+from nbfinetune.rendering.names import html_text, printable
+from nbfinetune.rendering.numbers import counted, minutes
 from nbfinetune.rendering.tables import Table
 
 if TYPE_CHECKING:
@@ -29,16 +30,6 @@ def format_value(name: str, value: float) -> str:
     if name == "time":
         return minutes(value)
     return str(value) if name == "epoch" else f"{value:.6f}"
-
-
-def minutes(seconds: float) -> str:
-    """Seconds as mm:ss, as fastai shows time."""
-    return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
-
-
-def stage_of(run: Run) -> str:
-    """The stage's part of a run's name, empty for a run of one stage."""
-    return run.name.partition(": ")[2]
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def curves_of(
     losses, smooth, lrs, rows, borders, events, kept = [], [], [], [], [], [], None
     for run in runs:
         first = len(losses)
-        borders.append((first, stage_of(run)))
+        borders.append((first, run.stage))
         events += [(first + step, what) for step, what in run.events]
         rows += [(first + s, row) for s, row in zip(run.row_steps, run.rows, strict=True)]
         losses += run.losses
@@ -158,8 +149,8 @@ def epoch_table(runs: Sequence[Run]) -> Table:
     columns = runs[0].names if runs else []
     rows: list[list[str]] = []
     for run in runs:
-        if stage_of(run):
-            rows.append([f"{stage_of(run)}, {counted(run.n_epoch, 'epoch')}"])
+        if run.stage:
+            rows.append([f"{run.stage}, {counted(run.n_epoch, 'epoch')}"])
         for row in run.rows:
             values = [format_value(name, row[name]) for name in columns]
             rows.append([values[0] + _KEPT * (row is runs[-1].kept), *values[1:]])
@@ -168,7 +159,7 @@ def epoch_table(runs: Sequence[Run]) -> Table:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What is left of a training screen: the curves and the table, without a kernel.
+    """What is left of a training screen: curves, table and verdict, without a kernel.
 
     Parameters
     ----------
@@ -180,11 +171,10 @@ class TrainingReport:
     text: str = ""
 
     def __repr__(self) -> str:
-        lines = [repr(epoch_table(self.runs)), *self._notes(), self.text]
-        return "\n".join(line for line in lines if line)
+        return "\n".join([repr(epoch_table(self.runs)), *self._lines()])
 
     def _repr_html_(self) -> str:
-        below = "".join(f"<div>{html_text(line)}</div>" for line in (*self._notes(), self.text))
+        below = "".join(f"<div>{html_text(line)}</div>" for line in self._lines())
         return self._picture() + epoch_table(self.runs)._repr_html_() + below
 
     @property
@@ -203,11 +193,15 @@ class TrainingReport:
         text = f"training curves over {int(curves.losses[0][-1])} steps: {', '.join(last)}"
         return figures.figure_html(figure, text)
 
-    def _notes(self) -> list[str]:
-        kept = dict.fromkeys(run.kept_text for run in self.runs if run.kept_text)
-        notes = [note for run in self.runs for note in run.notes]
+    def _lines(self) -> list[str]:
+        """What stands below the table."""
+        features = dict.fromkeys(run.features_text for run in self.runs)
         done = [f"after step {step:.0f}: {what}" for step, what in curves_of(self.runs).events]
-        return [*kept, *notes, *([f"by hand: {'; '.join(done)}"] if done else [])]
+        by_hand = f"by hand: {'; '.join(done)}" if done else ""
+        ended = [f"{r.stage or r.name} ended early: {r.ended}" for r in self.runs if r.ended]
+        notes = [note for run in self.runs for note in run.notes]
+        lines = [*features, *notes, by_hand, *ended, self.text, verdict(self.runs)]
+        return [printable(line) for line in lines if line]
 
 
 def training_figure(curves: TrainingCurves) -> "Figure":

@@ -29,6 +29,11 @@ class Run:
     kept : the row whose weights the run will end with, where it keeps the best; else None
     notes : what was decided for the run, and what it did besides its steps, in words
     body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
+    kept_why : why that row, in words; "" where no best is kept
+    ended : why a callback ended the run before its last epoch, in words, else ""
+    n_valid : held-out pictures; None before the first epoch is done
+    shares : metrics that are shares of these pictures -> whether larger is better
+    weakest : for each epoch done, which classes are predicted worst, in words, or ""
     """
 
     name: str
@@ -48,6 +53,11 @@ class Run:
     status: str = "running"
     body_epochs: int | None = None
     notes: list[str] = field(default_factory=list)
+    kept_why: str = ""
+    ended: str = ""
+    n_valid: int | None = None
+    shares: dict[str, bool] = field(default_factory=dict)
+    weakest: list[str] = field(default_factory=list)
 
     @property
     def method(self) -> str:
@@ -55,7 +65,12 @@ class Run:
         return self.name.partition(": ")[0]
 
     @property
-    def kept_text(self) -> str:
+    def stage(self) -> str:
+        """The stage's part of the name, "" for a run of one stage."""
+        return self.name.partition(": ")[2]
+
+    @property
+    def features_text(self) -> str:
         """Whether features of the frozen body are kept, in one line, or ""."""
         if self.body_epochs is None:
             return ""

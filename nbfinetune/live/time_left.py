@@ -8,8 +8,8 @@ from math import inf, sqrt
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from nbfinetune.history.report import minutes, stage_of
 from nbfinetune.history.runs import Run
+from nbfinetune.rendering.numbers import minutes
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
@@ -64,7 +64,7 @@ class TimeLeft:
         done = min(self._work(self._batches, slow * per_epoch) / total, 1.0)
         if learn.features.computing:
             return done, _features_text(learn)
-        stage = stage_of(run)
+        stage = run.stage
         where = f"{stage and stage + ': '}epoch {learn.epoch + 1} of {learn.n_epoch}"
         if not done:
             return done, where

@@ -21,6 +21,7 @@ from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.rendering.names import printable
+from nbfinetune.training.callbacks import EarlyStopping
 from nbfinetune.training.printing import stopped_text
 from nbfinetune.training.state import Callback
 
@@ -47,9 +48,19 @@ class TrainingRuns:
         *,
         no_widgets: bool = False,
         bg: bool = False,
+        patience: int | None = None,
         one_line: bool = False,
     ) -> FitResult | None:
-        """Do `run(cbs=...)`, a fit of the learner, with a screen; see `call` for `one_line`."""
+        """Do `run(cbs=...)`, a fit of the learner, with a screen; see `call` for `one_line`.
+
+        Parameters
+        ----------
+        patience : of `EarlyStopping` by the validation loss, in epochs; None = none
+        """
+        if patience is not None:
+            if patience < 1:
+                raise UsageError(f"early-stopping is {patience}; give epochs to wait, from 1 up")
+            run = partial(_stopping_early, run, patience)
         if not bg:
             wait_until_idle(learn)
         elif learn.control.running:
@@ -179,6 +190,10 @@ def call(screen: Screen, run: Callable, *, one_line: bool = True) -> Any:
         raise UsageError(printable(str(error))) from None
 
 
+def _stopping_early(run: Callable, patience: int, cbs: list[Callback]) -> FitResult:
+    return run(cbs=[*cbs, EarlyStopping(patience=patience)])
+
+
 class _OnBegin(Callback):
     """Calls a function when a run begins."""
 
@@ -224,4 +239,4 @@ def _raise(error: BaseException, cbs: list[Callback]) -> None:
 def _line(learn: Learner, result: FitResult) -> str:
     """How a run ended, and what it gave where the cell does not show that as its value."""
     stopped = stopped_text(learn) if result.status == "stopped" else ""
-    return stopped or (repr(result) if kernel_runs() else "")
+    return stopped or (result.summary if kernel_runs() else "")

@@ -32,6 +32,13 @@ epochs_arg = argument("n_epoch", type=int, help="epochs")
 lr_arg = argument("lr", nargs="?", help=f"learning rate: {LR_HELP}")
 wd_arg = option("wd", type=float, help="weight decay")
 bg_arg = option("bg", action="store_true", help="train in the background; %%stop ends it")
+keep_arg = option("keep-best", action="store_true", help="end with the weights of the best epoch")
+early_arg = option(
+    "early-stopping",
+    type=int,
+    metavar="N",
+    help="end a stage when its valid_loss has not improved for N epochs",
+)
 start_arg = option("start-epoch", type=int, help="first epoch to run, to go on with a fit")
 
 
@@ -65,6 +72,7 @@ class TrainingMagics(Magics):
     @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.3")
     @option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")
     @option("no-keep-best", action="store_true", help="end with the last weights, not the best")
+    @early_arg
     @wd_arg
     @bg_arg
     @static_arg
@@ -89,6 +97,8 @@ class TrainingMagics(Magics):
     @option("div-final", type=float, help="and ends at the rate / DIV_FINAL; default: 1e5")
     @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.25")
     @option("moms", help="momentum at start, middle and end; default: 0.95,0.85,0.95")
+    @keep_arg
+    @early_arg
     @wd_arg
     @start_arg
     @bg_arg
@@ -112,6 +122,8 @@ class TrainingMagics(Magics):
     @option("lr", dest="named_lr", metavar="LR", help="the same, by name")
     @option("div-final", type=float, help="it ends at the rate / DIV_FINAL; default: 1e5")
     @option("pct-start", type=float, help="share of the steps at full rate; default: 0.75")
+    @keep_arg
+    @early_arg
     @wd_arg
     @start_arg
     @bg_arg
@@ -235,10 +247,12 @@ class TrainingMagics(Magics):
             args[lr_name] = slice(args[lr_name][0], args[lr_name][-1])
         if "moms" in args:
             args["moms"] = three_numbers(args["moms"])
-        if args.pop("no_keep_best", False):
-            args["keep_best"] = False
+        for name, keep in (("keep_best", True), ("no_keep_best", False)):
+            if args.pop(name, False):
+                args["keep_best"] = keep
         n_epoch = args.pop("epochs" if magic == "fine_tune" else "n_epoch")
         how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg"), "one_line": True}
+        how["patience"] = args.pop("early_stopping", None)
         run = partial(getattr(learn, magic), n_epoch, **args, show=False)
         result = self.training_runs.fit(learn, run, **how)
         return None if quiet else result

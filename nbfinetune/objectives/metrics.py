@@ -44,7 +44,12 @@ _FALLING = (
     "brier brierscore brierscoreloss hammingloss zerooneloss hingeloss ece calibrationerror "
     "expectedcalibrationerror falsepositiverate falsenegativerate"
 )
-_RISE, _FALL = (frozenset(names.split()) for names in (_RISING, _FALLING))
+# Those of them that count pictures.
+_COUNTING = (
+    "accuracy topkaccuracy top1accuracy top5accuracy acc accuracyscore topkaccuracyscore "
+    "errorrate error top1error top5error err zerooneloss"
+)
+_RISE, _FALL, _SHARES = (frozenset(names.split()) for names in (_RISING, _FALLING, _COUNTING))
 
 
 def accuracy(preds: Tensor, targets: Tensor) -> float:
@@ -279,5 +284,19 @@ def higher_is_better(metric: Metric) -> bool | None:
         return higher_is_better(metric.func)
     if isinstance(stated, bool):
         return stated
-    name = metric_name(metric).casefold().replace("_", "").replace(" ", "").replace("-", "")
+    name = _plain_name(metric)
     return True if name in _RISE else False if name in _FALL else None
+
+
+def is_share_of_pictures(metric: Metric) -> bool:
+    """Whether a metric is known, by its whole name, to be the share of pictures that are right.
+
+    Or of those that are wrong.
+    """
+    if isinstance(metric, partial):
+        return is_share_of_pictures(metric.func)
+    return _plain_name(metric) in _SHARES
+
+
+def _plain_name(metric: Metric) -> str:
+    return metric_name(metric).casefold().replace("_", "").replace(" ", "").replace("-", "")

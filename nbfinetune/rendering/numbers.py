@@ -13,6 +13,17 @@ def rate_text(lr: float) -> str:
     return f"{digits}e{int(exponent)}" if exponent else digits  # nan and inf have none
 
 
+def minutes(seconds: float) -> str:
+    """Seconds as mm:ss, as fastai shows time.
+
+    Examples
+    --------
+    >>> minutes(61.9)
+    '01:01'
+    """
+    return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
+
+
 def counted(n: int, what: str) -> str:
     """A number of things in words.
 

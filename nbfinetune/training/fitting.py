@@ -49,6 +49,7 @@ def fit(
     n_epoch: int,
     lr: LearningRate | None = None,
     *,
+    keep_best: bool = False,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
@@ -61,6 +62,8 @@ def fit(
     n_epoch : epochs
     lr : learning rate; a number, slice(lo, hi), slice(hi) or one for each layer group;
         None = `learn.lr`
+    keep_best : end with the weights of the best epoch, see `SaveBest`: by the first metric if it is
+        known whether that should rise (see `EarlyStopping`), else by the validation loss
     wd : weight decay, None = as before
     cbs : callbacks of this fit, or one, after those of the learner
     start_epoch : first epoch that is run, to go on with a fit that was ended; the schedule
@@ -73,6 +76,7 @@ def fit(
     ValueError, TypeError
         For arguments out of range, before anything is changed.
     """
+    cbs = _with_keeper(learn, cbs, keep_best)
     lrs = [schedules.flat(lr) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit", n_epoch, lrs, None, wd, cbs, start_epoch)
     return _result(learn, [run], cbs)
@@ -88,6 +92,7 @@ def fit_one_cycle(
     div: float = 25.0,
     div_final: float = 1e5,
     pct_start: float = 0.25,
+    keep_best: bool = False,
     wd: float | None = None,
     moms: tuple[float, float, float] | None = None,
     cbs: Callback | Sequence[Callback] = (),
@@ -103,6 +108,7 @@ def fit_one_cycle(
     pct_start : share of the steps in which the rate rises
     moms : momentum at start, middle and end; None = `learn.moms`
     """
+    cbs = _with_keeper(learn, cbs, keep_best)
     run = _one_cycle(
         learn,
         "fit_one_cycle",
@@ -128,12 +134,14 @@ def fit_flat_cos(
     *,
     div_final: float = 1e5,
     pct_start: float = 0.75,
+    keep_best: bool = False,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
+    cbs = _with_keeper(learn, cbs, keep_best)
     check_cycle(1.0, div_final, pct_start)
     lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit_flat_cos", n_epoch, lrs, None, wd, cbs, start_epoch)
@@ -149,6 +157,7 @@ def fit_sgdr(
     lr_max: LearningRate | None = None,
     *,
     cycle_mult: int = 2,
+    keep_best: bool = False,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
@@ -161,6 +170,7 @@ def fit_sgdr(
     n_cycles : cosines from lr_max to 0
     cycle_len : epochs of the first
     """
+    cbs = _with_keeper(learn, cbs, keep_best)
     n_epoch = schedules.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
     lrs = [schedules.sgdr(lr, n_cycles, cycle_mult) for lr in rates(learn, lr_max, "lr_max")]
     run = _fit(learn, "fit_sgdr", n_epoch, lrs, None, wd, cbs, start_epoch)
@@ -206,9 +216,8 @@ def fine_tune(
     bs : pictures in a batch of the second stage; None = so many that an epoch has 60 steps, from
         16 to those of the loaders (as the loaders for fastai)
     recipe : "measured" or "fastai"
-    keep_best : end with the weights of the best epoch of both stages, by the first metric if it
-        is known whether that should rise (see `EarlyStopping`), else by the validation loss;
-        None = True, but for fastai
+    keep_best : end with the weights of the best epoch of both stages, as in `fit`; None = True, but
+        for fastai
     wd, cbs, show : see `fit`
     """
     epochs = as_whole_number("epochs", epochs, 1)
@@ -231,10 +240,8 @@ def fine_tune(
         if isinstance(cb, (EarlyStopping, SaveBest)):
             cb.check(learn)  # refuse before the first stage freezes
     refit = RefitHead()
-    if measured:
-        cbs = [*cbs, refit]
-    if measured if keep_best is None else keep_best:
-        cbs = [*cbs, _keeper(learn)]
+    cbs = [*cbs, refit] if measured else cbs
+    cbs = _with_keeper(learn, cbs, measured if keep_best is None else keep_best)
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
     runs = []
@@ -256,6 +263,10 @@ def fine_tune(
         name = "fine_tune: all layers"
         runs += [_one_cycle(learn, name, epochs, lrs, **both, wd=wd, cbs=cbs, notes=notes)]
     return _result(learn, runs, cbs)
+
+
+def _with_keeper(learn: LearnerState, cbs: Sequence[Callback], keep_best: bool) -> list[Callback]:
+    return [*cbs, _keeper(learn)] if keep_best else list(cbs)
 
 
 def _keeper(learn: LearnerState) -> SaveBest:

@@ -21,6 +21,7 @@ from nbfinetune.objectives.losses import (
     warn_of_probabilities,
 )
 from nbfinetune.objectives.metrics import metric_value
+from nbfinetune.objectives.weakest import weakest_classes
 from nbfinetune.runtime.malloc import keep_freed_memory
 from nbfinetune.training.batches.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.batches.microbatches import (
@@ -75,7 +76,8 @@ def run(
                 _event(cbs, "after_train", learn)
                 if validates:
                     held_out = _batches(learn, learn.dls.valid, training=False, compare_bytes=False)
-                    learn.values, _, _ = _validate(learn, held_out, cbs)
+                    learn.values, outputs, targets = _validate(learn, held_out, cbs)
+                    learn.n_valid, learn.weakest = len(targets), _weakest(learn, outputs, targets)
                     _event(cbs, "after_epoch", learn)
             learn.status = "finished"
         except CancelFit:
@@ -87,6 +89,13 @@ def run(
             learn.status = learn.status.replace("running", "failed")
             raise
     return learn.recorder.run
+
+
+def _weakest(learn: LearnerState, outputs: Tensor, targets: Tensor) -> str:
+    """Which classes are predicted worst, "" where targets are no classes or these have no names."""
+    if not learn.vocab or targets.dim() != 1 or outputs.shape[1:] != (len(learn.vocab),):
+        return ""
+    return weakest_classes(probabilities(outputs, learn.activation), targets, learn.vocab)
 
 
 def _after_fit(cb: Callback, learn: LearnerState) -> None:

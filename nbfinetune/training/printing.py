@@ -6,8 +6,9 @@ from inspect import signature
 
 from nbfinetune.history import screens
 from nbfinetune.history.recorder import FitResult
-from nbfinetune.history.report import format_value, stage_of
+from nbfinetune.history.report import format_value
 from nbfinetune.history.runs import Run
+from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
@@ -36,7 +37,7 @@ class PrintedTable(Callback):
             if learn.rate_note:
                 self._print([learn.rate_note])
             self._print(self.columns)
-        if stage := stage_of(learn.recorder.run):
+        if stage := learn.recorder.run.stage:
             self._print([f"{stage}, {counted(learn.n_epoch, 'epoch')}"])
 
     def after_epoch(self, learn: LearnerState) -> None:
@@ -74,18 +75,23 @@ class PrintedRuns:
 
 
 def ended_text(learn: LearnerState, result: FitResult) -> str:
-    """How a run ended by hand, or which epoch's weights the model has if not the last one's."""
+    """How a run ended if not as planned, which epoch was kept if not the last, and the verdict."""
+    text = ""
     if result.status == "stopped":
-        return stopped_text(learn)
-    return repr(result) if result.rows and result.kept is not result.rows[-1] else ""
+        text = stopped_text(learn)
+    elif result.rows and result.kept is not result.rows[-1]:
+        text = result.summary
+    return "\n".join(filter(None, [text, printable(result.verdict)]))
 
 
 def stopped_text(learn: LearnerState) -> str:
     """How a run ended that did not go on to its end, in one line."""
     where = f"in epoch {learn.epoch + 1} of {learn.n_epoch}"
     steps = counted(len(learn.recorder.run.lrs), "step")
-    last = "; the weights are those of the last step" if learn.status == "interrupted" else ""
-    return f"{learn.status} {where} after {steps}{last}"
+    why = learn.recorder.run.ended
+    if learn.status == "interrupted":
+        why = "the weights are those of the last step"
+    return f"{learn.status} {where} after {steps}{why and '; ' + why}"
 
 
 def shows(how: str) -> Callable:

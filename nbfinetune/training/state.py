@@ -80,6 +80,7 @@ class LearnerState:
     training : whether that is a training batch
     loss : of that batch, a scalar on the device
     values : validation loss and metrics of the newest epoch
+    n_valid, weakest : its held-out pictures, and which classes are predicted worst, in words
     lr_schedules : of each layer group, in the run that is on
     status : "running", "finished", "stopped", "interrupted", "failed" or "refused"
     body_epochs : epochs that run the frozen body, whose features are kept; None = all epochs
@@ -108,6 +109,8 @@ class LearnerState:
     iter: int
     loss: Tensor
     values: list[float]
+    n_valid: int
+    weakest: str
     lr_schedules: Sequence[Schedule]
     chosen: ChosenRate | None
     rate_how: str

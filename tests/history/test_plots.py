@@ -99,6 +99,15 @@ def test_the_table_has_a_row_for_each_call(recorder) -> None:
     ]
 
 
+def test_the_table_has_the_verdict_of_a_call_across_all_columns(recorder) -> None:
+    last = recorder.runs[-1]
+    last.status, last.kept_why = "finished", "kept epoch 0 of <b>: why"
+    table = recorder.shown()
+    assert table.title == "2 runs"
+    assert table.rows[2][0].startswith("run 2: Kept epoch 0 of <b>: why. ")
+    assert "run 2: Kept epoch 0 of &lt;b&gt;: why" in table._repr_html_()
+
+
 def test_a_call_can_be_shown_again_by_its_number(recorder) -> None:
     assert recorder.shown(2).runs == recorder.runs[1:]
     assert repr(recorder.shown(2)) == repr(recorder)
@@ -124,6 +133,9 @@ def test_a_result_shows_its_picture_and_its_line(learn: Learner) -> None:
     html = result._repr_html_()
     assert "<img" in html
     assert "fine_tune finished after 2 epochs" in html
+    assert result.verdict in html
+    assert repr(result) == f"{result.summary}\n{result.verdict}"
+    assert repr(learn.recorder).endswith(result.verdict)
     assert learn.recorder.newest == list(result.stages)
     assert result.stages[-1].kept is result.kept
     assert learn.recorder.plot_sched().figure.axes

@@ -93,6 +93,17 @@ def test_the_report_says_that_features_were_kept(runs) -> None:
     assert text in TrainingReport(runs)._repr_html_()
 
 
+def test_the_verdict_is_the_last_line_and_no_html(runs) -> None:
+    """Names of classes are the user's."""
+    runs[1].status, runs[1].weakest = "finished", ["<i>cat</i> 3 of 9\nwrong"]
+    lines = repr(TrainingReport(runs, "finished")).splitlines()
+    assert lines[-2] == "finished"
+    assert lines[-1] == "<i>cat</i> 3 of 9\\nwrong"
+    html = TrainingReport(runs, "finished")._repr_html_()
+    assert "&lt;i&gt;cat&lt;/i&gt; 3 of 9" in html
+    assert "<i>" not in html
+
+
 def test_the_picture_has_every_point_and_says_the_last_values(runs) -> None:
     html = TrainingReport(runs)._repr_html_()
     assert "<all>" not in html

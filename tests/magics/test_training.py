@@ -79,6 +79,7 @@ def test_a_variable_of_the_users_wins_over_a_magic(ip) -> None:
         ("fit_one_cycle", "2 1e-4:1e-2 --div-final 1e4 --moms 0.9,0.8,0.9 --wd 0.1", 2),
         ("fit_one_cycle", "3 --lr-max slice(1e-4, 1e-2) --start-epoch 2", 1),
         ("fit_flat_cos", "2 1e-3 --pct-start 0.5  # a comment", 2),
+        ("fit_flat_cos", "3 1e-3 --keep-best", 3),
     ],
 )
 def test_a_magic_trains_and_returns_the_result(ip, capsys, magic, line, epochs) -> None:
@@ -87,6 +88,15 @@ def test_a_magic_trains_and_returns_the_result(ip, capsys, magic, line, epochs) 
     assert len(result.rows) == epochs
     assert result.stages == tuple(ip.user_ns["learn"].recorder.runs)
     assert len(capsys.readouterr().out.splitlines()) == 1 + epochs + 2 * (magic == "fine_tune")
+
+
+def test_an_option_stops_early(ip) -> None:
+    ip.user_ns["learn"].train_bn = False  # else its statistics move at any rate
+    assert len(ip.run_line_magic("fit_one_cycle", "9 1e-12 --early-stopping 2").rows) < 9
+    stages = ip.run_line_magic("fine_tune", "9 1e-12 --freeze-epochs 9 --early_stopping 1").stages
+    assert all(len(stage.rows) < 9 and stage.ended for stage in stages)
+    with pytest.raises(UsageError, match="early-stopping is 0; give epochs to wait, from 1 up"):
+        ip.run_line_magic("fit_one_cycle", "1 --early-stopping 0")
 
 
 def test_the_arguments_reach_the_learner(ip) -> None:

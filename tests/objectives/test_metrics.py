@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from nbfinetune import Learner, accuracy, balanced_accuracy, error_rate, top_k_accuracy
-from nbfinetune.objectives.metrics import higher_is_better, metric_name
+from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
 
 PREDS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 TARGETS = torch.tensor([0, 2, 2, 2])
@@ -228,3 +228,16 @@ def test_targets_that_would_be_broadcast_are_refused(metric) -> None:
             metric(PREDS, targets)
     with pytest.raises(ValueError, match=f"{name} got class indices up to 2, but .* of 1 classes"):
         metric(PREDS[:, :1], TARGETS)
+
+
+def test_shares_of_pictures_are_known_by_their_whole_names() -> None:
+    def macro_f1(preds, targets) -> float:
+        return 0.5
+
+    def balanced_accuracy(preds, targets) -> float:
+        return 0.5
+
+    for metric in (accuracy, error_rate, top_k_accuracy, partial(top_k_accuracy, k=2)):
+        assert is_share_of_pictures(metric)
+    for metric in (macro_f1, balanced_accuracy, partial(f1_score, average="macro")):
+        assert not is_share_of_pictures(metric)

@@ -143,7 +143,7 @@ def test_the_second_stage_never_ends_worse_than_the_first(learn: Learner) -> Non
     assert result.kept["valid_loss"] == min(frozen)
     best = frozen.index(min(frozen))
     text = f"fine_tune finished after 4 epochs, kept epoch {best} of head, body frozen: valid_loss "
-    assert repr(result) == f"{text}{min(frozen):.4f}"
+    assert result.summary == f"{text}{min(frozen):.4f}"
 
 
 def test_the_last_weights_can_be_kept_instead(learn: Learner) -> None:
