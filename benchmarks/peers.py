@@ -19,7 +19,7 @@ from fastai.vision.all import BnFreeze, set_seed
 from fastai_side import lite0_learner, loaders, silent
 
 from nbfinetune import ImageDataLoaders, samples, vision_learner
-from nbfinetune.training.fitting import BASE_LR
+from nbfinetune.training.fine_tuning.stages import BASE_LR
 
 BS = 16  # of fastai's sides
 Row = tuple[float, float, float, float]  # error frozen, final, of the best epoch; CPU seconds

@@ -14,6 +14,7 @@ from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
+from nbfinetune.training.fine_tuning import stages
 from nbfinetune.training.state import LearnerState
 
 
@@ -64,7 +65,7 @@ class Learner(LearnerState):
     fit_one_cycle = fitting.fit_one_cycle
     fit_flat_cos = fitting.fit_flat_cos
     fit_sgdr = fitting.fit_sgdr
-    fine_tune = fitting.fine_tune
+    fine_tune = stages.fine_tune
     lr_find = search.lr_find
 
     validate = prediction.validate

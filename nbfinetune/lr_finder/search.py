@@ -22,7 +22,7 @@ from nbfinetune.lr_finder.sweeps import TRIAL_STEPS, ShortRun, Sweep
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit, Recording
-from nbfinetune.training.fitting import BASE_LR
+from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run

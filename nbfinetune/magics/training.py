@@ -68,9 +68,15 @@ class TrainingMagics(Magics):
         type=int,
         help="epochs of the head before; default: 50 or 100 steps",
     )
-    @option("lr-mult", type=float, help="rate of the head over the first group's; default: 100")
+    @option(
+        "lr-mult",
+        type=float,
+        help="rate of the head over the first group's; default: as the recipe finds",
+    )
     @option("pct-start", type=float, help="share of the steps with rising rate; default: 0.3")
     @option("div", type=float, help="the cycle starts at the rate / DIV; default: 5")
+    @option("bs", type=int, help="pictures in a batch of all layers; default: as the recipe finds")
+    @option("recipe", help="measured or fastai; default: measured")
     @option("no-keep-best", action="store_true", help="end with the last weights, not the best")
     @early_arg
     @wd_arg

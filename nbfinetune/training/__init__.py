@@ -4,6 +4,6 @@
 `fitting` has the fit methods (`arguments` checks what they are given, and that model and loaders
 are as they were; `schedules` are their rates), `loop` the epochs and batches, `callbacks` what
 hangs on the events. `control` takes requests, `steering` acts on them; `chosen_rates` are the
-rates that searches leave, `printing` shows runs as text. `batches` is a package of its own: what
-goes through the network at once.
+rates that searches leave, `printing` shows runs as text. Packages of their
+own are `batches`, what goes through the network at once, and `fine_tuning`.
 """

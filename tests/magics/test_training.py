@@ -93,7 +93,9 @@ def test_a_magic_trains_and_returns_the_result(ip, capsys, magic, line, epochs) 
 def test_an_option_stops_early(ip) -> None:
     ip.user_ns["learn"].train_bn = False  # else its statistics move at any rate
     assert len(ip.run_line_magic("fit_one_cycle", "9 1e-12 --early-stopping 2").rows) < 9
-    stages = ip.run_line_magic("fine_tune", "9 1e-12 --freeze-epochs 9 --early_stopping 1").stages
+    stages = ip.run_line_magic(
+        "fine_tune", "9 1e-12 --freeze-epochs 9 --lr-mult 100 --early_stopping 1"
+    ).stages
     assert all(len(stage.rows) < 9 and stage.ended for stage in stages)
     with pytest.raises(UsageError, match="early-stopping is 0; give epochs to wait, from 1 up"):
         ip.run_line_magic("fit_one_cycle", "1 --early-stopping 0")

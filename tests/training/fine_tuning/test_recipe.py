@@ -9,7 +9,7 @@ from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
 from nbfinetune.networks.logistic import LogisticFit
-from nbfinetune.training.recipe import batch_size, batches_of, second_stage, soften
+from nbfinetune.training.fine_tuning.recipe import batch_size, batches_of, second_stage, soften
 
 
 @pytest.fixture

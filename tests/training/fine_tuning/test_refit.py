@@ -8,7 +8,7 @@ from torch import nn
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
-from nbfinetune.training.refit import RefitHead, _soft_targets
+from nbfinetune.training.fine_tuning.refit import RefitHead, _soft_targets
 
 
 @pytest.fixture
