@@ -280,9 +280,10 @@ class LiveSearch(Callback):
         self.plot.draw(found.lrs, found.losses, found.centred)
         usable = (found.low, found.high) if found.low is not None else None
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None
+        self.plot.lr_mult = found.lr_mult if found.lr is not None else 1.0
         self.plot.finish(found.marks, usable, band, lr, how, found.verdict)
         self.plot.observe(lambda change: self._picked(on_pick(change["new"])), "lr")
-        line = f"next run: {rate_text(lr)} ({how})"
+        line = f"next run: {self.plot.rate} ({how})"
         self.plot.words = repr(SearchReport(found, line))
         if wait_until_rendered(self.plot.status, pump):
             self._displayed.stay(SearchReport(found, line))

@@ -110,7 +110,7 @@ class TrainingRuns:
                 raise
             raise UsageError(printable(str(error))) from None
         n_steps, what = search_cost(learn, options)
-        cost = f"{what}: {n_steps} steps at most" if n_steps > options["num_it"] else ""
+        cost = what and f"{what}: {n_steps} steps at most"
         live = shows_widgets(no_widgets) and not options["groups"]
         ends = options["start_lr"], options["end_lr"]
         screen = LiveSearch(*ends, n_steps, cost) if live else SearchProgress(n_steps, cost)
@@ -126,10 +126,11 @@ class TrainingRuns:
             self.plots[learn] = screen
             self.display_hook.note(found)
             with interrupted_as("interrupted; the learning rate was found before"):
-                lr = lr_per_group(learn.lr, len(learn.groups))[-1]
-                screen.show(
-                    found, lr, learn.rate_how, pump, lambda lr: _pick(observed(), lr, trained)
-                )
+                lr, mult = lr_per_group(learn.lr, len(learn.groups))[-1], 1.0
+                if found.lr is not None:  # the marker is at the first group's rate
+                    mult, lr = found.lr_mult, found.rate(found.chosen)
+                pick = partial(_pick, observed, trained, mult)
+                screen.show(found, lr, learn.rate_how, pump, pick)
         return found
 
     def hide(self, result: object) -> None:
@@ -155,8 +156,14 @@ class TrainingRuns:
             earlier.retire()
 
 
-def _pick(learn: Learner | None, lr: float, trained: str) -> str:
-    """Take the rate of a marker; says why not, if what trains has changed since its search."""
+def _pick(observed: "ref[Learner]", trained: str, mult: float, lr: float) -> str:
+    """Take the rate of a marker; says why not, if what trains has changed since its search.
+
+    Parameters
+    ----------
+    mult : times that rate for the head
+    """
+    learn = observed()
     if learn is None:
         return "the learner of this plot is gone"
     if learn.trained_text() != trained:
@@ -164,7 +171,8 @@ def _pick(learn: Learner | None, lr: float, trained: str) -> str:
             f"not used: this plot is of {trained}, and now {learn.trained_text()} "
             f"{'train' if 'layers' in learn.trained_text() else 'trains'}; run lr_find again"
         )
-    learn.use_rate(lr, "as picked in its plot", "picked")
+    rate = slice(lr, lr * mult) if mult > 1 else lr
+    learn.use_rate(rate, "as picked in its plot", "picked")
     return ""
 
 

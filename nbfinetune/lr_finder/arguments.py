@@ -3,7 +3,8 @@
 import math
 
 from nbfinetune.lr_finder.suggestions import NAMES
-from nbfinetune.lr_finder.sweeps import TRIAL_STEPS
+from nbfinetune.lr_finder.sweeps import AUTO_STEPS, TRIAL_STEPS
+from nbfinetune.lr_finder.trials import MOST_RUNS
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.training.arguments import check_trains
@@ -13,7 +14,7 @@ _LEAST_IT = 6  # fastai's
 
 
 def search_cost(learn: LearnerState, given: dict) -> tuple[int, str]:
-    """Training steps that a search takes at most, and what they are for.
+    """Training steps that a search takes at most, and what they are for; "" for a plain one.
 
     Parameters
     ----------
@@ -21,11 +22,15 @@ def search_cost(learn: LearnerState, given: dict) -> tuple[int, str]:
     """
     num_it, verify = given["num_it"], given["verify"]
     sweeps = given["seeds"] * (len(learn.groups) if given["groups"] else 1)
-    text = f"{counted(sweeps, 'sweep')} of {num_it} steps"
+    swept = f"{counted(sweeps, 'sweep')} of {num_it} steps" if sweeps > 1 else ""
     if verify:
         runs = f"{verify} short runs of {TRIAL_STEPS} steps, each with a validation"
-        text = f"{text}, then {runs}" if sweeps > 1 else f"a sweep of {num_it} steps, then {runs}"
-    return sweeps * num_it + verify * TRIAL_STEPS, text
+        text = f"{swept or f'a sweep of {num_it} steps'}, then {runs}"
+        return sweeps * num_it + verify * TRIAL_STEPS, text
+    if verify == 0 or given["groups"]:
+        return sweeps * num_it, swept
+    runs = f", then up to {MOST_RUNS} short runs of {AUTO_STEPS} where the loss gives no sure rate"
+    return sweeps * num_it + MOST_RUNS * AUTO_STEPS, swept and swept + runs
 
 
 def asked_for(*given: object) -> tuple[str, ...]:
@@ -71,11 +76,14 @@ def check_range(learn: LearnerState, start_lr: float, end_lr: float, num_it: int
     check_trains(learn)
 
 
-def check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int) -> None:
+def check_repeats(learn: LearnerState, seeds: int, groups: bool, verify: int | None) -> None:
     if not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is {shown(seeds)}; it must be a whole number of sweeps from 1 up")
-    if not isinstance(verify, int) or verify < 0 or verify == 1:
-        raise ValueError(f"verify is {shown(verify)}; it must be 0, or a number of rates from 2 up")
+    if verify is not None and (not isinstance(verify, int) or verify < 0 or verify == 1):
+        raise ValueError(
+            f"verify is {shown(verify)}; it must be 0, or a number of rates from 2 up, or None: "
+            "short runs where the loss gives no sure rate"
+        )
     if groups and (learn.frozen or len(learn.groups) == 1):
         raise ValueError(
             f"groups=True needs several layer groups, all of which train, but {learn.frozen} of "

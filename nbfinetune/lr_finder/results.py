@@ -1,23 +1,14 @@
-"""What learning rate searches found: one curve, or several overlaid, as text and as a picture."""
+"""What learning rate searches found: one curve, or several overlaid."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
+from nbfinetune.lr_finder.pictures import lr_picture
 from nbfinetune.lr_finder.suggestions import centred, n_finite, suggested
-from nbfinetune.rendering import axes, figures
-from nbfinetune.rendering.downsampling import downsample
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-_HEIGHT = 3.6  # inches
 
 
 @dataclass(frozen=True)
@@ -39,8 +30,11 @@ class LRFindResult:
     low, high : rates between which training works, None without confidence
     trained : what trained, such as "head"
     sweeps : raw losses of each sweep
-    trials : with `verify`, the rate and the held-out loss of each short run
+    trials : of each short run, if there were any, the rate and the held-out loss
     verified : the best of these rates, None without
+    mult_trials : of the short runs with another rate of the head, how many times it is that of the
+        first layer group, which had `verified`, and the held-out loss
+    lr_mult : the best of these, 1 where one rate for all is as good
     advised : without confidence the rate that the verdict names, if it names one
     asked : names of the suggestions that were asked for
     """
@@ -57,13 +51,21 @@ class LRFindResult:
     sweeps: list[list[float]] = field(default_factory=list, repr=False)
     trials: list[tuple[float, float]] = field(default_factory=list)
     verified: float | None = None
+    mult_trials: list[tuple[float, float]] = field(default_factory=list)
+    lr_mult: float = 1.0
     advised: float | None = None
     asked: tuple[str, ...] = ()
 
     @property
-    def lr(self) -> float | None:
-        """The verified rate, else the first suggestion; None without confidence."""
-        return None if self.confidence == "none" else self.rate(self.chosen)
+    def lr(self) -> float | slice | None:
+        """The verified rate, else the first suggestion; None without confidence.
+
+        A slice from the first layer group to the head where `lr_mult` is above 1.
+        """
+        if self.confidence == "none":
+            return None
+        rate = self.rate(self.chosen)
+        return slice(rate, rate * self.lr_mult) if self.lr_mult > 1 else rate
 
     @property
     def chosen(self) -> str:
@@ -169,6 +171,8 @@ class LRFindResult:
         if self.trials:
             trials = ", ".join(f"{rate_text(lr)}: {loss:.3f}" for lr, loss in self.trials)
             text += f"; held-out loss of the short runs {trials}"
+        for mult, loss in self.mult_trials:
+            text += f", head at {mult:.0f} times the best: {loss:.3f}"
         if self.confidence == "none":
             return f"lr_find: no suggestion: {text}"
         rates = _rates(self.marks)
@@ -257,77 +261,3 @@ def _rates(suggestions: dict[str, float]) -> str:
 
 def _usable_range(found: LRFindResult) -> str:
     return f"{rate_text(found.low)} to {rate_text(found.high)}" if found.low is not None else ""
-
-
-def lr_picture(results: Mapping[str, LRFindResult], text: str) -> str:
-    """Losses over learning rates as HTML, with `text` below; the text alone if none is finite."""
-    results = {n: found for n, found in results.items() if any(map(math.isfinite, found.losses))}
-    if not results:
-        return f"<div>{escape(text)}</div>"
-    return figures.figure_html(lr_figure(results), text, text)
-
-
-def lr_figure(results: Mapping[str, LRFindResult]) -> "Figure":
-    """Losses over learning rates, of results with finite ones.
-
-    Raw losses are light points, their average a line, suggestions marked and named, the usable
-    rates of a single curve shaded; several curves have a legend and marks in their colours.
-    """
-    figure = figures.new_figure(figures.WIDTH, _HEIGHT)
-    ax = figure.subplots()
-    curves = list(results.values())
-    _draw_axes(ax, curves)
-    lines = [_draw_curve(ax, found, k) for k, found in enumerate(curves)]
-    marks = [
-        (lr, f"{name if i else f'suggested rate ({name})'} {rate_text(lr)}", k)
-        for k, f in enumerate(curves)
-        for i, (name, lr) in enumerate(f.marks.items())
-    ]
-    if len(curves) == 1:
-        _draw_usable(ax, curves[0])
-        marks = [(lr, text, 1 + k % 4) for k, (lr, text, _) in enumerate(marks)]
-    else:
-        axes.legend(ax, lines, list(results), below=True)
-    axes.mark(ax, [(lr, text, axes.colour_of(k)) for lr, text, k in marks])
-    return figure
-
-
-def _draw_axes(ax: "Axes", curves: Sequence[LRFindResult]) -> None:
-    """Rates on a logarithmic axis, losses on a linear one."""
-    ends = min(c.lrs[0] for c in curves), max(max(c.lrs[-1], c.lrs[0] * 10) for c in curves)
-    axes.style_axes(ax)
-    ax.set(xscale="log", xlim=ends)
-    axes.style_axes(ax)
-    rates = axes.log_ticks(*ends)
-    axes.ticks(ax, "x", rates, [rate_text(lr).replace(".0e", "e") for lr in rates])
-    ax.set_xlabel("learning rate", **axes.font())
-    losses = [[loss for loss in c.losses if math.isfinite(loss)] for c in curves]
-    axes.scale_y(ax, axes.loss_range(losses), "loss")
-
-
-def _draw_curve(ax: "Axes", found: LRFindResult, k: int) -> "Line2D":
-    """Raw losses, their average and, of several sweeps, the band of their averages."""
-    colour = axes.colour_of(k)
-    if found.band:
-        low, high = found.band
-        ax.fill_between(found.lrs[: len(low)], low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.draw_points(ax, *downsample(found.lrs, found.losses), colour)
-    return axes.draw_line(ax, *downsample(found.lrs, found.centred), colour)
-
-
-def _draw_usable(ax: "Axes", found: LRFindResult) -> None:
-    """The rates between which training works, shaded and named."""
-    if found.low is None:
-        return
-    green = axes.colour_of(2)
-    ax.axvspan(found.low, found.high, facecolor=green, alpha=0.12, linewidth=0)
-    ax.text(
-        found.high,
-        0.98,
-        "usable range ",
-        transform=ax.get_xaxis_transform(),
-        ha="right",
-        va="top",
-        clip_on=False,
-        **axes.font(axes.SMALL, green),
-    )

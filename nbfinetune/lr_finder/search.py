@@ -2,26 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 from nbfinetune.lr_finder.arguments import asked_for, check_range, check_repeats
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.snapshot import generators, unchanged
 from nbfinetune.lr_finder.suggestions import (
-    FLAT,
     Suggestion,
     agree,
-    candidates,
     contained,
     judge,
     moving_average,
     suggested,
 )
-from nbfinetune.lr_finder.sweeps import TRIAL_STEPS, ShortRun, Sweep
+from nbfinetune.lr_finder.sweeps import Sweep
+from nbfinetune.lr_finder.trials import is_unsure, tried
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.training import loop
-from nbfinetune.training.callbacks import CancelFit, Recording
+from nbfinetune.training.callbacks import Recording
 from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.state import Callback, LearnerState
@@ -41,7 +38,7 @@ def lr_find(
     suggest_funcs: str | Suggestion | Sequence[str | Suggestion] | None = None,
     seeds: int = 1,
     groups: bool = False,
-    verify: int = 0,
+    verify: int | None = None,
     cbs: Callback | Sequence[Callback] = (),
     show: bool = True,
 ) -> LRFindResult | LRFindComparison:
@@ -59,13 +56,17 @@ def lr_find(
     num_it : steps, at least 6
     stop_div : stop when the moving average is above four times its best
     suggest : of bracket, valley, slide, minimum, steep, as names or functions; the first is the
-        result's `lr` unless `verify` finds one; None = bracket
+        result's `lr` unless short runs find one; None = bracket
     suggest_funcs : fastai's name of `suggest`
     seeds : sweeps, each over other batches; the result is their mean, of low confidence if they
         disagree
     groups : one sweep for each layer group, the others standing still; all must train
-    verify : so many candidate rates each get a short run on the same batches; the one with the
-        lowest held-out loss is the result's `lr`
+    verify : so many candidate rates each get a short run of 30 steps on the same batches; the one
+        with the lowest held-out loss is the result's `lr`. None = where several layer groups
+        train, whose training loss tells little once a head was fitted, or the curve is not clear,
+        some rates get runs of 20 steps each, half a decade apart around the best, and with it
+        larger rates of the head, 8 in all at most; `lr` is a slice if one of these helps. 0 = no
+        short runs
     cbs : callbacks of this run; those of the learner are left out
     show : see `fit`
 
@@ -100,7 +101,7 @@ def _found(
     asked: tuple[str, ...],
     seeds: int,
     groups: bool,
-    verify: int,
+    verify: int | None,
     *,
     cbs: Sequence[Callback],
 ) -> LRFindResult | LRFindComparison:
@@ -130,7 +131,8 @@ def _found(
                 break
         return LRFindComparison(found, complete=not learn.control.ended)
     found = search(None, learn.trained_text())
-    return _verified(learn, found, verify, cbs) if verify and not learn.control.ended else found
+    wanted = is_unsure(learn, found) if verify is None else verify
+    return tried(learn, found, verify, cbs) if wanted and not learn.control.ended else found
 
 
 def _adopt(learn: LearnerState, found: LRFindResult | LRFindComparison) -> None:
@@ -148,62 +150,6 @@ def _adopt(learn: LearnerState, found: LRFindResult | LRFindComparison) -> None:
         before = learn.chosen_text("") and learn.chosen.where
         how = f"no suggestion; {before or f'the default, of fine_tune {rate_text(BASE_LR)}'}"
     learn.say_next_rate(how)
-
-
-def trial_loss(learn: LearnerState, lr: float, cbs: Sequence[Callback] = ()) -> float:
-    """The held-out loss after 30 steps of one cycle up to `lr`; the learner is unchanged after."""
-    n_epoch = math.ceil(TRIAL_STEPS / len(learn.dls.train))
-    with unchanged(learn), learn.own_rng():
-        all_cbs = [Recording(), ShortRun(lr), Steering(), *cbs]
-        loop.run(learn, "lr_find: short run", n_epoch, all_cbs, 0, validates=False)
-        loss = _held_out(learn, cbs)
-    return loss if math.isfinite(loss) else math.inf
-
-
-def _held_out(learn: LearnerState, cbs: Sequence[Callback]) -> float:
-    """The validation loss; infinite if it is stopped."""
-    with suppress(CancelFit):
-        return loop.validate(learn, learn.dls.valid, [Steering(), *cbs])[0][0]
-    return math.inf
-
-
-def _verified(
-    learn: LearnerState, found: LRFindResult, k: int, cbs: Sequence[Callback]
-) -> LRFindResult:
-    """The result with the best of k candidate rates as its first suggestion, if it is any good."""
-    with unchanged(learn), learn.own_rng():
-        before = _held_out(learn, ())  # no run is on that the callbacks could look at
-    if not math.isfinite(before):
-        return found
-    usable = (found.low, found.high) if found.low is not None else None
-    rates = candidates(found.lrs, found.losses, usable, k)
-    trials = []
-    for lr in rates:
-        loss = trial_loss(learn, lr, cbs)
-        if learn.control.ended:
-            return found  # a run cut short says nothing
-        trials.append((lr, loss))
-    best = min(range(k), key=lambda i: trials[i][1])
-    lr, loss = trials[best]
-    if not loss < (1 - FLAT) * before:
-        verdict = f"no short run lowers the held-out loss of {before:.3f} by {FLAT:.0%}"
-        if loss > (1 + FLAT) * before:
-            verdict += (
-                f": the rates tried, from {rate_text(rates[0])} up, are too high; lower start_lr"
-            )
-        else:
-            verdict += ": it has converged; more data or augmentation helps, training does not"
-        return replace(found, confidence="none", verdict=verdict, trials=trials)
-    losses = f"{loss:.3f} from {before:.3f}"
-    text = f"the short run at {rate_text(lr)} has the lowest held-out loss, {losses}"
-    inside = 0 < best < k - 1
-    return replace(
-        found,
-        verified=lr,
-        confidence="high" if inside else "low",
-        verdict=text if inside else f"{text}, but lies at the edge of the rates tried",
-        trials=trials,
-    )
 
 
 def _losses(learn: LearnerState, sweep: Sweep, k: int, cbs: Sequence[Callback]) -> list[float]:

@@ -256,21 +256,11 @@ def contained(suggestions: Mapping[str, float], verdict: Verdict) -> Verdict:
     return replace(verdict, confidence="low", sentence=text)
 
 
-def candidates(
-    lrs: Sequence[float], losses: Sequence[float], usable: tuple[float, float] | None, k: int
-) -> list[float]:
-    """`k` rates to try, evenly spaced on the log axis within the usable range.
-
-    Without one they lie in the three decades below the rate at which the loss rises.
-    """
-    if usable:
-        low, high = usable
-    else:
-        level, noise, smooth = _levels(losses)
-        risen = np.flatnonzero(smooth > level + max(_CLEAR * noise, FLAT * abs(level)))
-        high = lrs[int(risen[0])] if len(risen) else lrs[-1]
-        low = high / 1000
-    return [low * (high / low) ** (i / (k + 1)) for i in range(1, k + 1)]
+def rises_at(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate at which the loss is clearly above its level at the start; the last if it is not."""
+    level, noise, smooth = _levels(losses)
+    risen = np.flatnonzero(smooth > level + max(_CLEAR * noise, FLAT * abs(level)))
+    return float(lrs[int(risen[0])] if len(risen) else lrs[-1])
 
 
 def _levels(losses: Sequence[float]) -> tuple[float, float, np.ndarray]:

@@ -1,6 +1,7 @@
 """Sweeps: callbacks that set the rates of a range test and of a short run, and end these."""
 
 import math
+from collections.abc import Sequence
 
 from nbfinetune.training import schedules
 from nbfinetune.training.callbacks import CancelFit
@@ -8,6 +9,7 @@ from nbfinetune.training.state import Callback, LearnerState
 
 _DIVERGED = 4.0  # times the best loss (fastai's)
 TRIAL_STEPS = 30  # of a short run: enough that the best rate is that of a longer one, give or take
+AUTO_STEPS = 20  # of each where nobody asked for them: together about twice the steps of a sweep
 
 
 class Sweep(Callback):
@@ -49,17 +51,19 @@ class Sweep(Callback):
 
 
 class ShortRun(Callback):
-    """One cycle up to `lr_max` and down again, over `TRIAL_STEPS` steps."""
+    """One cycle up to a rate for each layer group and down again, over `steps` steps."""
 
-    def __init__(self, lr_max: float) -> None:
+    def __init__(self, lrs: Sequence[float], steps: int) -> None:
         # The shape of fit_one_cycle, whose rate is looked for.
-        self.rate = schedules.one_cycle(lr_max / 25, lr_max, lr_max / 1e5, 0.25)
+        self.rates = [schedules.one_cycle(lr / 25, lr, lr / 1e5, 0.25) for lr in lrs]
+        self.steps = steps
 
     def before_batch(self, learn: LearnerState) -> None:
         if learn.training:
+            done = len(learn.recorder.run.lrs) / self.steps
             for group in learn.opt.param_groups:
-                group["lr"] = self.rate(len(learn.recorder.run.lrs) / TRIAL_STEPS)
+                group["lr"] = self.rates[group["layer_group"]](done)
 
     def after_batch(self, learn: LearnerState) -> None:
-        if learn.training and len(learn.recorder.run.lrs) == TRIAL_STEPS:
+        if learn.training and len(learn.recorder.run.lrs) == self.steps:
             raise CancelFit

@@ -9,6 +9,7 @@ from IPython.core.error import UsageError
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.lr_finder.suggestions import NAMES
 from nbfinetune.magics.lines import LR_HELP
+from nbfinetune.networks.layer_groups import lr_text
 
 _ONE_EACH = "%lr_find --groups found a rate for each group: write @ or @/10"
 
@@ -45,10 +46,14 @@ def parse_lr(
         return values[0]
     if len(values) > 2:
         raise UsageError(usage)
+    if any(isinstance(value, slice) for value in values):
+        raise UsageError(f"{text!r}: %lr_find found {lr_text(found.lr)}: write @ or @/10")
     return slice(*values)
 
 
-def _one_rate(text: str, scope: Mapping[str, object], found: LRFindResult | None) -> float | None:
+def _one_rate(
+    text: str, scope: Mapping[str, object], found: LRFindResult | None
+) -> float | slice | None:
     if text == "None":
         return None
     if text in scope:
@@ -68,6 +73,8 @@ def _one_rate(text: str, scope: Mapping[str, object], found: LRFindResult | None
     if name and name not in known:
         raise UsageError(f"{text!r}: %lr_find suggests {', '.join(known)}")
     rate = found.rate(name) if name else found.lr
+    if isinstance(rate, slice):
+        return slice(rate.start / float(divisor or 1), rate.stop / float(divisor or 1))
     if math.isnan(rate):
         raise UsageError(f"{text!r}: the curve of %lr_find is too short for that")
     return rate / float(divisor or 1)

@@ -162,9 +162,9 @@ class TrainingMagics(Magics):
     @option(
         "verify",
         type=int,
-        default=0,
         metavar="K",
-        help="try K rates in short runs and take the one with the lowest held-out loss",
+        help="try K rates in short runs and take the one with the lowest held-out loss; default: "
+        "a few where body and head train, or the training loss is not clear; 0: none",
     )
     @static_arg
     @learner_arg

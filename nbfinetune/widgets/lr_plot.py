@@ -36,9 +36,11 @@ class LRPlot(Screen):
     Attributes
     ----------
     lr : the rate of the next run, None before `finish`
+    lr_mult : times that rate for the head, where layer groups have rates of their own
     """
 
     lr = traitlets.Float(None, allow_none=True)
+    lr_mult = 1.0
 
     def __init__(self, start_lr: float, end_lr: float) -> None:
         self._x = bqplot.LogScale(min=start_lr, max=end_lr, allow_padding=False)
@@ -154,7 +156,13 @@ class LRPlot(Screen):
             moved = f"moved from {rate_text(self._from)}"
             how = f"{how}; {moved}" if how else moved
         verdict = self._verdict[:1].upper() + self._verdict[1:]
-        self.status.text = f"next run: {rate_text(self.lr)} ({how}). {verdict}"
+        self.status.text = f"next run: {self.rate} ({how}). {verdict}"
+
+    @property
+    def rate(self) -> str:
+        """The rate of the next run in words, from the first layer group to the head."""
+        ends = [self.lr] if self.lr_mult == 1 else [self.lr, self.lr * self.lr_mult]
+        return " to ".join(map(rate_text, ends))
 
 
 def _rate_axis(scale: bqplot.Scale, low: float, high: float) -> bqplot.Axis:

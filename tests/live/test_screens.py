@@ -83,7 +83,7 @@ def test_a_search_is_streamed_and_its_static_view_takes_its_place_without_a_fron
 ) -> None:
     monkeypatch.setattr("nbfinetune.live.screens._RENDER_TIMEOUT", 0.0)
     screen = LiveSearch(1e-7, 10.0, 100)
-    found = learn.lr_find(cbs=[screen])
+    found = learn.lr_find(verify=0, cbs=[screen])
     assert shown == [screen.plot]
     assert screen.done == len(found.losses)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
-from nbfinetune.lr_finder.results import lr_figure
-from nbfinetune.lr_finder.search import trial_loss
+from nbfinetune.lr_finder.pictures import lr_figure
 from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import minimum, steep, valley
+from nbfinetune.lr_finder.trials import trial_loss
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.rng import get_rng_state
 
@@ -166,7 +166,7 @@ def test_the_rates_are_those_of_fastai(learn: Learner) -> None:
         def before_batch(self, learn: Learner) -> None:
             seen.append([g["lr"] for g in learn.opt.param_groups])
 
-    result = learn.lr_find(stop_div=False, cbs=[Groups()])
+    result = learn.lr_find(stop_div=False, verify=0, cbs=[Groups()])
     expected = {1: 1.202264e-7, 10: 6.309573e-7, 50: 1e-3, 90: 1.584893, 99: 8.317638}
     assert len(result.lrs) == 100
     assert [result.lrs[i] for i in expected] == pytest.approx(list(expected.values()), rel=1e-6)
@@ -202,7 +202,7 @@ def test_suggestions_that_there_are_not_are_refused(name: str, strange, learn: L
 
 
 def test_a_search_sets_the_rate_of_the_next_run(learn: Learner) -> None:
-    found = learn.lr_find(1e-4, 1)
+    found = learn.lr_find(1e-4, 1, verify=0)
     assert learn.lr == found.lr
     assert learn.rate_note == f"next run: {rate_text(found.lr)} (bracket)"
     assert learn.fit_flat_cos(1).stages[0].lrs[0] == [found.lr] * len(learn.groups)
@@ -215,7 +215,8 @@ def test_a_refused_search_offers_the_rate_that_its_advice_names(loaders, mlp) ->
     learn.fit_flat_cos(1, 1e-2)
     found = learn.lr_find()
     assert (found.lr, found.advised) == (None, pytest.approx(1e-3))
-    assert "already converged: use about 1/10 of the last LR, 1.0e-3" in found.verdict
+    assert "it has converged; " in found.verdict
+    assert "if you go on, use about 1/10 of the last LR, 1.0e-3" in found.verdict
     assert learn.lr == found.advised
     assert learn.rate_note == "next run: 1.0e-3 (no suggestion; as advised)"
 
@@ -242,7 +243,7 @@ def learner_of_colours(dls, tiny_net) -> Learner:
 
 
 def test_a_network_that_learns_gets_a_rate_with_confidence(learner_of_colours) -> None:
-    result = learner_of_colours.lr_find(end_lr=100)
+    result = learner_of_colours.lr_find(end_lr=100, verify=0)
     assert result.confidence != "none"
     assert result.lr == result.bracket
     assert result.low < result.high
@@ -251,7 +252,7 @@ def test_a_network_that_learns_gets_a_rate_with_confidence(learner_of_colours) -
 
 
 def test_a_flat_curve_has_no_rate(learn: Learner) -> None:
-    result = learn.lr_find(1e-12, 1e-10)
+    result = learn.lr_find(1e-12, 1e-10, verify=0)
     assert (result.confidence, result.lr) == ("none", None)
     assert repr(result).startswith("lr_find: no suggestion: the loss is flat")
 
@@ -304,8 +305,8 @@ def test_the_picture_shows_the_curve_and_names_what_it_marks(learner_of_colours)
 
 def test_several_sweeps_are_over_different_batches_and_give_their_mean(learner_of_colours) -> None:
     before = state(learner_of_colours)
-    alone = learner_of_colours.lr_find()
-    three = learner_of_colours.lr_find(seeds=3)
+    alone = learner_of_colours.lr_find(verify=0)
+    three = learner_of_colours.lr_find(seeds=3, verify=0)
     assert equal(state(learner_of_colours), before)
     assert three.sweeps[0] == alone.losses
     assert len({tuple(sweep[:5]) for sweep in three.sweeps}) == 3
@@ -355,7 +356,7 @@ def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> 
     before = state(learner_of_colours)
     found = learner_of_colours.lr_find(end_lr=100, verify=3)
     assert equal(state(learner_of_colours), before)
-    bare = learner_of_colours.lr_find(end_lr=100)
+    bare = learner_of_colours.lr_find(end_lr=100, verify=0)
     steps = np.diff(np.log([bare.low, *(lr for lr, _ in found.trials), bare.high]))
     assert steps == pytest.approx([steps[0]] * 4)  # evenly spaced in the bracket
     assert found.trials == [(lr, trial_loss(learner_of_colours, lr)) for lr, _ in found.trials]
@@ -465,9 +466,9 @@ def test_stopping_a_verified_search_leaves_the_last_runs_record_alone(trained: L
 
 def test_two_searches_are_compared_in_one_picture_and_in_words(learner_of_colours) -> None:
     learn = learner_of_colours
-    frozen = learn.lr_find(end_lr=100)
+    frozen = learn.lr_find(end_lr=100, verify=0)
     learn.unfreeze()
-    both = frozen.compare(learn.lr_find(end_lr=100))
+    both = frozen.compare(learn.lr_find(end_lr=100, verify=0))
     assert list(both.results) == ["head", "all layers"]
     [legend] = lr_figure(both.results).legends
     assert [text.get_text() for text in legend.get_texts()] == ["head", "all layers"]
@@ -527,7 +528,7 @@ def test_nothing_to_train_or_to_train_on_is_refused(learn: Learner) -> None:
 
 
 def test_verify_says_when_all_rates_tried_are_too_high(learn: Learner, monkeypatch) -> None:
-    monkeypatch.setattr("nbfinetune.lr_finder.search.trial_loss", lambda *args: math.inf)
+    monkeypatch.setattr("nbfinetune.lr_finder.trials.trial_loss", lambda *args: math.inf)
     verdict = learn.lr_find(verify=2).verdict
     assert "are too high; lower start_lr" in verdict
 

@@ -11,12 +11,12 @@ from nbfinetune.lr_finder.suggestions import (
     SUGGESTIONS,
     Verdict,
     agree,
-    candidates,
     contained,
     judge,
     moving_average,
     trim,
 )
+from nbfinetune.lr_finder.trials import candidates
 
 CURVES = json.loads((Path(__file__).parents[1] / "fastai_suggestions.json").read_text())["curves"]
 

@@ -331,6 +331,39 @@ def test_rates_found_for_each_group_are_used_so(ip, learn: Learner, monkeypatch,
         ip.run_line_magic("fit_flat_cos", "1 @valley")
 
 
+@pytest.fixture
+def found_for_groups(found, monkeypatch) -> LRFindResult:
+    """What every %lr_find gives: 1e-4 for the first layer group, ten times that for the head."""
+    result = replace(found, verified=1e-4, lr_mult=10.0)
+    monkeypatch.setattr(search, "_found", search_that_finds(result))
+    return result
+
+
+def test_a_rate_found_with_one_for_the_head_is_used_so(ip, learn, found_for_groups, capsys) -> None:
+    ip.run_line_magic("lr_find", "")
+    assert learn.lr == slice(1e-4, 1e-3)
+    assert capsys.readouterr().out == "next run: 1.0e-4 to 1.0e-3 (verified)\n"
+    for text, head in (("", 1e-3), (" @", 1e-3), (" @/10", 1e-4), (" @verified", 1e-4)):
+        assert ip.run_line_magic("fit_flat_cos", f"1{text}").stages[0].lrs[0][-1] == (
+            pytest.approx(head)
+        )
+    with pytest.raises(UsageError, match=r"found 1.0e-4 to 1.0e-3: write @ or @/10"):
+        ip.run_line_magic("fit_flat_cos", "1 @/100:@")
+
+
+def test_the_marker_keeps_the_heads_rate_over_that_of_the_body(
+    ip, learn, found_for_groups, monkeypatch
+) -> None:
+    monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
+    monkeypatch.setattr("nbfinetune.live.screens.wait_until_rendered", lambda status, pump: True)
+    ip.run_line_magic("lr_find", "")
+    [screen] = ip.magics_manager.registry["TrainingMagics"].training_runs.plots.values()
+    assert screen.plot.lr == 1e-4
+    assert screen.plot.status.text.startswith("next run: 1.0e-4 to 1.0e-3 (suggested rate: ver")
+    screen.plot._handle.set_state({"value": 3e-4})
+    assert learn.lr == slice(3e-4, pytest.approx(3e-3))
+
+
 def test_at_needs_a_search_and_a_suggestion_of_it(ip, learn: Learner) -> None:
     with pytest.raises(UsageError, match="'@' is what %lr_find found, but it was not run for"):
         ip.run_line_magic("fit_flat_cos", "1 @")
@@ -591,7 +624,7 @@ def test_bad_options_get_one_line_on_live_screens_too(ip, line: str, monkeypatch
 def test_a_refused_search_leaves_the_plot_of_the_last_one(ip, learn: Learner, monkeypatch) -> None:
     monkeypatch.setattr("nbfinetune.live.training_runs.kernel_runs", lambda: True)
     monkeypatch.setattr("nbfinetune.live.screens.wait_until_rendered", lambda status, pump: True)
-    ip.run_line_magic("lr_find", "")
+    ip.run_line_magic("lr_find", "--verify 0")
     [screen] = ip.magics_manager.registry["TrainingMagics"].training_runs.plots.values()
     with pytest.raises(UsageError, match="num_it is 3"):
         ip.run_line_magic("lr_find", "--num-it 3")
