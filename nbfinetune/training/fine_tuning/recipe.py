@@ -5,8 +5,9 @@ these pictures are from those that the body knows: near at a share of 0.25 or le
 more. Far ones have to move the body: it trains at 3e-4, and the head is scaled down to 0.3 before,
 since one that fits the training pictures to the end leaves nothing to learn from. Near ones need
 not: it trains at 3e-5, from the head as it is. Between, both go along a line (of their logarithms).
-An epoch has 60 steps, or batches of 16. At the end of both stages the head is fitted anew
-(`refit`). `benchmarks/README.md` has the evidence.
+The layers that see a picture at a quarter of its size or larger stay fixed: they take a quarter of
+a step's time, and training them gained nothing. An epoch has 60 steps, or batches of 16. At the
+end of both stages the head is fitted anew (`refit`). `benchmarks/README.md` has the evidence.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from math import log
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import even_loader, gives_pictures
+from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.networks.layer_groups import modules_of
 from nbfinetune.networks.logistic import LogisticFit
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import rate_text
@@ -83,6 +86,45 @@ def second_stage(learn: LearnerState, fit: LogisticFit | None) -> SecondStage:
             f"{what}{' to' if far == 0 else ''} those that the network knows"
         )
     return SecondStage(rate, _SOFTER**far, why)
+
+
+@contextmanager
+def first_layers_fixed(learn: LearnerState) -> Iterator[None]:
+    """Inside, the layers of a pretrained body that see large pictures do not train."""
+    first = [] if learn.train_bn else first_layers(learn)
+    fixed = [p for m in first for p in m.parameters(recurse=False) if p.requires_grad]
+    try:
+        for p in fixed:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in fixed:
+            p.requires_grad_(True)
+
+
+def first_layers(learn: LearnerState) -> list[nn.Module]:
+    """The layers before the first one that gives less than a quarter of the picture's sides."""
+    if not isinstance(learn.transforms, ImageTransforms):
+        return []
+    size, found, left = learn.transforms.size, [], []
+
+    def look(module: nn.Module, inputs: tuple, out: object) -> None:
+        sides = out.shape[2:] if isinstance(out, Tensor) and out.ndim == 4 else ()
+        if sides and 1 < min(sides) < size // 4:  # of one pixel are the means inside of a block
+            left.append(module)
+        elif not left:
+            found.append(module)
+
+    body = [m for group in learn.groups[:-1] for m in modules_of(group)]
+    layers = [m for m in body if next(m.parameters(recurse=False), None) is not None]
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    try:
+        with torch.no_grad():
+            learn.model.eval()(torch.zeros(1, 3, size, size, device=learn.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found if left else []
 
 
 def soften(head: nn.Linear, scale: float) -> None:

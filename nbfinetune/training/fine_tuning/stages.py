@@ -1,6 +1,7 @@
 """`Learner.fine_tune`: the head first, then all layers."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from math import ceil
 
 from nbfinetune.arguments import as_whole_number
@@ -21,6 +22,7 @@ from nbfinetune.training.fine_tuning.recipe import (
     batch_size,
     batches_of,
     check_recipe,
+    first_layers_fixed,
     second_stage,
     soften,
 )
@@ -121,7 +123,10 @@ def fine_tune(
         lrs, notes = [stage.rate] * (len(learn.groups) - 1) + [high / 2], [stage.why]
         if refit.head is not None:
             soften(refit.head, stage.scale)
-    with batches_of(learn, batch_size(learn) if measured and bs is None else bs):
+    with ExitStack() as stack:
+        stack.enter_context(batches_of(learn, batch_size(learn) if measured and bs is None else bs))
+        if chosen:
+            stack.enter_context(first_layers_fixed(learn))
         name = "fine_tune: all layers"
         runs += [one_cycle(learn, name, epochs, lrs, **both, wd=wd, cbs=cbs, notes=notes)]
     return result_of(learn, runs, cbs)

@@ -8,8 +8,16 @@ import torch
 from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
+from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.logistic import LogisticFit
-from nbfinetune.training.fine_tuning.recipe import batch_size, batches_of, second_stage, soften
+from nbfinetune.training.fine_tuning.recipe import (
+    batch_size,
+    batches_of,
+    first_layers,
+    first_layers_fixed,
+    second_stage,
+    soften,
+)
 
 
 @pytest.fixture
@@ -83,6 +91,36 @@ def test_batches_of_another_size_are_given_back_on_an_error(make) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert learn.dls.train is train
+
+
+def test_layers_that_see_large_pictures_stay_fixed_and_train_again_afterwards() -> None:
+    body = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),  # a half of the picture's sides
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),  # a quarter
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Upsample(8)),  # one pixel
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    head = nn.Linear(4, 2)
+    model, transforms = nn.Sequential(body, head), ImageTransforms(32)
+    how = {"groups": [[body], [head]], "transforms": transforms, "device": "cpu"}
+    learn = Learner(None, model, train_bn=False, **how)
+    assert first_layers(learn) == [body[0], body[1], body[2][1]]
+    with first_layers_fixed(learn):
+        trains = [m.weight.requires_grad for m in (body[0], body[1], body[3], body[4], head)]
+    assert trains == [False, False, True, True, True]
+    assert all(p.requires_grad for p in model.parameters())
+    with first_layers_fixed(Learner(None, model, train_bn=True, **how)):  # from scratch
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_network_of_one_size_has_no_first_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(), nn.Linear(64, 2))
+    groups = [[model[0]], [model[2]]]
+    learn = Learner(None, model, groups=groups, transforms=ImageTransforms(32), device="cpu")
+    assert first_layers(learn) == []
 
 
 def test_the_second_stage_trains_by_the_rule_and_says_so(make) -> None:
