@@ -91,12 +91,12 @@ class InferenceRuns:
     def label_issues(
         self, learn: Learner, *, ds: str, no_widgets: bool, k: int | None = None
     ) -> ItemGallery:
-        """The pictures whose labels are worth a look, k of them at most."""
+        """The pictures whose labels are worth a look, or the first k of the ranking."""
         parts = ("train", "valid") if ds == "all" else (ds,)
         found = self._infer(learn, partial(label_issues, learn, ds), parts)
-        shown, heading = found.items[:k], found.headline
-        if len(shown) < len(found.items):
-            heading += f". Here: the first {len(shown):,}"
+        shown, heading = found.items if k is None else found.ranking[:k], found.headline
+        if len(shown) != found.n_marked:
+            heading += f". Here: the first {len(shown):,} of the ranking"
         return self._gallery(found.interp, shown, heading, no_widgets)
 
     def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:

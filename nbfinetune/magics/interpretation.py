@@ -129,12 +129,12 @@ class InterpretationMagics(Magics):
     @line_magic
     @needs_local_scope
     @magic_arguments()
-    @argument("k", nargs="?", type=int, help="pictures at most; default: all worth a look")
+    @argument("k", nargs="?", type=int, help="how many pictures; default: those worth a look")
     @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
     @static_arg
     @learner_arg
     def label_issues(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
-        """Show the pictures whose labels are worth a look, the least probable label first.
+        """Show the pictures whose labels are worth a look, or the first k, least probable first.
 
         Examples
         --------

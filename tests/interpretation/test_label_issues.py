@@ -27,12 +27,31 @@ def test_the_items_and_their_order_are_cleanlabs(seed: int) -> None:
     cleanlab = pytest.importorskip("cleanlab.filter", reason="cleanlab is the oracle")
     probs, labels = noisy(seed)
     expected = cleanlab.find_label_issues(
-        labels.numpy(), probs.numpy(), filter_by="confident_learning",
-        return_indices_ranked_by="self_confidence", n_jobs=1,
-    )  # fmt: skip
+        labels.numpy(), probs.numpy(), return_indices_ranked_by="self_confidence", n_jobs=1
+    )
     found = confident_issues(probs, labels)
     assert len(found) > 10
     assert found == expected.tolist()
+
+
+def test_as_many_of_each_label_are_issues_as_the_joint_has() -> None:
+    """Worked by hand; thresholds are 0.75 and 0.558.
+
+    Label 0: three count for it, one for class 1. Label 1: three count for it, one for class 0 and
+    two for none, which scales 1 and 3 of 4 to 1.5 and 4.5 of 6, rounded 2 and 4.
+    """
+    of_1 = torch.tensor([0.1, 0.1, 0.1, 0.7, 0.9, 0.9, 0.6, 0.45, 0.4, 0.1])
+    probs = torch.stack([1 - of_1, of_1], 1)
+    labels = torch.tensor([0] * 4 + [1] * 6)
+    assert confident_issues(probs, labels) == [9, 3, 8]
+    assert estimated_wrong(probs, labels) == 2.5
+
+
+def test_an_item_whose_label_is_its_most_probable_class_is_no_issue() -> None:
+    """One of label 1 counts for class 0, two for none: the joint has two, with this item's 0.55."""
+    of_1 = torch.tensor([0.1, 0.1, 0.1, 0.7, 0.9, 0.9, 0.9, 0.55, 0.55, 0.1])
+    probs = torch.stack([1 - of_1, of_1], 1)
+    assert confident_issues(probs, torch.tensor([0] * 4 + [1] * 6)) == [9, 3]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,16 +72,20 @@ def test_one_label_of_four_is_estimated_to_be_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "n_wrong", "expected"),
+    ("n_marked", "n_wrong", "expected"),
     [
-        ([3, 1], 1.2, "2 of 4 labels are worth a look; about 1 is estimated to be wrong"),
-        ([], 0.3, "none of 4 labels is worth a look; about 0 are estimated to be wrong. "
+        (2, 1.2, "2 of 4 labels are worth a look; about 1 is estimated to be wrong"),
+        (0, 0.3, "none of 4 labels is worth a look; about 0 are estimated to be wrong. "
          "%top_losses shows the pictures that the network finds hardest"),
     ],
 )  # fmt: skip
-def test_the_headline_says_what_is_listed_and_what_is_estimated(items, n_wrong, expected) -> None:
+def test_the_headline_says_what_is_listed_and_what_is_estimated(
+    n_marked, n_wrong, expected
+) -> None:
     interp = ClassificationInterpretation.from_predictions([0, 0, 1, 1], [0, 0, 1, 1], "ab")
-    assert LabelIssues(interp, items, n_wrong).headline == expected
+    found = LabelIssues(interp, [3, 1, 0, 2], n_marked, n_wrong)
+    assert found.headline == expected
+    assert found.items == [3, 1][:n_marked]
 
 
 def test_a_class_without_items_does_not_matter() -> None:
@@ -79,8 +102,12 @@ def test_wrong_labels_of_drawn_shapes_are_found(tmp_path) -> None:
     found = label_issues(learn)
     interp = found.interp
     assert len(interp) == 480
-    hits = [interp.path(i) in wrong for i in found.items[:10]]
-    assert sum(hits) >= 6  # by chance 0.8
+    assert sorted(found.ranking) == list(range(480))
+    own = interp.target_probs[found.ranking]
+    assert (own[1:] >= own[:-1]).all()
+    hits = [interp.path(i) in wrong for i in found.ranking]
+    assert sum(hits[:10]) >= 6  # by chance 0.8
+    assert sum(hits[: found.n_marked]) >= 0.75 * 38
     assert "are estimated to be wrong (likely fewer: the predictions agree with only 3" in (
         found.headline
     )

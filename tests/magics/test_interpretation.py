@@ -149,7 +149,11 @@ def test_pairs_and_losses_are_listed(ip, capsys) -> None:
     assert "the 3 largest losses of 6 items" in capsys.readouterr().out
     issues = ip.run_line_magic("label_issues", "2")
     assert len(issues.interp) == 18
-    assert len(issues.items) <= 2
+    assert len(issues.items) == 2
+    all_of_them = ip.run_line_magic("label_issues", "18")
+    assert sorted(all_of_them.items) == list(range(18))  # also those that are not worth a look
+    assert all_of_them.items[:2] == issues.items
+    assert "Here: the first 18 of the ranking" in capsys.readouterr().out
 
 
 def test_marks_are_listed_written_and_read_back(ip, learn, tmp_path, photos: Path, capsys) -> None:
