@@ -79,7 +79,7 @@ def test_a_notebook_gets_one_table_that_grows(learn: Learner, shown: list) -> No
     assert "<b>all layers, 2 epochs</b>" in last
     text = repr(shown[-1]).splitlines()
     assert text[0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
-    assert len(text) == 6 + 1  # and the verdict
+    assert len(text) == 6 + 2  # and the rate of the body, and the verdict
 
 
 def test_updates_between_epochs_are_few(learn: Learner, shown: list, monkeypatch) -> None:

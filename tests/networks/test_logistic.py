@@ -65,7 +65,7 @@ def test_noise_gets_the_strongest_penalty_and_clear_classes_a_weak_one() -> None
     x, y = classes(90, 20, 3, 0.3)
     assert fit_logistic(noise, y).penalty == 1
     assert fit_logistic(noise, y).loss == pytest.approx(math.log(3), abs=0.15)
-    assert fit_logistic(x, y).penalty <= 1e-3
+    assert fit_logistic(x, y).penalty <= 2e-3
     assert fit_logistic(x, y).loss < 0.05
 
 
