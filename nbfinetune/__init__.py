@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         EarlyStopping,
         SaveBest,
     )
+    from nbfinetune.training.fine_tuning.refit import RefitHead
     from nbfinetune.training.state import Callback
     from nbfinetune.vision import cnn_learner, load_learner, vision_learner
 
@@ -53,6 +54,7 @@ __all__ = [
     "LRFindResult",
     "Learner",
     "MultiLabelInterpretation",
+    "RefitHead",
     "SaveBest",
     "accuracy",
     "balanced_accuracy",
@@ -89,6 +91,7 @@ _MODULE_OF = {
     "LRFindResult": "lr_finder.results",
     "Learner": "learner",
     "MultiLabelInterpretation": "interpretation.multi_label",
+    "RefitHead": "training.fine_tuning.refit",
     "SaveBest": "training.callbacks",
     "accuracy": "objectives.metrics",
     "balanced_accuracy": "objectives.metrics",

@@ -57,7 +57,7 @@ def run(
     """
     learn.check_augmentation()
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
-    learn.epoch, learn.iter, learn.status = start, 0, "refused"
+    learn.epoch, learn.iter, learn.status, learn.run_cbs = start, 0, "refused", cbs
     learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)
     with ExitStack() as stack:
         stack.enter_context(keep_freed_memory(learn.device))

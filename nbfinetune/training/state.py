@@ -77,6 +77,7 @@ class LearnerState:
     ----------
     run_name, n_epoch, n_iter : the run that is on: its name, epochs and training batches of each
     epoch, iter : where it is
+    run_cbs : callbacks of the run that is on, or was the last
     training : whether that is a training batch
     loss : of that batch, a scalar on the device
     values : validation loss and metrics of the newest epoch
@@ -107,6 +108,7 @@ class LearnerState:
     n_iter: int
     epoch: int
     iter: int
+    run_cbs: Sequence[Callback]
     loss: Tensor
     values: list[float]
     n_valid: int
@@ -184,8 +186,8 @@ class LearnerState:
         return dls
 
     def __getstate__(self) -> dict:
-        """All but the schedules of the newest run, which are functions that nothing can pickle."""
-        return {k: v for k, v in vars(self).items() if k != "lr_schedules"}
+        """All but what the newest run left: functions, and screens, that nothing can pickle."""
+        return {k: v for k, v in vars(self).items() if k not in ("lr_schedules", "run_cbs")}
 
     @property
     def metric_names(self) -> list[str]:

@@ -1,7 +1,8 @@
 """Refit: a linear head fitted anew to what the body gives of the training pictures.
 
-After a few epochs a body is ahead of its head: fitting that to the end, without augmentation, took
-the error on fourteen small data sets from 0.26 to 0.20 in the mean (`benchmarks/recipes.py`).
+After a few epochs a body is ahead of its head. Fitting that to the end, without augmentation, took
+the mean error of 21 runs of two epochs on fourteen small data sets from 0.249 to 0.201, and lowered
+it in 20 of them.
 """
 
 from collections.abc import Sized
@@ -16,7 +17,7 @@ from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.rendering.numbers import counted, rate_text
 from nbfinetune.training import loop
 from nbfinetune.training.state import Callback, LearnerState
-from nbfinetune.training.steering import Steering, annealed
+from nbfinetune.training.steering import annealed
 
 # Numbers at most: of features, which are held in memory twice, and times the classes, for which
 # steps of the solver pay. More pictures have steps enough to train a head.
@@ -81,16 +82,33 @@ class RefitHead(Callback):
         )
 
 
+class _Passing(Callback):
+    """Tells how far the pass over n training pictures is, and lets screens and requests act."""
+
+    def __init__(self, n: int, n_batches: int) -> None:
+        self.n, self.n_batches, self.done = n, n_batches, 0
+
+    def before_batch(self, learn: LearnerState) -> None:
+        learn.features.computing = (round(self.n * self.done / self.n_batches), self.n)
+        learn.training = True  # these pictures are not held out
+        try:
+            for cb in learn.run_cbs:
+                cb.after_part(learn)
+        finally:
+            learn.training, learn.features.computing = False, None
+        self.done += 1
+
+
 def _features(learn: LearnerState, head: nn.Linear) -> tuple[Tensor, Tensor]:
     """What the head gets of the training pictures, as validation sees them, and the targets."""
     features, targets = [], []
     hook = head.register_forward_pre_hook(lambda module, x: features.append(x[0].float().cpu()))
-    train = learn.dls.train
-    loader = (
-        even_loader(train.dataset, learn.dls.bs, shuffle=False) if gives_pictures(train) else train
-    )
+    loader = learn.dls.train
+    if gives_pictures(loader):
+        loader = even_loader(loader.dataset, learn.dls.bs, shuffle=False)
+    passing = _Passing(len(loader.dataset), len(loader))
     try:
-        for _, y in loop.predictions(learn, loader, [Steering()]):
+        for _, y in loop.predictions(learn, loader, [passing]):
             targets.append(y.cpu())
     finally:
         hook.remove()

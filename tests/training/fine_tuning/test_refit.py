@@ -74,6 +74,25 @@ def test_a_fit_that_is_stopped_keeps_the_head_of_its_last_step(make) -> None:
     assert heads(learn).abs().max() < 1e-6
 
 
+def test_screens_and_requests_act_while_pictures_are_passed(make) -> None:
+    class Looks(Callback):
+        def before_fit(self, learn: Learner) -> None:
+            self.seen = []
+
+        def after_part(self, learn: Learner) -> None:
+            self.seen.append((learn.training, learn.features.computing))
+            if len(self.seen) == 2:
+                learn.control.stop()
+
+    looks, learn = Looks(), make(cbs=[])
+    learn.unfreeze()  # all batches go through the body
+    result = learn.fit(1, 1e-9, cbs=[RefitHead(), looks])
+    assert looks.seen == [(True, (0, 12)), (True, (4, 12))]
+    assert result.status == "stopped"
+    assert heads(learn).abs().max() < 1e-6
+    assert learn.features.computing is None
+
+
 @pytest.mark.parametrize(
     "options", [{"head": "fastai"}, {"loss_func": nn.MultiMarginLoss()}], ids=["head", "loss"]
 )
