@@ -6,8 +6,8 @@ more. Far ones have to move the body: it trains at 3e-4, and the head is scaled 
 since one that fits the training pictures to the end leaves nothing to learn from. Near ones need
 not: it trains at 3e-5, from the head as it is. Between, both go along a line (of their logarithms).
 The layers that see a picture at a quarter of its size or larger stay fixed: they take a quarter of
-a step's time, and training them gained nothing. An epoch has 60 steps, or batches of 16. At the
-end of both stages the head is fitted anew (`refit`). `benchmarks/README.md` has the evidence.
+a step's time, and training them gained nothing. An epoch has 60 steps or more, if batches of 16
+allow that. At the end of both stages the head is fitted anew (`refit`). `benchmarks/README.md` has the evidence.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,10 @@ _NEAR_RATE, _FAR_RATE = 3e-5, 3e-4  # of the body
 # 2201.03545); not measured here.
 _WITHOUT_BN = 0.2
 _SOFTER = 0.3  # times the weights of the head, far
-_STEPS, _LEAST_BS = 60, 16  # of an epoch, at most; pictures in a batch, at least
+_STEPS = 60  # of an epoch, or more
+_PART = (
+    16  # pictures that go through the network at once (see `microbatches`): batches are of these
+)
 
 
 def check_recipe(learn: LearnerState, recipe: str, bs: int | None) -> None:
@@ -139,7 +142,8 @@ def batch_size(learn: LearnerState) -> int | None:
     train = learn.dls.train
     if not gives_pictures(train):
         return None
-    return min(learn.dls.bs, max(_LEAST_BS, len(train.dataset) // _STEPS))
+    parts = max(len(train.dataset) // _STEPS // _PART, 1)
+    return min(learn.dls.bs, parts * _PART)
 
 
 @contextmanager

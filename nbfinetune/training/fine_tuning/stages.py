@@ -77,8 +77,8 @@ def fine_tune(
     lr_mult : rate of the head over that of the first group; None = the body's rate is the recipe's
         (100 for fastai)
     pct_start, div : of the second stage; the first has 0.99 and 25 (fastai's)
-    bs : pictures in a batch of the second stage; None = so many that an epoch has 60 steps, from
-        16 to those of the loaders (as the loaders for fastai)
+    bs : pictures in a batch of the second stage; None = so many that an epoch has 60 steps or more,
+        from 16 to those of the loaders (as the loaders for fastai)
     recipe : "measured" or "fastai"
     keep_best : end with the weights of the best epoch of both stages, as in `fit`; None = True, but
         for fastai
