@@ -7,7 +7,8 @@ since one that fits the training pictures to the end leaves nothing to learn fro
 not: it trains at 3e-5, from the head as it is. Between, both go along a line (of their logarithms).
 The layers that see a picture at a quarter of its size or larger stay fixed: they take a quarter of
 a step's time, and training them gained nothing. An epoch has 60 steps or more, if batches of 16
-allow that. At the end of both stages the head is fitted anew (`refit`). `benchmarks/README.md` has the evidence.
+allow that. At the end of both stages the head is fitted anew (`refit`). `benchmarks/README.md` has
+the evidence.
 """
 
 from collections.abc import Iterator
