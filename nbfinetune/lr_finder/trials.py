@@ -9,10 +9,11 @@ from time import monotonic
 from nbfinetune.lr_finder.results import LRFindResult
 from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import FLAT, MIN_POINTS, n_finite, rises_at
-from nbfinetune.lr_finder.sweeps import AUTO_STEPS, TRIAL_STEPS, ShortRun
+from nbfinetune.lr_finder.sweeps import ShortRun, trial_steps
 from nbfinetune.rendering.numbers import counted, rate_text
 from nbfinetune.training import loop
 from nbfinetune.training.arguments import rates
+from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import CancelFit, Recording
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering
@@ -32,23 +33,21 @@ def is_unsure(learn: LearnerState, found: LRFindResult) -> bool:
 
     That is so where body and head train: after a head was fitted the training loss has nowhere to
     fall, and where it has it falls by the head alone, at rates a decade too low for the body
-    (benchmarks/lr_find_truth.py). A suggestion that was asked for by name is kept unless the curve
-    gives none; a curve that is too short says what it needs.
+    (benchmarks/lr_find_truth.py). Where the body's features are kept short runs cost next to
+    nothing. A suggestion that was asked for by name is kept unless the curve gives none; a curve
+    that is too short says what it needs.
     """
     if n_finite(found.losses) < MIN_POINTS or not learn.dls.valid:
         return False
     if found.asked or found.confidence == "none":
         return found.confidence == "none"
-    return found.confidence == "low" or learn.frozen < len(learn.groups) - 1
+    cheap = features_usable(learn, learn.dls.train)
+    return cheap or found.confidence == "low" or learn.frozen < len(learn.groups) - 1
 
 
-def trial_loss(
-    learn: LearnerState,
-    lr: float | slice,
-    cbs: Sequence[Callback] = (),
-    steps: int = TRIAL_STEPS,
-) -> float:
+def trial_loss(learn: LearnerState, lr: float | slice, cbs: Sequence[Callback] = ()) -> float:
     """The held-out loss after one cycle up to `lr`; the learner is unchanged after."""
+    steps = trial_steps(learn)
     n_epoch = math.ceil(steps / len(learn.dls.train))
     with unchanged(learn), learn.own_rng():
         all_cbs = [Recording(), ShortRun(rates(learn, lr, "lr"), steps), Steering(), *cbs]
@@ -71,10 +70,9 @@ def tried(
         before = _held_out(learn, ())  # no run is on that the callbacks could look at
     if not math.isfinite(before):
         return found
-    steps = AUTO_STEPS if k is None else TRIAL_STEPS
 
     def loss_at(lr: float | slice) -> float:
-        loss = trial_loss(learn, lr, cbs, steps)
+        loss = trial_loss(learn, lr, cbs)
         if learn.control.ended:
             raise CancelFit  # a run cut short says nothing
         return loss
@@ -93,7 +91,7 @@ def tried(
         return found
     seconds = monotonic() - learn.control.waited - began
     runs = counted(len(trials) + len(mults), "short run")
-    cost = f"{runs} of {steps} steps took {seconds:.0f} s"
+    cost = f"{runs} of {trial_steps(learn)} steps took {seconds:.0f} s"
     judged = _judged(found, before, trials, mults, cost)
     return judged if k is not None else _with_range(judged, before)
 
