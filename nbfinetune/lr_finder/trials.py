@@ -23,6 +23,7 @@ _MULTS = (
     10.0,
     100.0,
 )  # rates of the head over that of the body that are tried; the last is fastai's
+_WORTH = 0.01  # of the loss: less, for a rate a decade lower, is noise
 MOST_RUNS = _DECADES + 2 + len(_MULTS)
 
 LossOf = Callable[[float], float]  # the held-out loss of a short run at a rate
@@ -81,7 +82,7 @@ def tried(
     try:
         if k is None:
             trials = climb(loss_at, _start(found), (found.lrs[0], found.lrs[-1]))
-            lr, loss = min(trials, key=lambda trial: trial[1])
+            lr, loss = min(trials, key=_score)
             if _helps(trials, before) and learn.frozen < len(learn.groups) - 1:
                 mults = _head_mults(loss_at, lr, loss)
         else:
@@ -99,6 +100,8 @@ def tried(
 def climb(loss_of: LossOf, start: float, ends: tuple[float, float]) -> list[tuple[float, float]]:
     """Rates and losses: a decade apart towards a lower loss, then half a decade from the best.
 
+    A rate a decade lower has to have a loss lower by 1 %.
+
     Parameters
     ----------
     start : the first rate, within the ends; the next is a tenth of it
@@ -113,22 +116,32 @@ def climb(loss_of: LossOf, start: float, ends: tuple[float, float]) -> list[tupl
     losses: dict[int, float] = {}
 
     def at(k: int) -> float:
-        """The loss k half decades from the start."""
+        """The score k half decades from the start."""
         lr = start * 10 ** (k / 2)
         if k not in losses:
             if not ends[0] <= lr <= ends[1]:
                 return math.inf
             losses[k] = loss_of(lr)
-        return losses[k]
+        return _score((lr, losses[k]))
 
     best, step = 0, -2 if at(-2) <= at(0) else 2
     while len(losses) < _DECADES and at(best + step) < at(best):
         best += step
     # The nearer half decade first: the other one is on the side that is worse.
     for k in sorted((best - 1, best + 1), key=lambda k: losses.get(2 * k - best, math.inf)):
-        if at(k) < losses[best]:
+        if at(k) < at(best):
             break
     return [(start * 10 ** (k / 2), loss) for k, loss in sorted(losses.items())]
+
+
+def _score(trial: tuple[float, float]) -> float:
+    """The loss, with 1 % more for each decade that the rate is lower.
+
+    After a head was fitted, rates two decades apart had held-out losses that differed by chance;
+    of these the highest serve longer runs best.
+    """
+    lr, loss = trial
+    return loss * (1 - math.copysign(_WORTH, loss)) ** math.log10(lr)
 
 
 def candidates(
@@ -188,7 +201,7 @@ def _judged(
 ) -> LRFindResult:
     """What the short runs are worth: a rate whose loss is below that before by 2 %, or none."""
     tries = {"trials": trials, "mult_trials": mults}
-    best = min(range(len(trials)), key=lambda i: trials[i][1])
+    best = min(range(len(trials)), key=lambda i: _score(trials[i]))
     lr, loss = trials[best]
     if not _helps(trials, before):
         text = f"no short run lowers the held-out loss of {before:.3f} by {FLAT:.0%}"
@@ -204,7 +217,8 @@ def _judged(
     clear = loss < (1 - 2 * FLAT) * before
     mult, least = min(mults, key=lambda tried: tried[1], default=(1.0, loss))
     mult = mult if least < (1 - FLAT) * loss else 1.0
-    text = f"the short run at {rate_text(lr)} has the lowest held-out loss, "
+    which = "has the" if loss == min(loss for _, loss in trials) else "has about the"
+    text = f"the short run at {rate_text(lr)} {which} lowest held-out loss, "
     text += f"{loss:.3f} from {before:.3f}"
     if mult > 1:
         text += f", and {least:.3f} with {mult:.0f} times that rate for the head"

@@ -31,6 +31,13 @@ def test_a_side_that_is_worse_is_left_alone() -> None:
     assert [lr for lr, _ in trials] == pytest.approx([1e-5, 1e-4, 10**-3.5, 1e-3])
 
 
+def test_a_lower_rate_is_not_better_by_chance() -> None:
+    """The lower losses are those after a head was fitted to Omniglot."""
+    losses = {-5.0: 3.662, -4.5: 3.738, -4.0: 3.664, -3.5: 3.6, -3.0: 3.9}
+    trials = climb(lambda lr: losses[round(math.log10(lr), 1)], 1e-4, ENDS)
+    assert [lr for lr, _ in trials] == pytest.approx([1e-5, 10**-4.5, 1e-4, 10**-3.5, 1e-3])
+
+
 def test_rates_outside_the_ends_are_not_tried() -> None:
     trials = climb(lambda lr: -lr, 1e-3, (1e-4, 2e-3))
     assert [lr for lr, _ in trials] == pytest.approx([1e-4, 10**-3.5, 1e-3])
