@@ -4,11 +4,12 @@
         [--seeds 0 1 2] [--data pets shapes] [--bs 64] [--px 64] [--kept FILE]
 
 For each case (data, seed, body frozen with a new head, or all layers after a head was fitted in 100
-steps) one search, and for the truth one `fit_one_cycle` of at least 40 steps a rate, with other
-batches than those of the search. The pictures held out are halved: `lr_find` sees the even ones,
-the truth is judged on the odd ones. Best is every rate of the grid whose loss is within 1 % of the
-lowest, or within one standard error of the difference from it; a suggestion is near if it is within
-half a decade of one of these. Where no rate lowers the loss by 2 %, a refusal is right.
+steps and anew at their end, as by `fine_tune`) one search, and for the truth one `fit_one_cycle` of
+at least 40 steps a rate, with other batches than those of the search. The pictures held out are
+halved: `lr_find` sees the even ones, the truth is judged on the odd ones. Best is every rate of the
+grid whose loss is within 1 % of the lowest, or within one standard error of the difference from it;
+a suggestion is near if it is within half a decade of one of these. Where no rate lowers the loss by
+2 %, a refusal is right.
 
 The other finders are computed of the same curve, as their packages do: `valley` is fastai's,
 "lightning" the steepest fall of the average of factor 0.98 but for 10 steps at the start and 1 at
@@ -33,6 +34,7 @@ from nbfinetune import ImageDataLoaders, Learner, samples, vision_learner
 from nbfinetune.data.datasets import even_loader
 from nbfinetune.lr_finder.results import LRFindResult
 from nbfinetune.lr_finder.snapshot import unchanged
+from nbfinetune.training.fine_tuning.refit import RefitHead
 
 SIZES = {"pets": 96, "cifar": 64, "omniglot": 64, "shapes": 64}  # px
 GRIDS = {"head": range(-8, 0), "all": range(-10, -4)}  # half decades: 1e-4 to 3e-1, 1e-5 to 3e-3
@@ -181,7 +183,7 @@ def main() -> None:
         for trained in args.trained:
             if trained == "all":
                 n_epoch = math.ceil(HEAD_STEPS / len(learn.dls.train))
-                learn.fit_one_cycle(n_epoch, 2e-3, show=False)
+                learn.fit_one_cycle(n_epoch, 2e-3, cbs=[RefitHead()], show=False)
                 learn.unfreeze()
             key = f"{data}-{seed}-{trained}"
             cases[trained].append(case(learn, other, trained, kept, key))

@@ -3,7 +3,7 @@
 import math
 
 from nbfinetune.lr_finder.suggestions import NAMES
-from nbfinetune.lr_finder.sweeps import AUTO_STEPS, TRIAL_STEPS
+from nbfinetune.lr_finder.sweeps import trial_steps
 from nbfinetune.lr_finder.trials import MOST_RUNS
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import counted
@@ -20,17 +20,17 @@ def search_cost(learn: LearnerState, given: dict) -> tuple[int, str]:
     ----------
     given : the arguments of `lr_find` by name
     """
-    num_it, verify = given["num_it"], given["verify"]
+    num_it, verify, steps = given["num_it"], given["verify"], trial_steps(learn)
     sweeps = given["seeds"] * (len(learn.groups) if given["groups"] else 1)
     swept = f"{counted(sweeps, 'sweep')} of {num_it} steps" if sweeps > 1 else ""
     if verify:
-        runs = f"{verify} short runs of {TRIAL_STEPS} steps, each with a validation"
+        runs = f"{verify} short runs of {steps} steps, each with a validation"
         text = f"{swept or f'a sweep of {num_it} steps'}, then {runs}"
-        return sweeps * num_it + verify * TRIAL_STEPS, text
+        return sweeps * num_it + verify * steps, text
     if verify == 0 or given["groups"]:
         return sweeps * num_it, swept
-    runs = f", then up to {MOST_RUNS} short runs of {AUTO_STEPS} where the loss gives no sure rate"
-    return sweeps * num_it + MOST_RUNS * AUTO_STEPS, swept and swept + runs
+    runs = f", then up to {MOST_RUNS} short runs of {steps} where the loss gives no sure rate"
+    return sweeps * num_it + MOST_RUNS * steps, swept and swept + runs
 
 
 def asked_for(*given: object) -> tuple[str, ...]:

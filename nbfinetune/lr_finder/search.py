@@ -61,11 +61,12 @@ def lr_find(
     seeds : sweeps, each over other batches; the result is their mean, of low confidence if they
         disagree
     groups : one sweep for each layer group, the others standing still; all must train
-    verify : so many candidate rates each get a short run of 30 steps on the same batches; the one
-        with the lowest held-out loss is the result's `lr`. None = where several layer groups
-        train, whose training loss tells little once a head was fitted, or the curve is not clear,
-        some rates get runs of 20 steps each, half a decade apart around the best, and with it
-        larger rates of the head, 8 in all at most; `lr` is a slice if one of these helps. 0 = no
+    verify : so many candidate rates each get a short run of 40 steps (up to 80 in batches below 32)
+        on the same batches; the one with the lowest held-out loss is the result's `lr`. None =
+        where several layer groups train, whose training loss tells little once a head was fitted,
+        or the curve is not clear, or the body's features are kept, so that steps cost little, some
+        rates get such runs, half a decade apart around the best, and if the body trains larger
+        rates of the head too, 8 in all at most; `lr` is a slice if one of these helps. 0 = no
         short runs
     cbs : callbacks of this run; those of the learner are left out
     show : see `fit`

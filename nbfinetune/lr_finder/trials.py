@@ -9,10 +9,11 @@ from time import monotonic
 from nbfinetune.lr_finder.results import LRFindResult
 from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import FLAT, MIN_POINTS, n_finite, rises_at
-from nbfinetune.lr_finder.sweeps import AUTO_STEPS, TRIAL_STEPS, ShortRun
+from nbfinetune.lr_finder.sweeps import ShortRun, trial_steps
 from nbfinetune.rendering.numbers import counted, rate_text
 from nbfinetune.training import loop
 from nbfinetune.training.arguments import rates
+from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import CancelFit, Recording
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering
@@ -22,6 +23,7 @@ _MULTS = (
     10.0,
     100.0,
 )  # rates of the head over that of the body that are tried; the last is fastai's
+_WORTH = 0.01  # of the loss: less, for a rate a decade lower, is noise
 MOST_RUNS = _DECADES + 2 + len(_MULTS)
 
 LossOf = Callable[[float], float]  # the held-out loss of a short run at a rate
@@ -32,23 +34,21 @@ def is_unsure(learn: LearnerState, found: LRFindResult) -> bool:
 
     That is so where body and head train: after a head was fitted the training loss has nowhere to
     fall, and where it has it falls by the head alone, at rates a decade too low for the body
-    (benchmarks/lr_find_truth.py). A suggestion that was asked for by name is kept unless the curve
-    gives none; a curve that is too short says what it needs.
+    (benchmarks/lr_find_truth.py). Where the body's features are kept short runs cost next to
+    nothing. A suggestion that was asked for by name is kept unless the curve gives none; a curve
+    that is too short says what it needs.
     """
     if n_finite(found.losses) < MIN_POINTS or not learn.dls.valid:
         return False
     if found.asked or found.confidence == "none":
         return found.confidence == "none"
-    return found.confidence == "low" or learn.frozen < len(learn.groups) - 1
+    cheap = features_usable(learn, learn.dls.train)
+    return cheap or found.confidence == "low" or learn.frozen < len(learn.groups) - 1
 
 
-def trial_loss(
-    learn: LearnerState,
-    lr: float | slice,
-    cbs: Sequence[Callback] = (),
-    steps: int = TRIAL_STEPS,
-) -> float:
+def trial_loss(learn: LearnerState, lr: float | slice, cbs: Sequence[Callback] = ()) -> float:
     """The held-out loss after one cycle up to `lr`; the learner is unchanged after."""
+    steps = trial_steps(learn)
     n_epoch = math.ceil(steps / len(learn.dls.train))
     with unchanged(learn), learn.own_rng():
         all_cbs = [Recording(), ShortRun(rates(learn, lr, "lr"), steps), Steering(), *cbs]
@@ -71,10 +71,9 @@ def tried(
         before = _held_out(learn, ())  # no run is on that the callbacks could look at
     if not math.isfinite(before):
         return found
-    steps = AUTO_STEPS if k is None else TRIAL_STEPS
 
     def loss_at(lr: float | slice) -> float:
-        loss = trial_loss(learn, lr, cbs, steps)
+        loss = trial_loss(learn, lr, cbs)
         if learn.control.ended:
             raise CancelFit  # a run cut short says nothing
         return loss
@@ -83,7 +82,7 @@ def tried(
     try:
         if k is None:
             trials = climb(loss_at, _start(found), (found.lrs[0], found.lrs[-1]))
-            lr, loss = min(trials, key=lambda trial: trial[1])
+            lr, loss = min(trials, key=_score)
             if _helps(trials, before) and learn.frozen < len(learn.groups) - 1:
                 mults = _head_mults(loss_at, lr, loss)
         else:
@@ -93,13 +92,15 @@ def tried(
         return found
     seconds = monotonic() - learn.control.waited - began
     runs = counted(len(trials) + len(mults), "short run")
-    cost = f"{runs} of {steps} steps took {seconds:.0f} s"
+    cost = f"{runs} of {trial_steps(learn)} steps took {seconds:.0f} s"
     judged = _judged(found, before, trials, mults, cost)
     return judged if k is not None else _with_range(judged, before)
 
 
 def climb(loss_of: LossOf, start: float, ends: tuple[float, float]) -> list[tuple[float, float]]:
     """Rates and losses: a decade apart towards a lower loss, then half a decade from the best.
+
+    A rate a decade lower has to have a loss lower by 1 %.
 
     Parameters
     ----------
@@ -115,22 +116,32 @@ def climb(loss_of: LossOf, start: float, ends: tuple[float, float]) -> list[tupl
     losses: dict[int, float] = {}
 
     def at(k: int) -> float:
-        """The loss k half decades from the start."""
+        """The score k half decades from the start."""
         lr = start * 10 ** (k / 2)
         if k not in losses:
             if not ends[0] <= lr <= ends[1]:
                 return math.inf
             losses[k] = loss_of(lr)
-        return losses[k]
+        return _score((lr, losses[k]))
 
     best, step = 0, -2 if at(-2) <= at(0) else 2
     while len(losses) < _DECADES and at(best + step) < at(best):
         best += step
     # The nearer half decade first: the other one is on the side that is worse.
     for k in sorted((best - 1, best + 1), key=lambda k: losses.get(2 * k - best, math.inf)):
-        if at(k) < losses[best]:
+        if at(k) < at(best):
             break
     return [(start * 10 ** (k / 2), loss) for k, loss in sorted(losses.items())]
+
+
+def _score(trial: tuple[float, float]) -> float:
+    """The loss, with 1 % more for each decade that the rate is lower.
+
+    After a head was fitted, rates two decades apart had held-out losses that differed by chance;
+    of these the highest serve longer runs best.
+    """
+    lr, loss = trial
+    return loss * (1 - math.copysign(_WORTH, loss)) ** math.log10(lr)
 
 
 def candidates(
@@ -190,7 +201,7 @@ def _judged(
 ) -> LRFindResult:
     """What the short runs are worth: a rate whose loss is below that before by 2 %, or none."""
     tries = {"trials": trials, "mult_trials": mults}
-    best = min(range(len(trials)), key=lambda i: trials[i][1])
+    best = min(range(len(trials)), key=lambda i: _score(trials[i]))
     lr, loss = trials[best]
     if not _helps(trials, before):
         text = f"no short run lowers the held-out loss of {before:.3f} by {FLAT:.0%}"
@@ -206,7 +217,8 @@ def _judged(
     clear = loss < (1 - 2 * FLAT) * before
     mult, least = min(mults, key=lambda tried: tried[1], default=(1.0, loss))
     mult = mult if least < (1 - FLAT) * loss else 1.0
-    text = f"the short run at {rate_text(lr)} has the lowest held-out loss, "
+    which = "has the" if loss == min(loss for _, loss in trials) else "has about the"
+    text = f"the short run at {rate_text(lr)} {which} lowest held-out loss, "
     text += f"{loss:.3f} from {before:.3f}"
     if mult > 1:
         text += f", and {least:.3f} with {mult:.0f} times that rate for the head"

@@ -164,7 +164,8 @@ class TrainingMagics(Magics):
         type=int,
         metavar="K",
         help="try K rates in short runs and take the one with the lowest held-out loss; default: "
-        "a few where body and head train, or the training loss is not clear; 0: none",
+        "a few where body and head train, the training loss is not clear, or features are kept; "
+        "0: none",
     )
     @static_arg
     @learner_arg

@@ -370,7 +370,7 @@ def test_verify_takes_the_rate_whose_short_run_ends_best(learner_of_colours) -> 
     assert f"{loss:.3f} from {start:.3f}" in found.verdict
 
 
-def test_a_short_run_trains_as_thirty_steps_of_one_cycle_do(learn: Learner) -> None:
+def test_a_short_run_trains_as_one_cycle_of_as_many_steps_does(learn: Learner) -> None:
     lrs = []
 
     class Watch(Callback):
@@ -379,7 +379,7 @@ def test_a_short_run_trains_as_thirty_steps_of_one_cycle_do(learn: Learner) -> N
                 lrs.append(learn.opt.param_groups[0]["lr"])
 
     trial_loss(learn, 1e-2, [Watch()])
-    learn.fit_one_cycle(6, 1e-2)  # 6 epochs of 5 batches
+    learn.fit_one_cycle(8, 1e-2)  # epochs of 5 batches: 40 steps
     assert lrs == pytest.approx([step[0] for step in learn.recorder.run.lrs])
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nbfinetune import Callback, Learner
+from nbfinetune import Callback, Learner, vision_learner
 from nbfinetune.lr_finder.results import LRFindResult
-from nbfinetune.lr_finder.sweeps import AUTO_STEPS
+from nbfinetune.lr_finder.sweeps import trial_steps
 from nbfinetune.lr_finder.trials import MOST_RUNS, climb, is_unsure
 
 ENDS = (1e-9, 1e3)
@@ -29,6 +29,13 @@ def test_the_best_rate_of_gradient_descent_on_a_parabola_is_found(start, curvatu
 def test_a_side_that_is_worse_is_left_alone() -> None:
     trials = climb(lambda lr: (math.log10(lr) + 3.6) ** 2, 1e-3, ENDS)
     assert [lr for lr, _ in trials] == pytest.approx([1e-5, 1e-4, 10**-3.5, 1e-3])
+
+
+def test_a_lower_rate_is_not_better_by_chance() -> None:
+    """The lower losses are those after a head was fitted to Omniglot."""
+    losses = {-5.0: 3.662, -4.5: 3.738, -4.0: 3.664, -3.5: 3.6, -3.0: 3.9}
+    trials = climb(lambda lr: losses[round(math.log10(lr), 1)], 1e-4, ENDS)
+    assert [lr for lr, _ in trials] == pytest.approx([1e-5, 10**-4.5, 1e-4, 10**-3.5, 1e-3])
 
 
 def test_rates_outside_the_ends_are_not_tried() -> None:
@@ -79,15 +86,17 @@ def learner(loaders: SimpleNamespace, model: nn.Module) -> Learner:
     return Learner(loaders, model, groups=groups, loss_func=loss, wd=0, device="cpu")
 
 
-def steps_in_all() -> float:
+def steps_in_all(learn: Learner) -> float:
     """What a short run at the rate 1 moves a weight by, if each step moves it by its rate."""
-    return AUTO_STEPS * (0.25 * (1 / 25 + 1) / 2 + 0.75 / 2)
+    return trial_steps(learn) * (0.25 * (1 / 25 + 1) / 2 + 0.75 / 2)
 
 
 def test_a_rate_is_found_by_held_out_loss_where_the_training_loss_cannot_fall(loaders) -> None:
     learn = learner(loaders, Distances(target=1.0))
     found = learn.lr_find()
-    assert abs(math.log10(found.lr * steps_in_all())) <= 0.26
+    # Rates half a decade apart, the loss being the square of 1 - rate * steps_in_all: those of
+    # 0.48 and 1.52 are alike.
+    assert abs(math.log10(found.lr * steps_in_all(learn))) <= 0.32
     assert (found.chosen, found.lr_mult) == ("verified", 1.0)
     assert found.confidence == "high"
     assert learn.lr == found.lr
@@ -110,10 +119,12 @@ def test_the_rate_of_the_head_is_found_too(loaders) -> None:
 
 
 def test_what_the_short_runs_took_is_said(loaders) -> None:
-    found = learner(loaders, Distances(target=1.0)).lr_find()
+    learn = learner(loaders, Distances(target=1.0))
+    found = learn.lr_find()
     runs = len(found.trials) + len(found.mult_trials)
     assert 4 <= runs <= MOST_RUNS
-    assert re.search(rf"; {runs} short runs of {AUTO_STEPS} steps took \d+ s$", found.verdict)
+    cost = rf"; {runs} short runs of {trial_steps(learn)} steps took \d+ s$"
+    assert re.search(cost, found.verdict)
 
 
 def test_a_search_takes_no_more_steps_than_it_says(loaders) -> None:
@@ -123,8 +134,28 @@ def test_a_search_takes_no_more_steps_than_it_says(loaders) -> None:
         def after_batch(self, learn: Learner) -> None:
             steps.append(learn.training)
 
-    learner(loaders, Distances(target=10.0)).lr_find(cbs=[Count()])
-    assert sum(steps) <= 100 + MOST_RUNS * AUTO_STEPS
+    learn = learner(loaders, Distances(target=10.0))
+    learn.lr_find(cbs=[Count()])
+    assert sum(steps) <= 100 + MOST_RUNS * trial_steps(learn)
+
+
+@pytest.mark.parametrize(("bs", "steps"), [(256, 40), (32, 40), (20, 64), (16, 80), (1, 80)])
+def test_short_runs_of_small_batches_have_more_steps(bs: int, steps: int) -> None:
+    train = SimpleNamespace(batch_size=bs)
+    assert trial_steps(SimpleNamespace(dls=SimpleNamespace(train=train))) == steps
+
+
+def test_batches_of_a_loader_that_does_not_tell_their_size_have_40_steps() -> None:
+    assert trial_steps(SimpleNamespace(dls=SimpleNamespace(train=[]))) == 40
+
+
+def test_a_head_on_features_that_are_kept_is_judged_by_held_out_loss(dls, tiny_net) -> None:
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    found = learn.lr_find(end_lr=100)
+    assert found.chosen == "verified"
+    assert found.mult_trials == []
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    assert learn.lr_find(end_lr=100, suggest="valley").chosen == "valley"
 
 
 def test_pure_noise_gets_no_rate(loaders) -> None:

@@ -416,7 +416,7 @@ def test_a_rate_found_before_is_kept_by_a_search_without_confidence(
 
 def test_the_cost_of_a_larger_search_is_said_first(ip, found, capsys) -> None:
     ip.run_line_magic("lr_find", "--seeds 2 --verify 3 --num-it 50")
-    line = "2 sweeps of 50 steps, then 3 short runs of 30 steps, each with a validation: 190 steps"
+    line = "2 sweeps of 50 steps, then 3 short runs of 40 steps, each with a validation: 220 steps"
     assert capsys.readouterr().out.startswith(line)
 
 
