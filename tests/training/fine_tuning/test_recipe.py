@@ -1,13 +1,12 @@
 """The recipe of fine_tune: known answers of its rule, and that its parts can be set by hand."""
 
-from collections.abc import Callable
 from math import log
 
 import pytest
 import torch
 from torch import nn
 
-from nbfinetune import ImageDataLoaders, Learner, vision_learner
+from nbfinetune import Learner
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.logistic import LogisticFit
 from nbfinetune.training.fine_tuning.recipe import (
@@ -18,15 +17,6 @@ from nbfinetune.training.fine_tuning.recipe import (
     second_stage,
     soften,
 )
-
-
-@pytest.fixture
-def make(photos, small_net) -> Callable[..., Learner]:
-    def of(**options) -> Learner:
-        dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=4)
-        return vision_learner(dls, small_net(), device="cpu", train_bn=False, **options)
-
-    return of
 
 
 def head_of(share: float) -> LogisticFit:

@@ -1,25 +1,12 @@
 """A linear head fitted anew at the end of a fit: to the optimum, and nothing else touched."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
 
-from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune import Callback, Learner
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.training.fine_tuning.refit import RefitHead, _soft_targets
-
-
-@pytest.fixture
-def make(photos, small_net) -> Callable[..., Learner]:
-    """Learners of three classes of pictures that each have a colour of their own."""
-
-    def of(**options) -> Learner:
-        dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=4)
-        return vision_learner(dls, small_net(), device="cpu", train_bn=False, **options)
-
-    return of
 
 
 def heads(learn: Learner) -> torch.Tensor:
