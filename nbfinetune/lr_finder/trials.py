@@ -15,9 +15,11 @@ from nbfinetune.training import loop
 from nbfinetune.training.arguments import rates
 from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import CancelFit, Recording
+from nbfinetune.training.fine_tuning.recipe import batches_of
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering
 
+_MOST_PICTURES = 32  # in a batch of a short run in which the body trains
 _DECADES = 4  # short runs a decade apart, at most
 _MULTS = (
     10.0,
@@ -47,10 +49,16 @@ def is_unsure(learn: LearnerState, found: LRFindResult) -> bool:
 
 
 def trial_loss(learn: LearnerState, lr: float | slice, cbs: Sequence[Callback] = ()) -> float:
-    """The held-out loss after one cycle up to `lr`; the learner is unchanged after."""
+    """The held-out loss after one cycle up to `lr`; the learner is unchanged after.
+
+    Where the body trains batches have 32 pictures at most, with which the runs were measured: more
+    cost more, and tell no more.
+    """
     steps = trial_steps(learn)
-    n_epoch = math.ceil(steps / len(learn.dls.train))
-    with unchanged(learn), learn.own_rng():
+    trains = learn.frozen < len(learn.groups) - 1
+    bs = min(getattr(learn.dls, "bs", _MOST_PICTURES), _MOST_PICTURES) if trains else None
+    with batches_of(learn, bs), unchanged(learn), learn.own_rng():
+        n_epoch = math.ceil(steps / len(learn.dls.train))
         all_cbs = [Recording(), ShortRun(rates(learn, lr, "lr"), steps), Steering(), *cbs]
         loop.run(learn, "lr_find: short run", n_epoch, all_cbs, 0, validates=False)
         loss = _held_out(learn, cbs)

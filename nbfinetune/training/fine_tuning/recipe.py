@@ -149,9 +149,12 @@ def batch_size(learn: LearnerState) -> int | None:
 
 @contextmanager
 def batches_of(learn: LearnerState, bs: int | None) -> Iterator[None]:
-    """Inside, training batches have at most `bs` pictures; None = as they are."""
+    """Inside, training batches have at most `bs` pictures.
+
+    With None, and where loaders make batches of their own, they are as they are.
+    """
     dls, train = learn.dls, learn.dls.train
-    if bs is None:
+    if bs is None or not gives_pictures(train):
         yield
         return
     dls.train = even_loader(train.dataset, bs, shuffle=True, num_workers=train.num_workers)
