@@ -121,6 +121,7 @@ def _tidy(learn: LearnerState) -> None:
     scaler.load_state_dict(learn.scaler.state_dict())
     learn.scaler = scaler
     learn.training, learn.features.computing = False, None
+    learn.run_cbs = ()  # screens hold much
     learn.model.eval()
 
 

@@ -77,7 +77,7 @@ class LearnerState:
     ----------
     run_name, n_epoch, n_iter : the run that is on: its name, epochs and training batches of each
     epoch, iter : where it is
-    run_cbs : callbacks of the run that is on, or was the last
+    run_cbs : callbacks of the run that is on
     training : whether that is a training batch
     loss : of that batch, a scalar on the device
     values : validation loss and metrics of the newest epoch
@@ -108,7 +108,6 @@ class LearnerState:
     n_iter: int
     epoch: int
     iter: int
-    run_cbs: Sequence[Callback]
     loss: Tensor
     values: list[float]
     n_valid: int
@@ -149,6 +148,7 @@ class LearnerState:
         self.lr, self.moms, self.train_bn = lr, moms, bool(train_bn)
         self._first_lr, self.chosen, self.rate_note = self.lr, None, ""
         self.last_search: object | None = None
+        self.run_cbs: Sequence[Callback] = ()
         self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
         self.recorder, self.control = Recorder(), RunControl()
@@ -186,8 +186,8 @@ class LearnerState:
         return dls
 
     def __getstate__(self) -> dict:
-        """All but what the newest run left: functions, and screens, that nothing can pickle."""
-        return {k: v for k, v in vars(self).items() if k not in ("lr_schedules", "run_cbs")}
+        """All but the schedules of the newest run, which are functions that nothing can pickle."""
+        return {k: v for k, v in vars(self).items() if k != "lr_schedules"}
 
     @property
     def metric_names(self) -> list[str]:
