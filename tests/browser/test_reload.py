@@ -107,7 +107,7 @@ def test_a_screen_displayed_while_no_page_saw_its_cell_start_is_shown_too(notebo
 
 
 def test_a_search_is_back_after_a_reload_and_its_marker_works(notebook) -> None:
-    nb = notebook([SETUP, "found = %lr_find --num-it 1500 --no-stop-div"])
+    nb = notebook([SETUP, "found = %lr_find --num-it 4000 --no-stop-div"])
     nb.start_all()
     nb.page.locator(".nbft-lr-plot").wait_for()
     nb.page.wait_for_timeout(1000)
