@@ -30,13 +30,9 @@ if TYPE_CHECKING:
         error_rate,
         top_k_accuracy,
     )
-    from nbfinetune.training.callbacks import (
-        CancelFit,
-        CancelTrain,
-        EarlyStopping,
-        SaveBest,
-    )
+    from nbfinetune.training.callbacks import CancelFit, CancelTrain
     from nbfinetune.training.fine_tuning.refit import RefitHead
+    from nbfinetune.training.monitors import EarlyStopping, SaveBest
     from nbfinetune.training.state import Callback
     from nbfinetune.vision import cnn_learner, load_learner, vision_learner
 
@@ -83,7 +79,7 @@ _MODULE_OF = {
     "CancelTrain": "training.callbacks",
     "ClassificationInterpretation": "interpretation.classification",
     "Corrections": "data.corrections",
-    "EarlyStopping": "training.callbacks",
+    "EarlyStopping": "training.monitors",
     "EpochTable": "live.progress",
     "FitResult": "history.recorder",
     "ImageDataLoaders": "data.loaders",
@@ -92,7 +88,7 @@ _MODULE_OF = {
     "Learner": "learner",
     "MultiLabelInterpretation": "interpretation.multi_label",
     "RefitHead": "training.fine_tuning.refit",
-    "SaveBest": "training.callbacks",
+    "SaveBest": "training.monitors",
     "accuracy": "objectives.metrics",
     "balanced_accuracy": "objectives.metrics",
     "check_images": "images.decoding",

@@ -88,7 +88,8 @@ def vision_learner(
     weights : "DEFAULT" or another name of the architecture's weights, a file of them (a state dict,
         alone or in a checkpoint, or safetensors), or None to train from scratch
     head : "linear", one layer that starts at zero, or "fastai", its head of two layers; on 370 pets
-        photos, 5 seeds, `fine_tune` has mean errors of 0.121 and 0.131 (medians 0.126 and 0.117)
+        photos, 5 seeds, `fine_tune` had mean errors of 0.121 and 0.131 (medians 0.126 and 0.117)
+        before it fitted linear heads anew
     metrics, loss_func : as in `Learner`; the default loss is cross entropy with the next three
     label_smoothing : share of the target that is spread over all classes, in [0, 1)
     class_weights : weight of each class in the loss, in the order of `dls.vocab` or, as a dict or

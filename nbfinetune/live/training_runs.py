@@ -21,7 +21,7 @@ from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.rendering.names import printable
-from nbfinetune.training.callbacks import EarlyStopping
+from nbfinetune.training.monitors import EarlyStopping
 from nbfinetune.training.printing import stopped_text
 from nbfinetune.training.state import Callback
 

@@ -23,7 +23,8 @@ class LogisticFit:
     weight, bias : shapes [c, d] and [c]
     penalty : of half the squared weights, on features that are centred and have a mean variance
         of 1
-    loss : mean cross entropy on the folds left out
+    loss : mean cross entropy on the folds left out, of the items that are not the only one of
+        their class; NaN if all are
     """
 
     weight: Tensor
@@ -49,12 +50,14 @@ def fit_logistic(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Logisti
     x, y = x.detach().float().cpu(), y.detach().float().cpu()
     n, c = y.shape
     weights = torch.ones(n) if weights is None else weights.detach().float().cpu()
-    folds = _even_folds(y.argmax(1))
+    targets = y.argmax(1)
+    folds = _even_folds(targets)
+    judged = weights * (targets.bincount()[targets] > 1)  # nobody can know a class left out
     mean = x.mean(0)
     centred = x - mean
     scale = centred.square().mean().sqrt().clamp_min(1e-12)
     z, axes = _principal(centred / scale)
-    best, losses = None, []
+    best, losses = 0, []
     starts = [torch.zeros(z.shape[1] + 1, c)] * _FOLDS
     for penalty in _PENALTIES:
         total = 0.0
@@ -62,9 +65,9 @@ def fit_logistic(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Logisti
             kept = folds != k
             starts[k] = _solve(z[kept], y[kept], weights[kept], penalty, start)
             left = ~kept
-            total += float(_loss(_logits(z[left], starts[k]), y[left], weights[left]).sum())
-        losses.append(total / float(weights.sum()))
-        if best is not None and losses[-1] >= losses[best]:
+            total += float(_loss(_logits(z[left], starts[k]), y[left], judged[left]).sum())
+        losses.append(total / float(judged.sum()) if judged.any() else math.nan)
+        if len(losses) > 1 and not losses[-1] < losses[best]:
             break
         best = len(losses) - 1
     penalty = _PENALTIES[best]
@@ -73,12 +76,29 @@ def fit_logistic(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Logisti
     return LogisticFit(weight, fitted[-1] - weight @ mean, penalty, losses[best])
 
 
+def fit_penalised(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression with a given penalty.
+
+    Parameters
+    ----------
+    x, y : see `fit_logistic`
+    penalty : of half the squared weights, on the features as they are
+
+    Returns
+    -------
+    weight, bias : shapes [c, d] and [c]
+    """
+    mean = x.mean(0)
+    z, axes = _principal(x - mean)
+    fitted = _solve(z, y, torch.ones(len(y)), penalty, torch.zeros(z.shape[1] + 1, y.shape[1]))
+    weight = (axes @ fitted[:-1]).T
+    return weight, fitted[-1] - weight @ mean
+
+
 def _even_folds(targets: Tensor) -> Tensor:
-    """A fold for each item, in turn within each class; targets: [n]."""
-    order = targets.argsort(stable=True)
+    """A fold for each item, in turn within each class and from class to class; targets: [n]."""
     out = torch.empty_like(targets)
-    first = torch.cat([torch.zeros(1, dtype=torch.long), targets.bincount().cumsum(0)])
-    out[order] = (torch.arange(len(targets)) - first[targets[order]]) % _FOLDS
+    out[targets.argsort(stable=True)] = torch.arange(len(targets)) % _FOLDS
     return out
 
 

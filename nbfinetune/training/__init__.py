@@ -3,7 +3,8 @@
 `state` is what all of it works on, and the events of a run; `options` checks what it is given.
 `fitting` has the fit methods (`arguments` checks what they are given, and that model and loaders
 are as they were; `schedules` are their rates), `loop` the epochs and batches, `callbacks` what
-hangs on the events. `control` takes requests, `steering` acts on them; `chosen_rates` are the
-rates that searches leave, `printing` shows runs as text. Packages of their
-own are `batches`, what goes through the network at once, and `fine_tuning`.
+each run has on its events, `monitors` what stops one or keeps its best epoch. `control` takes
+requests, `steering` acts on them; `chosen_rates` are the rates that searches leave, `printing`
+shows runs as text. Packages of their own are `batches`, what goes through the network at once, and
+`fine_tuning`.
 """

@@ -19,7 +19,8 @@ from nbfinetune.training.arguments import (
     check_wd,
     rates,
 )
-from nbfinetune.training.callbacks import ParamScheduler, Recording, SaveBest
+from nbfinetune.training.callbacks import ParamScheduler, Recording
+from nbfinetune.training.monitors import SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
 from nbfinetune.training.schedules import Schedule

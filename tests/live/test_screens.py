@@ -232,7 +232,7 @@ def test_the_epoch_that_a_fine_tune_keeps_is_marked_in_table_and_plot(
 def test_features_that_are_computed_are_told_of_within_a_batch(
     photos, small_net, shown, monkeypatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.training.batches.microbatches._PICTURES", 4)
+    monkeypatch.setattr("nbfinetune.training.batches.microbatches.PICTURES", 4)
     monkeypatch.setattr("nbfinetune.live.screens._INTERVAL", 0.0)
     monkeypatch.setattr("nbfinetune.live.screens._SHARE", 0)
     monkeypatch.setattr("nbfinetune.live.screens._BYTES_A_SECOND", 1e12)

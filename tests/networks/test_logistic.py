@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nbfinetune.networks import logistic
-from nbfinetune.networks.logistic import fit_logistic
+from nbfinetune.networks.logistic import fit_logistic, fit_penalised
 
 
 def classes(n: int, d: int, c: int, spread: float) -> tuple[Tensor, Tensor]:
@@ -94,3 +94,23 @@ def test_an_item_of_weight_two_counts_as_the_item_twice(one_penalty) -> None:
 def test_folds_hold_each_class_in_turn() -> None:
     folds = logistic._even_folds(torch.tensor([1, 0, 1, 0, 1, 0, 2]))
     assert folds.tolist() == [0, 0, 1, 1, 2, 2, 0]
+
+
+def test_classes_of_one_item_each_are_fitted_though_nothing_can_be_left_out() -> None:
+    x, y = classes(4, 6, 4, 0.1)
+    fit = fit_logistic(x, y)
+    assert (x @ fit.weight.T + fit.bias).argmax(1).tolist() == [0, 1, 2, 3]
+    assert (fit.penalty, math.isnan(fit.loss)) == (1, True)
+
+
+def test_the_only_item_of_a_class_does_not_count_where_it_is_left_out() -> None:
+    x, y = classes(60, 4, 2, 0.2)
+    alone = torch.cat([y, torch.zeros(60, 1)], 1), torch.tensor([[0.0, 0.0, 1.0]])
+    assert fit_logistic(torch.cat([x, 9 * torch.ones(1, 4)]), torch.cat(alone)).loss < 0.1
+
+
+def test_a_given_penalty_is_that_of_the_features_as_they_are() -> None:
+    x, y = classes(60, 5, 3, 2.0)
+    weight, bias = fit_penalised(x, y, 0.3)
+    errors = ((x @ weight.T + bias).softmax(1) - y) / 60
+    assert (errors.T @ x + 0.3 * weight).abs().max() < 0.01

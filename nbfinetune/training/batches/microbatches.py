@@ -23,7 +23,7 @@ from nbfinetune.training.state import LearnerState
 
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
 # of which 11, 49 and 72 go into pages that the system clears.
-_PICTURES = 16
+PICTURES = 16
 _CROSS_ENTROPIES = (nn.CrossEntropyLoss, LogitAdjustedLoss)
 
 
@@ -36,13 +36,13 @@ def microbatch_size(learn: LearnerState) -> int | None:
     if learn.device.type != "cpu" or learn.transforms is None:
         return None
     shared = any(isinstance(m, _BatchNorm) and m.training for m in learn.model.modules())
-    return _PICTURES if _is_mean(learn.loss_func) and not shared else None
+    return PICTURES if is_mean_cross_entropy(learn.loss_func) and not shared else None
 
 
 def picture_parts(learn: LearnerState, n: int) -> list[slice]:
     """The pieces of n pictures that go through a network which does not train."""
     in_parts = learn.device.type == "cpu" and learn.transforms is not None
-    return _parts(n, _PICTURES if in_parts else n)
+    return _parts(n, PICTURES if in_parts else n)
 
 
 def _parts(n: int, size: int) -> list[slice]:
@@ -115,8 +115,8 @@ def _option(loss_func: Loss, name: str) -> object:
     return getattr(loss_func, name, None)
 
 
-def _is_mean(loss_func: Loss) -> bool:
-    """Whether the loss is surely a mean of cross entropies; subclasses may do anything."""
+def is_mean_cross_entropy(loss_func: Loss) -> bool:
+    """Whether a loss is surely a mean of cross entropies; other subclasses may do anything."""
     return type(loss_func) in _CROSS_ENTROPIES and loss_func.reduction == "mean"
 
 
@@ -132,7 +132,7 @@ def is_mean_of_pictures(loss_func: Loss, targets: Tensor | None = None) -> bool:
     ----------
     targets : those that it is the loss of, if they are known already
     """
-    if not _is_mean(loss_func):
+    if not is_mean_cross_entropy(loss_func):
         return False
     if targets is not None and bool((targets == loss_func.ignore_index).any()):
         return targets.is_floating_point()  # they hold no class indices

@@ -5,17 +5,19 @@ the mean error of 21 runs of two epochs on fourteen small data sets from 0.249 t
 it in 20 of them.
 """
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.networks.logistic import LogisticFit, fit_logistic
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.rendering.numbers import counted, rate_text
 from nbfinetune.training import loop
+from nbfinetune.training.batches.microbatches import is_mean_cross_entropy
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import annealed
 
@@ -29,8 +31,7 @@ def _linear_head(learn: LearnerState) -> nn.Linear | None:
     parts = learn.body_and_head
     if parts is None or len(parts[1]) != 1 or type(parts[1][0]) is not nn.Linear:
         return None
-    loss = learn.loss_func
-    if type(loss) not in (nn.CrossEntropyLoss, LogitAdjustedLoss) or loss.reduction != "mean":
+    if not is_mean_cross_entropy(learn.loss_func):
         return None
     head = parts[1][0]
     dataset = getattr(learn.dls.train, "dataset", None)
@@ -65,7 +66,7 @@ class RefitHead(Callback):
         head = _linear_head(learn)
         if head is None:
             return
-        x, targets = _features(learn, head)
+        x, targets = _training_features(learn, head)
         y, weights = _soft_targets(learn.loss_func, targets, head.out_features)
         if not x.isfinite().all() or not weights.sum() > 0:
             return
@@ -99,17 +100,35 @@ class _Passing(Callback):
         self.done += 1
 
 
-def _features(learn: LearnerState, head: nn.Linear) -> tuple[Tensor, Tensor]:
+def _training_features(learn: LearnerState, head: nn.Linear) -> tuple[Tensor, Tensor]:
     """What the head gets of the training pictures, as validation sees them, and the targets."""
-    features, targets = [], []
-    hook = head.register_forward_pre_hook(lambda module, x: features.append(x[0].float().cpu()))
     loader = learn.dls.train
     if gives_pictures(loader):
         loader = even_loader(loader.dataset, learn.dls.bs, shuffle=False)
-    passing = _Passing(len(loader.dataset), len(loader))
+    return layer_inputs(learn, head, [loader], [_Passing(len(loader.dataset), len(loader))])
+
+
+def layer_inputs(
+    learn: LearnerState, layer: nn.Module, loaders: Sequence[DataLoader], cbs: Sequence[Callback]
+) -> tuple[Tensor, Tensor]:
+    """What a layer of the head gets of the pictures of loaders, in eval mode, and the targets.
+
+    Returns
+    -------
+    features : shape [n, d], float32, on the CPU; feature maps are averaged
+    targets : shape [n], on the CPU
+    """
+    features, targets = [], []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().float()
+        features.append((x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu())
+
+    hook = layer.register_forward_pre_hook(keep)
     try:
-        for _, y in loop.predictions(learn, loader, [passing]):
-            targets.append(y.cpu())
+        for loader in loaders:
+            for _, y in loop.predictions(learn, loader, cbs):
+                targets.append(y.cpu())
     finally:
         hook.remove()
     return torch.cat(features), torch.cat(targets)

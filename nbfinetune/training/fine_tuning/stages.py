@@ -17,7 +17,6 @@ from nbfinetune.training.arguments import (
     rates,
 )
 from nbfinetune.training.batches.feature_batches import features_usable
-from nbfinetune.training.callbacks import EarlyStopping, SaveBest
 from nbfinetune.training.fine_tuning.recipe import (
     batch_size,
     batches_of,
@@ -28,6 +27,7 @@ from nbfinetune.training.fine_tuning.recipe import (
 )
 from nbfinetune.training.fine_tuning.refit import RefitHead
 from nbfinetune.training.fitting import one_cycle, result_of, with_keeper
+from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.printing import shows
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run

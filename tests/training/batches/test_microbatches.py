@@ -11,7 +11,7 @@ from nbfinetune.training.batches.microbatches import microbatch_size, microbatch
 @pytest.fixture
 def make(photos, small_net, monkeypatch):
     """Learners of 12 pictures in one batch, all layers of which train, with parts of 5 at most."""
-    monkeypatch.setattr("nbfinetune.training.batches.microbatches._PICTURES", 5)
+    monkeypatch.setattr("nbfinetune.training.batches.microbatches.PICTURES", 5)
     dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=12, aug=False)
 
     def of(**options) -> tuple[Learner, list[int]]:
@@ -41,7 +41,7 @@ def make(photos, small_net, monkeypatch):
 def test_losses_and_weights_are_those_of_whole_batches(make, monkeypatch, options: dict) -> None:
     (taken, sizes), (whole, whole_sizes) = make(**options), make(**options)
     losses = [taken.fit(3, 1e-2).stages[0].losses]
-    monkeypatch.setattr("nbfinetune.training.batches.microbatches._PICTURES", 100)
+    monkeypatch.setattr("nbfinetune.training.batches.microbatches.PICTURES", 100)
     losses.append(whole.fit(3, 1e-2).stages[0].losses)
     assert (sizes, whole_sizes) == ([4] * 9, [12] * 3)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -216,7 +216,7 @@ def test_a_validation_is_in_parts_too_and_can_be_stopped_between_them(in_four: L
 def test_features_are_computed_in_parts_and_what_is_known_when_stopped_is_kept(
     photos, small_net, monkeypatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.training.batches.microbatches._PICTURES", 5)
+    monkeypatch.setattr("nbfinetune.training.batches.microbatches.PICTURES", 5)
     dls = ImageDataLoaders.from_folder(photos, size=32, valid_pct=0.3, bs=12, aug=False)
     learn = vision_learner(dls, small_net(), device="cpu", train_bn=False)
     known = []

@@ -45,6 +45,11 @@ def test_without_a_fitted_head_the_body_trains_at_the_careful_rate(make) -> None
     assert (stage.rate, stage.scale, stage.why) == (3e-5, 1.0, "the body trains at 3.0e-5")
 
 
+def test_where_nothing_could_be_left_out_the_body_trains_at_the_careful_rate(make) -> None:
+    stage = second_stage(make(), head_of(float("nan")))
+    assert (stage.rate, stage.scale, stage.why) == (3e-5, 1.0, "the body trains at 3.0e-5")
+
+
 def test_networks_without_batchnorm_take_a_fifth(make) -> None:
     learn = make()
     learn.model[0] = nn.Identity()
