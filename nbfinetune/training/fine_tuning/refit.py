@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.networks.logistic import LogisticFit, fit_logistic
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
-from nbfinetune.rendering.numbers import counted, rate_text
+from nbfinetune.rendering.numbers import counted
 from nbfinetune.training import loop
 from nbfinetune.training.batches.microbatches import is_mean_cross_entropy
 from nbfinetune.training.state import Callback, LearnerState
@@ -79,7 +79,7 @@ class RefitHead(Callback):
                 head.bias -= learn.loss_func.log_prior
         learn.recorder.run.notes.append(
             f"at its end the head was fitted anew to {counted(len(x), 'picture')} (logistic "
-            f"regression, penalty {rate_text(self.fit.penalty)} by cross-validation)"
+            f"regression, penalty {self.fit.penalty:.2g} by cross-validation)"
         )
 
 
