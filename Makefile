@@ -1,10 +1,11 @@
-# make demo: the quickstart notebook in JupyterLab.   make test: everything that is tested.
+# make demo: the quickstart notebook in JupyterLab.   make test: everything that is tested, but for
+# make test-faults: thousands of interrupts, kills and damaged files, with a table of what was seen.
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Jupyter refuses to serve as root, as one is in many containers, unless told so.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: demo test
+.PHONY: demo test test-faults
 demo: .venv/demo-installed
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb $(AS_ROOT) $(LAB_ARGS)
 
@@ -12,6 +13,9 @@ test: .venv/test-installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env
+
+test-faults: .venv/test-installed
+	$(BIN)/python -m pytest tests/faults -m 'bulk or not bulk'
 
 .venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
