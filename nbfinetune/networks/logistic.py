@@ -1,79 +1,54 @@
-"""Logistic regression: the linear layer that fits features best, the penalty cross-validated."""
+"""Multinomial logistic regression with a penalty, given or found by cross-validation.
+
+Each problem is solved in the principal axes of the features, where the bound of its curvature is
+diagonal (Boehning 1992, Annals of the Institute of Statistical Mathematics 44), by steps of that
+bound with Nesterov's momentum.
+"""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_FOLDS = 3
+N_FOLDS = 3
 _PENALTIES = tuple(5.0**-k for k in range(6))  # 1 to 3e-4, of the mean loss
 _STEPS = 200  # at most
-_ENOUGH = 1e-5  # what the next step lowers the objective by, about, when it is the last one
+_ENOUGH = 1e-4  # what the next step lowers the objective by, about, when it is the last one
 _SAFE = 1.1  # the bound leaves out that the features of a fold have a mean
 _RANK = 1e-6  # directions of less variance than this share of the largest carry rounding errors
 
 
-@dataclass(frozen=True)
-class LogisticFit:
-    """A linear layer and how it was chosen.
+def best_penalty(
+    z: Tensor, y: Tensor, weights: Tensor, folds: Tensor, judged: Tensor
+) -> tuple[float, Tensor, Tensor]:
+    """Go down from a penalty of 1 by factors of five while the loss of what is left out falls.
 
     Parameters
     ----------
-    weight, bias : shapes [c, d] and [c]
-    penalty : of half the squared weights, on features that are centred and have a mean variance
-        of 1
-    loss : mean cross entropy on the folds left out, of the items that are not the only one of
-        their class; NaN if all are
+    z : features in their principal axes, shape [n, r]
+    y : target probabilities, shape [n, c]
+    weights, judged : of the items, where they are fitted and where they are left out, shape [n]
+    folds : of each item, 0 to `N_FOLDS` - 1, shape [n]
+
+    Returns
+    -------
+    penalty : of half the squared weights, of features that are centred
+    left_out : logits of each item where it was left out, shape [n, c]
+    start : a solution nearby, shape [r + 1, c]
     """
-
-    weight: Tensor
-    bias: Tensor
-    penalty: float
-    loss: float
-
-
-def fit_logistic(x: Tensor, y: Tensor, weights: Tensor | None = None) -> LogisticFit:
-    """Multinomial logistic regression with the penalty that cross-validation finds best.
-
-    Penalties go down from 1 by factors of five as long as the loss of the folds left out falls.
-    Each problem is solved in the principal axes of the features, where the bound of its curvature
-    is diagonal (Boehning 1992, Annals of the Institute of Statistical Mathematics 44), by steps of
-    that bound with Nesterov's momentum.
-
-    Parameters
-    ----------
-    x : features, shape [n, d]
-    y : target probabilities, shape [n, c], rows sum to 1
-    weights : of the items in the mean loss, shape [n]; None = all 1
-    """
-    x, y = x.detach().float().cpu(), y.detach().float().cpu()
-    n, c = y.shape
-    weights = torch.ones(n) if weights is None else weights.detach().float().cpu()
-    targets = y.argmax(1)
-    folds = _even_folds(targets)
-    judged = weights * (targets.bincount()[targets] > 1)  # nobody can know a class left out
-    mean = x.mean(0)
-    centred = x - mean
-    scale = centred.square().mean().sqrt().clamp_min(1e-12)
-    z, axes = _principal(centred / scale)
-    best, losses = 0, []
-    starts = [torch.zeros(z.shape[1] + 1, c)] * _FOLDS
+    best, found, lowest = _PENALTIES[0], None, math.inf
+    starts = [torch.zeros(z.shape[1] + 1, y.shape[1])] * N_FOLDS
     for penalty in _PENALTIES:
-        total = 0.0
+        left_out = torch.empty_like(y)
         for k, start in enumerate(starts):
             kept = folds != k
-            starts[k] = _solve(z[kept], y[kept], weights[kept], penalty, start)
-            left = ~kept
-            total += float(_loss(_logits(z[left], starts[k]), y[left], judged[left]).sum())
-        losses.append(total / float(judged.sum()) if judged.any() else math.nan)
-        if len(losses) > 1 and not losses[-1] < losses[best]:
+            starts[k] = solve(z[kept], y[kept], weights[kept], penalty, start)
+            left_out[~kept] = logits_of(z[~kept], starts[k])
+        loss = mean_loss(left_out, y, judged)
+        if found is not None and not loss < lowest:
             break
-        best = len(losses) - 1
-    penalty = _PENALTIES[best]
-    fitted = _solve(z, y, weights, penalty, sum(starts) / len(starts))
-    weight = (axes @ fitted[:-1]).T / scale
-    return LogisticFit(weight, fitted[-1] - weight @ mean, penalty, losses[best])
+        best, found, lowest = penalty, left_out, loss
+    return best, found, sum(starts) / len(starts)
 
 
 def fit_penalised(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -81,7 +56,8 @@ def fit_penalised(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]
 
     Parameters
     ----------
-    x, y : see `fit_logistic`
+    x : features, shape [n, d]
+    y : target probabilities, shape [n, c], rows sum to 1
     penalty : of half the squared weights, on the features as they are
 
     Returns
@@ -89,20 +65,13 @@ def fit_penalised(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]
     weight, bias : shapes [c, d] and [c]
     """
     mean = x.mean(0)
-    z, axes = _principal(x - mean)
-    fitted = _solve(z, y, torch.ones(len(y)), penalty, torch.zeros(z.shape[1] + 1, y.shape[1]))
+    z, axes = principal_axes(x - mean)
+    fitted = solve(z, y, torch.ones(len(y)), penalty, torch.zeros(z.shape[1] + 1, y.shape[1]))
     weight = (axes @ fitted[:-1]).T
     return weight, fitted[-1] - weight @ mean
 
 
-def _even_folds(targets: Tensor) -> Tensor:
-    """A fold for each item, in turn within each class and from class to class; targets: [n]."""
-    out = torch.empty_like(targets)
-    out[targets.argsort(stable=True)] = torch.arange(len(targets)) % _FOLDS
-    return out
-
-
-def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
+def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates [n, r] in the principal axes, and the axes [d, r]."""
     n, d = x.shape
     values, vectors = torch.linalg.eigh(x @ x.T if n < d else x.T @ x)
@@ -114,22 +83,24 @@ def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
     return x @ vectors[:, kept], vectors[:, kept]
 
 
-def _logits(z: Tensor, w: Tensor) -> Tensor:
+def logits_of(z: Tensor, w: Tensor) -> Tensor:
     return torch.addmm(w[-1], z, w[:-1])
 
 
-def _loss(logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    return -(logits.log_softmax(1) * y).sum(1) * weights
+def mean_loss(logits: Tensor, y: Tensor, weights: Tensor) -> float:
+    """Mean cross entropy, NaN where no item counts."""
+    losses = -(logits.log_softmax(1) * y).sum(1)
+    return float((losses * weights).sum() / weights.sum())
 
 
-def _solve(z: Tensor, y: Tensor, weights: Tensor, penalty: float, start: Tensor) -> Tensor:
+def solve(z: Tensor, y: Tensor, weights: Tensor, penalty: float, start: Tensor) -> Tensor:
     """The minimum of mean loss + penalty / 2 |w|^2, shape [r + 1, c]; the bias has no penalty."""
     share = weights / weights.sum()
     curvature = _bound(z, share, penalty)
     old = new = start
     ahead, momentum = start, 1.0
     for _ in range(_STEPS):
-        errors = (_logits(z, ahead).softmax(1) - y) * share[:, None]
+        errors = (logits_of(z, ahead).softmax(1) - y) * share[:, None]
         gradient = torch.cat([z.T @ errors + penalty * ahead[:-1], errors.sum(0, keepdim=True)])
         step = gradient / curvature
         old, new = new, ahead - step

@@ -23,8 +23,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.networks.head_fit import HeadFit
 from nbfinetune.networks.layer_groups import modules_of
-from nbfinetune.networks.logistic import LogisticFit
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.interrupts import interrupts_held
@@ -69,7 +69,7 @@ class SecondStage:
     why: str
 
 
-def second_stage(learn: LearnerState, fit: LogisticFit | None) -> SecondStage:
+def second_stage(learn: LearnerState, fit: HeadFit | None) -> SecondStage:
     """What the rule says.
 
     Parameters

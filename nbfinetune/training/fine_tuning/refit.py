@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import even_loader, gives_pictures
-from nbfinetune.networks.logistic import LogisticFit, fit_logistic
+from nbfinetune.networks.head_fit import HeadFit, fit_head
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.training import loop
@@ -42,9 +42,9 @@ def _linear_head(learn: LearnerState) -> nn.Linear | None:
 
 
 class RefitHead(Callback):
-    """Fits a linear head anew by logistic regression, before the last validation of a fit.
+    """Fits a linear head anew, before the last validation of a fit.
 
-    The penalty is found by cross-validation on the training pictures; see `fit_logistic`. Other
+    Its penalties are found by cross-validation on the training pictures; see `fit_head`. Other
     heads and losses than cross entropy are left as they are, and so is a head that is no longer
     finite.
 
@@ -54,7 +54,7 @@ class RefitHead(Callback):
     """
 
     def __init__(self) -> None:
-        self.fit: LogisticFit | None = None
+        self.fit: HeadFit | None = None
         self.head: nn.Linear | None = None
 
     def before_fit(self, learn: LearnerState) -> None:
@@ -70,7 +70,7 @@ class RefitHead(Callback):
         y, weights = _soft_targets(learn.loss_func, targets, head.out_features)
         if not x.isfinite().all() or not weights.sum() > 0:
             return
-        self.fit = fit_logistic(x[weights > 0], y[weights > 0], weights[weights > 0])
+        self.fit = fit_head(x[weights > 0], y[weights > 0], weights[weights > 0])
         self.head = head
         with torch.no_grad():
             head.weight.copy_(self.fit.weight)
@@ -78,9 +78,16 @@ class RefitHead(Callback):
             if isinstance(learn.loss_func, LogitAdjustedLoss):  # the fit has both in its bias
                 head.bias -= learn.loss_func.log_prior
         learn.recorder.run.notes.append(
-            f"at its end the head was fitted anew to {counted(len(x), 'picture')} (logistic "
-            f"regression, penalty {self.fit.penalty:.2g} by cross-validation)"
+            f"at its end the head was fitted anew to {counted(len(x), 'picture')} "
+            f"({_mixture(self.fit)}, by cross-validation)"
         )
+
+
+def _mixture(fit: HeadFit) -> str:
+    if fit.share == 1:
+        return "linear discriminants"
+    logistic = f"logistic regression with a penalty of {fit.penalty:.2g}"
+    return f"{logistic} and {fit.share:.0%} of linear discriminants" if fit.share else logistic
 
 
 class _Passing(Callback):

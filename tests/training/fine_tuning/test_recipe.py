@@ -8,7 +8,7 @@ from torch import nn
 
 from nbfinetune import Learner
 from nbfinetune.data.transforms import ImageTransforms
-from nbfinetune.networks.logistic import LogisticFit
+from nbfinetune.networks.head_fit import HeadFit
 from nbfinetune.training.fine_tuning.recipe import (
     batch_size,
     batches_of,
@@ -19,9 +19,9 @@ from nbfinetune.training.fine_tuning.recipe import (
 )
 
 
-def head_of(share: float) -> LogisticFit:
+def head_of(share: float) -> HeadFit:
     """A head of four classes with this share of a guess's loss on pictures left out."""
-    return LogisticFit(torch.zeros(4, 2), torch.zeros(4), 0.1, share * log(4))
+    return HeadFit(torch.zeros(4, 2), torch.zeros(4), 0.1, 0.5, share * log(4))
 
 
 @pytest.mark.parametrize(
