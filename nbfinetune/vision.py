@@ -1,13 +1,17 @@
 """Vision: a pretrained body with a new head, as a learner; and learners from exported files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from os import PathLike
+from warnings import catch_warnings
 
 import torch
 from torch import Tensor, nn
 
 from nbfinetune.arguments import as_whole_number, check_bool, check_number
 from nbfinetune.checkpoints import checkpoint, safetensors_file
+from nbfinetune.checkpoints.fitting import check_weights_fit, parted
+from nbfinetune.checkpoints.header import check_header
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.numbers import checked_channels, class_counts, class_weights_of
 from nbfinetune.data.transforms import ImageTransforms
@@ -24,13 +28,15 @@ from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
 from nbfinetune.networks.outputs import giving_tensors, pictures_through
+from nbfinetune.networks.skeletons import WithoutMemory
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.metrics import Metric, error_rate
-from nbfinetune.rendering.names import first_few, shortened, shown
+from nbfinetune.rendering.names import first_few, shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
+_TRIED = 512  # px at which a network of a file is tried out; convolutions take memory by the area
 
 
 def _assemble(
@@ -202,21 +208,27 @@ def load_learner(
     --------
     >>> label, index, probs = load_learner("pets.safetensors").predict("cat.jpg")  # doctest: +SKIP
     """
-    _, header = safetensors_file.read(file)
-    if missing := {"arch", "head", "mean", "std", "size"} - set(header):
-        raise ValueError(
-            f"{shortened(file)} does not say how to build its model: it has no "
-            f"{first_few(sorted(missing))}; make the learner as before and use learn.load"
-        )
-    if not header["arch"] and arch is None:
-        raise ValueError(f"{shortened(file)} was trained from a module of yours; pass it as arch=")
     if dls is not None and not isinstance(dls, ImageDataLoaders):
         raise ValueError(f"dls is a {type(dls).__name__}; load_learner takes ImageDataLoaders")
-    if dls is not None and dls.vocab != header["vocab"]:
-        difference = vocab_difference(header["vocab"], dls.vocab)
-        raise ValueError(f"dls does not fit {file}: {difference}")
-    backbone = load_backbone(header["arch"] or arch, None, header["size"])
-    model, groups = _assemble(backbone, header["head"], len(header["vocab"]), header["size"])
+    with safetensors_file.opened(file) as content:
+        name, header = content.name, content.header
+        _check_buildable(header, name, arch)
+        if dls is not None and dls.vocab != header["vocab"]:
+            difference = vocab_difference(header["vocab"], dls.vocab)
+            raise ValueError(f"dls does not fit {name}: {difference}")
+        weights, _ = parted(content.entries)
+        described = header["arch"] or arch, header["head"], len(header["vocab"]), header["size"]
+        try:
+            if (skeleton := _skeleton(*described)) is not None:
+                check_weights_fit(skeleton, weights, name)
+            tensors = content.tensors()
+            model, groups = _built(*described, weights, name)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if name in text else f"{name} does not fit: {text}") from None
+    if "opt" in header:
+        decay = max((group["weight_decay"] for group in header["opt"]), default=0.0)
+        options = {"wd": decay} | options
     learn = Learner(
         None,
         model.to(memory_format=torch.channels_last),
@@ -227,6 +239,59 @@ def load_learner(
         **({"metrics": error_rate} | options),
     )
     learn.vocab = header["vocab"]
-    checkpoint.load(learn, file)
+    checkpoint.put(learn, tensors, header, name)
     learn.dls = dls  # whose size and augmentation it follows
     return learn
+
+
+def _check_buildable(header: dict, name: str, arch: object) -> None:
+    """Raise ValueError unless a file says all that is needed to build its model."""
+    needed = {"arch", "head", "mean", "std", "size", "train_bn"}
+    if missing := needed - set(header):
+        raise ValueError(
+            f"{name} does not say how to build its model: it has no {first_few(sorted(missing))}; "
+            "make the learner as before and use learn.load"
+        )
+    check_header(header, name, pictures=True)
+    if not isinstance(header["arch"], str) or header["head"] not in HEADS or not header["vocab"]:
+        found = ", ".join(f"{key} {shown(header[key])}" for key in ("arch", "head", "vocab"))
+        raise ValueError(
+            f"{name} does not fit: in its header are {found}; they must be the name of a network, "
+            f"one of {', '.join(HEADS)}, and a list of names"
+        )
+    if not header["arch"] and arch is None:
+        raise ValueError(f"{name} was trained from a module of yours; pass it as arch=")
+
+
+def _skeleton(arch: Arch, head: str, n_out: int, size: int) -> dict[str, Tensor] | None:
+    """The state of a model without its values, None for one that cannot do without."""
+    try:
+        with catch_warnings(action="ignore"), seeded_rng(0), WithoutMemory():
+            known = isinstance(arch, str)
+            backbone = load_backbone(arch, None, size) if known else Backbone("", deepcopy(arch))
+        backbone.network.to("meta")
+        with seeded_rng(0), torch.device("meta"):
+            return _assemble(backbone, head, n_out, size)[0].state_dict()
+    except Exception:  # whatever their code makes of it; built with values it tells
+        return None
+
+
+def _built(
+    arch: Arch, head: str, n_out: int, size: int, weights: Mapping, name: str
+) -> tuple[nn.Sequential, list[LayerGroup]]:
+    """A model that takes these weights, and its layer groups.
+
+    One for large pictures is tried out on smaller ones: what a file says costs no memory.
+    """
+    for tried in sorted({min(size, _TRIED), size}):
+        try:
+            with seeded_rng(0):
+                backbone = load_backbone(arch, None, size)
+                model, groups = _assemble(backbone, head, n_out, tried)
+            check_weights_fit(model.state_dict(), weights, name)
+        except ValueError:
+            if tried == size:
+                raise
+        else:
+            return model, groups
+    raise AssertionError
