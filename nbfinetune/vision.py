@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nbfinetune.arguments import as_whole_number, check_bool, check_number
 from nbfinetune.checkpoints import checkpoint, safetensors_file
 from nbfinetune.checkpoints.fitting import check_weights_fit, parted
-from nbfinetune.checkpoints.header import check_header
+from nbfinetune.checkpoints.header import check_buildable
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.numbers import checked_channels, class_counts, class_weights_of
 from nbfinetune.data.transforms import ImageTransforms
@@ -31,7 +31,7 @@ from nbfinetune.networks.outputs import giving_tensors, pictures_through
 from nbfinetune.networks.skeletons import WithoutMemory
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.metrics import Metric, error_rate
-from nbfinetune.rendering.names import first_few, shown
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
@@ -212,17 +212,19 @@ def load_learner(
         raise ValueError(f"dls is a {type(dls).__name__}; load_learner takes ImageDataLoaders")
     with safetensors_file.opened(file) as content:
         name, header = content.name, content.header
-        _check_buildable(header, name, arch)
+        check_buildable(header, name, HEADS)
+        if not header["arch"] and arch is None:
+            raise ValueError(f"{name} was trained from a module of yours; pass it as arch=")
         if dls is not None and dls.vocab != header["vocab"]:
             difference = vocab_difference(header["vocab"], dls.vocab)
             raise ValueError(f"dls does not fit {name}: {difference}")
         weights, _ = parted(content.entries)
         described = header["arch"] or arch, header["head"], len(header["vocab"]), header["size"]
         try:
-            if (skeleton := _skeleton(*described)) is not None:
+            if skeleton := _skeleton(*described):
                 check_weights_fit(skeleton, weights, name)
             tensors = content.tensors()
-            model, groups = _built(*described, weights, name)
+            model, groups = _built(*described, weights, name, fits=bool(skeleton))
         except ValueError as error:
             text = str(error)
             raise ValueError(text if name in text else f"{name} does not fit: {text}") from None
@@ -244,54 +246,44 @@ def load_learner(
     return learn
 
 
-def _check_buildable(header: dict, name: str, arch: object) -> None:
-    """Raise ValueError unless a file says all that is needed to build its model."""
-    needed = {"arch", "head", "mean", "std", "size", "train_bn"}
-    if missing := needed - set(header):
-        raise ValueError(
-            f"{name} does not say how to build its model: it has no {first_few(sorted(missing))}; "
-            "make the learner as before and use learn.load"
-        )
-    check_header(header, name, pictures=True)
-    if not isinstance(header["arch"], str) or header["head"] not in HEADS or not header["vocab"]:
-        found = ", ".join(f"{key} {shown(header[key])}" for key in ("arch", "head", "vocab"))
-        raise ValueError(
-            f"{name} does not fit: in its header are {found}; they must be the name of a network, "
-            f"one of {', '.join(HEADS)}, and a list of names"
-        )
-    if not header["arch"] and arch is None:
-        raise ValueError(f"{name} was trained from a module of yours; pass it as arch=")
-
-
 def _skeleton(arch: Arch, head: str, n_out: int, size: int) -> dict[str, Tensor] | None:
     """The state of a model without its values, None for one that cannot do without."""
+    known = isinstance(arch, str)
     try:
         with catch_warnings(action="ignore"), seeded_rng(0), WithoutMemory():
-            known = isinstance(arch, str)
             backbone = load_backbone(arch, None, size) if known else Backbone("", deepcopy(arch))
         backbone.network.to("meta")
         with seeded_rng(0), torch.device("meta"):
             return _assemble(backbone, head, n_out, size)[0].state_dict()
-    except Exception:  # whatever their code makes of it; built with values it tells
+    except Exception as error:  # whatever the code of a module makes of it
+        if known and isinstance(error, ValueError):
+            raise
         return None
 
 
 def _built(
-    arch: Arch, head: str, n_out: int, size: int, weights: Mapping, name: str
+    arch: Arch, head: str, n_out: int, size: int, weights: Mapping, name: str, *, fits: bool
 ) -> tuple[nn.Sequential, list[LayerGroup]]:
     """A model that takes these weights, and its layer groups.
 
     One for large pictures is tried out on smaller ones: what a file says costs no memory.
+
+    fits : whether the weights are known to be those of the model at this size
     """
     for tried in sorted({min(size, _TRIED), size}):
-        try:
-            with seeded_rng(0):
-                backbone = load_backbone(arch, None, size)
+        with seeded_rng(0):
+            backbone = load_backbone(arch, None, size)
+            try:
                 model, groups = _assemble(backbone, head, n_out, tried)
+            except ValueError:  # it takes pictures of one size only
+                if tried == size:
+                    raise
+                continue
+        try:
             check_weights_fit(model.state_dict(), weights, name)
-        except ValueError:
-            if tried == size:
+        except ValueError:  # or is another one at each size
+            if tried == size or not fits:
                 raise
         else:
-            return model, groups
-    raise AssertionError
+            break
+    return model, groups

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nbfinetune.networks.weights_file import wrong_values
 from nbfinetune.rendering.names import shortened
 
 _NAMED = 3  # parts that one message names
@@ -55,18 +56,9 @@ def check_weights_fit(own: Mapping[str, Tensor], there: Mapping[str, _Like], nam
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Raise ValueError for weights that are no numbers, or no variances.
-
-    A buffer may have infinite values where the model's own has: those of masks.
-    """
-    own, params = model.state_dict(), {part for part, _ in model.named_parameters()}
-    for part, tensor in weights.items():
-        finite = tensor.isfinite()
-        expected = True if part in params else own[part].cpu().isfinite()
-        if not (finite.all() or (part not in params and torch.equal(finite, expected))):
-            raise ValueError(f"{name} does not fit: {shortened(part)} has values that are infinite")
-        if part.endswith("running_var") and (tensor < 0).any():
-            raise ValueError(f"{name} does not fit: {shortened(part)} has variances below 0")
+    """Raise ValueError for weights that are no numbers, or no variances."""
+    if wrong := wrong_values(model, weights):
+        raise ValueError(f"{name} does not fit: {wrong}")
 
 
 def check_states_fit(

@@ -1,13 +1,34 @@
 """Header: what a model file says beside its tensors, each value as it must be, or refused."""
 
+from collections.abc import Sequence
 from math import inf
 
 from nbfinetune.arguments import check_bool, check_number, is_missing, is_number
 from nbfinetune.data.arguments import as_sizes
 from nbfinetune.data.transforms import ImageTransforms
-from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.names import first_few, shown
 
 SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
+
+
+def check_buildable(header: dict, name: str, heads: Sequence[str]) -> None:
+    """Raise ValueError unless a file says all that is needed to build its model.
+
+    heads : names of those that there are
+    """
+    needed = {"arch", "head", "mean", "std", "size", "train_bn"}
+    if missing := needed - set(header):
+        raise ValueError(
+            f"{name} does not say how to build its model: it has no {first_few(sorted(missing))}; "
+            "make the learner as before and use learn.load"
+        )
+    check_header(header, name, pictures=True)
+    if not isinstance(header["arch"], str) or header["head"] not in heads or not header["vocab"]:
+        found = ", ".join(f"{key} {shown(header[key])}" for key in ("arch", "head", "vocab"))
+        raise ValueError(
+            f"{name} does not fit: in its header are {found}; they must be the name of a network, "
+            f"one of {', '.join(heads)}, and a list of names"
+        )
 
 
 def check_header(header: dict, name: str, *, pictures: bool) -> None:
