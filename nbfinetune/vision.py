@@ -36,6 +36,7 @@ from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
+_MANY_BYTES = 2**25  # of a network that is built for a file of a few bytes
 _TRIED = 512  # px at which a network of a file is tried out; convolutions take memory by the area
 
 
@@ -221,13 +222,13 @@ def load_learner(
         weights, _ = parted(content.entries)
         described = header["arch"] or arch, header["head"], len(header["vocab"]), header["size"]
         try:
-            if skeleton := _skeleton(*described):
+            if skeleton := _skeleton(*described, weights):
                 check_weights_fit(skeleton, weights, name)
             tensors = content.tensors()
             model, groups = _built(*described, weights, name, fits=bool(skeleton))
         except ValueError as error:
-            text = str(error)
-            raise ValueError(text if name in text else f"{name} does not fit: {text}") from None
+            of = "" if name in str(error) else f"{name} does not fit: "
+            raise ValueError(f"{of}{error}") from None
     if "opt" in header:
         decay = max((group["weight_decay"] for group in header["opt"]), default=0.0)
         options = {"wd": decay} | options
@@ -246,12 +247,23 @@ def load_learner(
     return learn
 
 
-def _skeleton(arch: Arch, head: str, n_out: int, size: int) -> dict[str, Tensor] | None:
-    """The state of a model without its values, None for one that cannot do without."""
+def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) -> dict | None:
+    """The state of a model without its values.
+
+    None for one that cannot do without, and one that is not large beside its weights in a file.
+    """
     known = isinstance(arch, str)
+    if not known and size <= _TRIED:
+        return None
     try:
         with catch_warnings(action="ignore"), seeded_rng(0), WithoutMemory():
             backbone = load_backbone(arch, None, size) if known else Backbone("", deepcopy(arch))
+        there, needed = (
+            sum(t.shape.numel() * t.dtype.itemsize for t in tensors.values())
+            for tensors in (weights, backbone.network.state_dict())
+        )
+        if size <= _TRIED and needed <= _MANY_BYTES + 4 * there:
+            return None
         backbone.network.to("meta")
         with seeded_rng(0), torch.device("meta"):
             return _assemble(backbone, head, n_out, size)[0].state_dict()
@@ -266,9 +278,8 @@ def _built(
 ) -> tuple[nn.Sequential, list[LayerGroup]]:
     """A model that takes these weights, and its layer groups.
 
-    One for large pictures is tried out on smaller ones: what a file says costs no memory.
-
-    fits : whether the weights are known to be those of the model at this size
+    One for large pictures is tried out on smaller ones: what a file says costs no memory. `fits`
+    says whether the weights are known to be those of the model at the full size.
     """
     for tried in sorted({min(size, _TRIED), size}):
         with seeded_rng(0):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nbfinetune.networks.weights_file import wrong_values
+from nbfinetune.networks.weights_file import is_finite, wrong_values
 from nbfinetune.rendering.names import shortened
 
 _NAMED = 3  # parts that one message names
@@ -130,10 +130,10 @@ def _impossible(state: Mapping[str, Tensor]) -> str:
     step, mean, square = (state[key] for key in _STATE)
     if not (step.isfinite() and step >= 0 and step == step.floor()):
         return "step"
-    if not mean.isfinite().all():
+    if not is_finite(mean):
         return "exp_avg"
     negative = not square.is_complex() and (square < 0).any()
-    return "exp_avg_sq" if negative or not square.isfinite().all() else ""
+    return "exp_avg_sq" if negative or not is_finite(square) else ""
 
 
 def weight_names(model: nn.Module, opt: Optimizer) -> list[str]:
