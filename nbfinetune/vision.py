@@ -1,13 +1,17 @@
 """Vision: a pretrained body with a new head, as a learner; and learners from exported files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from os import PathLike
+from warnings import catch_warnings
 
 import torch
 from torch import Tensor, nn
 
 from nbfinetune.arguments import as_whole_number, check_bool, check_number
 from nbfinetune.checkpoints import checkpoint, safetensors_file
+from nbfinetune.checkpoints.fitting import check_weights_fit, parted
+from nbfinetune.checkpoints.header import check_buildable
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.numbers import checked_channels, class_counts, class_weights_of
 from nbfinetune.data.transforms import ImageTransforms
@@ -24,13 +28,16 @@ from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import fastai_head, linear_head
 from nbfinetune.networks.layer_groups import LayerGroup
 from nbfinetune.networks.outputs import giving_tensors, pictures_through
+from nbfinetune.networks.skeletons import WithoutMemory
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.metrics import Metric, error_rate
-from nbfinetune.rendering.names import first_few, shortened, shown
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
+_MANY_BYTES = 2**25  # of a network that is built for a file of a few bytes
+_TRIED = 512  # px at which a network of a file is tried out; convolutions take memory by the area
 
 
 def _assemble(
@@ -202,21 +209,29 @@ def load_learner(
     --------
     >>> label, index, probs = load_learner("pets.safetensors").predict("cat.jpg")  # doctest: +SKIP
     """
-    _, header = safetensors_file.read(file)
-    if missing := {"arch", "head", "mean", "std", "size"} - set(header):
-        raise ValueError(
-            f"{shortened(file)} does not say how to build its model: it has no "
-            f"{first_few(sorted(missing))}; make the learner as before and use learn.load"
-        )
-    if not header["arch"] and arch is None:
-        raise ValueError(f"{shortened(file)} was trained from a module of yours; pass it as arch=")
     if dls is not None and not isinstance(dls, ImageDataLoaders):
         raise ValueError(f"dls is a {type(dls).__name__}; load_learner takes ImageDataLoaders")
-    if dls is not None and dls.vocab != header["vocab"]:
-        difference = vocab_difference(header["vocab"], dls.vocab)
-        raise ValueError(f"dls does not fit {file}: {difference}")
-    backbone = load_backbone(header["arch"] or arch, None, header["size"])
-    model, groups = _assemble(backbone, header["head"], len(header["vocab"]), header["size"])
+    with safetensors_file.opened(file) as content:
+        name, header = content.name, content.header
+        check_buildable(header, name, HEADS)
+        if not header["arch"] and arch is None:
+            raise ValueError(f"{name} was trained from a module of yours; pass it as arch=")
+        if dls is not None and dls.vocab != header["vocab"]:
+            difference = vocab_difference(header["vocab"], dls.vocab)
+            raise ValueError(f"dls does not fit {name}: {difference}")
+        weights, _ = parted(content.entries)
+        described = header["arch"] or arch, header["head"], len(header["vocab"]), header["size"]
+        try:
+            if skeleton := _skeleton(*described, weights):
+                check_weights_fit(skeleton, weights, name)
+            tensors = content.tensors()
+            model, groups = _built(*described, weights, name, fits=bool(skeleton))
+        except ValueError as error:
+            of = "" if name in str(error) else f"{name} does not fit: "
+            raise ValueError(f"{of}{error}") from None
+    if "opt" in header:
+        decay = max((group["weight_decay"] for group in header["opt"]), default=0.0)
+        options = {"wd": decay} | options
     learn = Learner(
         None,
         model.to(memory_format=torch.channels_last),
@@ -227,6 +242,59 @@ def load_learner(
         **({"metrics": error_rate} | options),
     )
     learn.vocab = header["vocab"]
-    checkpoint.load(learn, file)
+    checkpoint.put(learn, tensors, header, name)
     learn.dls = dls  # whose size and augmentation it follows
     return learn
+
+
+def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) -> dict | None:
+    """The state of a model without its values.
+
+    None for one that cannot do without, and one that is not large beside its weights in a file.
+    """
+    known = isinstance(arch, str)
+    if not known and size <= _TRIED:
+        return None
+    try:
+        with catch_warnings(action="ignore"), seeded_rng(0), WithoutMemory():
+            backbone = load_backbone(arch, None, size) if known else Backbone("", deepcopy(arch))
+        there, needed = (
+            sum(t.shape.numel() * t.dtype.itemsize for t in tensors.values())
+            for tensors in (weights, backbone.network.state_dict())
+        )
+        if size <= _TRIED and needed <= _MANY_BYTES + 4 * there:
+            return None
+        backbone.network.to("meta")
+        with seeded_rng(0), torch.device("meta"):
+            return _assemble(backbone, head, n_out, size)[0].state_dict()
+    except Exception as error:  # whatever the code of a module makes of it
+        if known and isinstance(error, ValueError):
+            raise
+        return None
+
+
+def _built(
+    arch: Arch, head: str, n_out: int, size: int, weights: Mapping, name: str, *, fits: bool
+) -> tuple[nn.Sequential, list[LayerGroup]]:
+    """A model that takes these weights, and its layer groups.
+
+    One for large pictures is tried out on smaller ones: what a file says costs no memory. `fits`
+    says whether the weights are known to be those of the model at the full size.
+    """
+    for tried in sorted({min(size, _TRIED), size}):
+        with seeded_rng(0):
+            backbone = load_backbone(arch, None, size)
+            try:
+                model, groups = _assemble(backbone, head, n_out, tried)
+            except ValueError:  # it takes pictures of one size only
+                if tried == size:
+                    raise
+                continue
+        try:
+            check_weights_fit(model.state_dict(), weights, name)
+        except ValueError:  # or is another one at each size
+            if tried == size or not fits:
+                raise
+        else:
+            break
+    return model, groups

@@ -1,4 +1,5 @@
 """Checkpoints: learners as files, written whole or not at all, never unpickled.
 
-`safetensors_file` (tensors with a JSON header), `checkpoint` (save, load, export).
+`safetensors_file` (tensors with a JSON header and a digest), `header` and `fitting` (what is
+checked before anything is changed), `checkpoint` (save, load, export).
 """

@@ -3,47 +3,33 @@
 `save`, `load` and `export` are methods of `Learner`; `load_learner` is in `vision`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from warnings import warn
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from nbfinetune.checkpoints.safetensors_file import read, write
-from nbfinetune.rendering.names import shortened
+from nbfinetune.arguments import users_line
+from nbfinetune.checkpoints.fitting import (
+    check_states_fit,
+    check_weights,
+    check_weights_fit,
+    fitting_states,
+    parted,
+    weight_names,
+)
+from nbfinetune.checkpoints.header import SETTINGS, check_header
+from nbfinetune.checkpoints.safetensors_file import opened, write
+from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.runtime.interrupts import interrupts_held
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
-
-_SETTINGS = ("lr", "betas", "weight_decay")  # of the optimizer's groups
-_NAMED = 3  # parts that one message names
-
-
-def _fitting_weights(
-    model: nn.Module, tensors: Mapping[str, Tensor], what: str
-) -> Mapping[str, Tensor]:
-    """The tensors as a state of the model, which is not changed yet.
-
-    Raises
-    ------
-    ValueError
-        If a part is missing, left over or of another shape; the message names it.
-    """
-    own = model.state_dict()
-    shapes = [
-        f"{name} is {list(tensors[name].shape)} there but {list(own[name].shape)} in this model"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    missing = [f"{name} is missing there" for name in own if name not in tensors]
-    unknown = [f"{name} is not in this model" for name in tensors if name not in own]
-    if wrong := shapes + missing + unknown:
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise ValueError(f"{what} does not fit: {'; '.join(wrong[:_NAMED])}{more}")
-    own.update(tensors)  # not the tensors alone: networks look for the versions that theirs has
-    return own
 
 
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
@@ -55,79 +41,135 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     ------
     FileExistsError
         If the file is there and `overwrite` is False.
+    OSError
+        If it cannot be written; one that is there stays as it is.
     """
     learn.check_idle()
     check_model(learn)
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    settings = [{key: g[key] for key in _SETTINGS} for g in learn.opt.param_groups]
-    return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
+    settings = [{key: g[key] for key in SETTINGS} for g in learn.opt.param_groups]
+    header = _header(learn) | {"opt": settings, "opt_weights": weight_names(learn.model, learn.opt)}
+    return write(file, tensors, header, overwrite=overwrite)
 
 
 def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
+    All of the file is checked before the first change, and an interrupt acts after the last.
+    Normalisation and weight decay are taken from it, the size of the pictures and `train_bn` stay;
+    a warning tells which of them differ.
+
     Raises
     ------
-    ValueError
-        If it does not fit; the message names the part.
+    FileNotFoundError, ValueError
+        If it is not there, is damaged or does not fit; the message names the part.
     """
     learn.check_idle()
-    tensors, header = read(file)
-    if learn.vocab and header["vocab"] and header["vocab"] != learn.vocab:
-        raise ValueError(f"{file} does not fit: {vocab_difference(header['vocab'], learn.vocab)}")
-    weights, states = {}, {}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        if part == "opt":
-            i, _, key = rest.partition(".")
-            states.setdefault(i, {})[key] = tensor
-        else:
-            weights[rest] = tensor
-    if not 0 <= header["frozen"] < len(learn.groups):
-        raise ValueError(f"{file} does not fit: it has more than {len(learn.groups)} layer groups")
-    own = _fitting_weights(learn.model, weights, str(file))
-    fitting = _fitting_states(learn.opt, states, str(file))
-    try:
-        settings = [s | {"betas": tuple(s["betas"])} for s in header.get("opt", [])]
-    except (KeyError, TypeError):
-        raise ValueError(f"{file} does not fit: its optimizer has no settings") from None
-    learn.model.load_state_dict(own)
-    learn.freeze_to(header["frozen"], quiet=True)
-    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
-    for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
-        group.update(of_group)
+    with opened(file) as content:
+        _check_fits(learn, content.entries, content.header, content.name)
+        tensors = content.tensors()
+    put(learn, tensors, content.header, content.name)
 
 
-def _fitting_states(
-    opt: Optimizer, states: Mapping[str, dict[str, Tensor]], what: str
-) -> dict[int, dict[str, Tensor]]:
-    """The states of an optimizer, each in the layout of its weight.
+def put(learn: LearnerState, tensors: Mapping[str, Tensor], header: dict, name: str) -> None:
+    """Copy tensors and settings of a file into the learner, all or nothing; see `load`."""
+    _check_fits(learn, tensors, header, name)
+    weights, states = parted(tensors)
+    check_weights(learn.model, weights, name)
+    fitting = fitting_states(learn.opt, states, name)
+    transforms, other = _followed(learn, header)
+    if other:
+        said = f"{name} was saved with other settings: {'; '.join(other)}"
+        warn(said, stacklevel=users_line())
+    # Not the tensors alone: networks look for the versions that a state of theirs has.
+    own = learn.model.state_dict()
+    own.update(weights)
+    with interrupts_held(), _all_or_nothing(learn):
+        learn.model.load_state_dict(own)
+        learn.freeze_to(header["frozen"], quiet=True)
+        learn.transforms = transforms
+        learn.opt.state.update(fitting)
+        for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
+            group.update({key: settings[key] for key in SETTINGS})
+            group["betas"] = tuple(group["betas"])
 
-    torch's fused AdamW goes through weight and state by address: in another layout elements are
-    mixed up, or refused on CUDA, and in another shape it writes into memory that is not theirs.
 
-    Raises
-    ------
-    ValueError
-        If one belongs to no weight, or has another shape.
+def _check_fits(learn: LearnerState, there: Mapping, header: dict, name: str) -> None:
+    """Raise ValueError unless header, names, shapes and types are those of the learner.
+
+    there : tensors, or entries of a file that are not read yet
     """
-    params = {str(i): p for i, p in enumerate(p for g in opt.param_groups for p in g["params"])}
-    fitting: dict[int, dict[str, Tensor]] = {}
-    for i, state in states.items():
-        for key, value in state.items():
-            shape = () if key == "step" else params[i].shape if i in params else None
-            if value.shape != shape:
-                raise ValueError(
-                    f"{what} does not fit: its optimizer has {shortened(key)} "
-                    f"{list(value.shape)} for weight {shortened(i)}, which "
-                    + ("is not there" if shape is None else f"needs {list(shape)}")
-                )
-            if key != "step":
-                value = torch.empty_like(params[i]).copy_(value)
-            fitting.setdefault(int(i), {})[key] = value
-    return fitting
+    check_header(header, name, pictures=isinstance(learn.transforms, ImageTransforms))
+    if learn.vocab and header["vocab"] and header["vocab"] != learn.vocab:
+        raise ValueError(f"{name} does not fit: {vocab_difference(header['vocab'], learn.vocab)}")
+    if header["frozen"] >= len(learn.groups):
+        raise ValueError(f"{name} does not fit: it has more than {len(learn.groups)} layer groups")
+    weights, states = parted(there)
+    check_weights_fit(learn.model.state_dict(), weights, name)
+    check_states_fit(learn.opt, states, name)
+    if states and "opt" not in header:
+        raise ValueError(f"{name} does not fit: its optimizer has no settings")
+    n, here = len(header.get("opt", learn.opt.param_groups)), len(learn.opt.param_groups)
+    if n != here:
+        raise ValueError(f"{name} does not fit: its optimizer has {n} groups, not {here}")
+    names = weight_names(learn.model, learn.opt)
+    if header.get("opt_weights", names) != names:
+        raise ValueError(f"{name} does not fit: its optimizer has the weights in another order")
+
+
+def _followed(learn: LearnerState, header: dict) -> tuple[object, list[str]]:
+    """The transforms with the normalisation of a file, and what else differs, in words."""
+    transforms, other = learn.transforms, []
+    if isinstance(transforms, ImageTransforms):
+        here = {key: tuple(getattr(transforms, key)) for key in ("mean", "std")}
+        there = {key: tuple(header.get(key, here[key])) for key in here}
+        if there != here:
+            other.append(f"its {_channels(there)} are taken, not {_channels(here)}")
+            transforms = replace(transforms, **there)
+        if header.get("size", transforms.size) != transforms.size:
+            other.append(f"pictures stay at {transforms.size} px, not {header['size']}")
+    decays = [
+        max((g["weight_decay"] for g in groups), default=0)
+        for groups in (header.get("opt", learn.opt.param_groups), learn.opt.param_groups)
+    ]
+    if decays[0] != decays[1]:
+        texts = [rate_text(decay) for decay in decays]
+        other.append(f"its weight decay {texts[0]} is taken, not {texts[1]}")
+    if header.get("train_bn", learn.train_bn) != learn.train_bn:
+        other.append(f"train_bn stays {learn.train_bn}, not {header['train_bn']}")
+    return transforms, other
+
+
+def _channels(values: Mapping[str, tuple[float, ...]]) -> str:
+    """Mean and std of the channels, for the eye."""
+    return " and ".join(f"{key} {' '.join(f'{v:.3g}' for v in values[key])}" for key in values)
+
+
+@contextmanager
+def _all_or_nothing(learn: LearnerState) -> Iterator[None]:
+    """Put the learner back, bit for bit, if the body ends in an error or a second interrupt."""
+    tensors = [(t, t.detach().clone()) for t in (*learn.model.parameters(), *learn.model.buffers())]
+    params = [(p, p.requires_grad, p.grad) for p in learn.model.parameters()]
+    states = dict(learn.opt.state)
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in learn.opt.param_groups]
+    attributes = dict(vars(learn))
+    try:
+        yield
+    except BaseException:
+        with interrupts_held(), torch.no_grad():
+            for tensor, value in tensors:
+                tensor.copy_(value)
+            for p, requires_grad, grad in params:
+                p.requires_grad_(requires_grad)
+                p.grad = grad
+            learn.opt.state.clear()
+            learn.opt.state.update(states)
+            for group, values in zip(learn.opt.param_groups, settings, strict=True):
+                group.update(values)
+            vars(learn).update(attributes)
+        raise
 
 
 def export(
@@ -141,6 +183,8 @@ def export(
     ------
     FileExistsError
         If the file is there and `overwrite` is False.
+    OSError
+        If it cannot be written; one that is there stays as it is.
     """
     learn.check_idle()
     check_model(learn)
@@ -149,10 +193,13 @@ def export(
 
 
 def _header(learn: LearnerState) -> dict:
-    size = {"size": learn.transforms.size} if learn.transforms else {}
+    transforms = learn.transforms
+    of_pictures = {"size": transforms.size} if transforms else {}
+    if isinstance(transforms, ImageTransforms):
+        of_pictures |= {"mean": list(transforms.mean), "std": list(transforms.std)}
     return (
         learn.config
-        | size
+        | of_pictures
         | {
             "vocab": learn.vocab,
             "frozen": learn.frozen,

@@ -3,7 +3,6 @@
 import math
 import mmap
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_MEMORY = 2 * 2**30  # bytes of a tensor in memory; 10,000 squares at 224 px
-_FREE = 2**30  # bytes of a disk that are left to others
+from nbfinetune.runtime import room
+
 _BLOCK = 2**24  # bytes written at once
 
 
@@ -48,7 +47,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         If there is no room; the text says how much is needed, and where there is too little.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
-    if n_bytes <= _MEMORY:
+    if room.in_memory(n_bytes):
         return torch.empty(*shape, dtype=dtype)
     place: Path | str = "a file"
     try:
@@ -64,11 +63,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def _in_file(n_bytes: int, folder: Path) -> Tensor:
     """Bytes in a file, in a folder, that is mapped into memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if n_bytes + _FREE > free:
-        raise OSError(
-            f"{free / 2**30:.1f} GB free, of which {_FREE / 2**30:.0f} are left to others"
-        )
+    room.check_disk(n_bytes, folder)
     with tempfile.TemporaryFile(dir=folder) as file:
         # All room is taken now: a disk that is full when a page is written kills the process.
         if hasattr(os, "posix_fallocate"):

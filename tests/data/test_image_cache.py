@@ -7,14 +7,14 @@ import torch
 
 from nbfinetune import ImageDataLoaders
 from nbfinetune.data.image_cache import allocate_cache
-from nbfinetune.runtime import memmap
+from nbfinetune.runtime import room
 from nbfinetune.runtime.memmap import cache_folder
 
 
 @pytest.fixture
 def no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Squares go into this folder."""
-    monkeypatch.setattr(memmap, "_MEMORY", 0)
+    monkeypatch.setattr(room, "_MEMORY", 0)
     monkeypatch.setenv("NBFINETUNE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -62,7 +62,7 @@ def test_an_interrupt_leaves_no_file(photos: Path, no_memory: Path, monkeypatch)
 
 
 def test_a_full_disk_is_told_in_one_line(no_memory: Path, monkeypatch) -> None:
-    monkeypatch.setattr(memmap, "_FREE", 2**60)
+    monkeypatch.setattr(room, "_FREE", 2**60)
     message = r"100 pictures .* are 0.0 GB, .* in .*cache \(.* GB free.*\).*NBFINETUNE_CACHE"
     with pytest.warns(UserWarning, match=message):
         assert allocate_cache(100, 256) is None
@@ -99,7 +99,7 @@ def test_without_a_home_folder_the_way_out_is_told(
         monkeypatch.setenv("NBFINETUNE_CACHE", chosen)
     with pytest.raises(OSError, match="home folder is not known; set NBFINETUNE_CACHE to a folder"):
         cache_folder()
-    monkeypatch.setattr(memmap, "_MEMORY", 1000)
+    monkeypatch.setattr(room, "_MEMORY", 1000)
     with pytest.warns(
         UserWarning, match="decoded anew.*home folder is not known.*NBFINETUNE_CACHE"
     ):

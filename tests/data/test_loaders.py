@@ -170,8 +170,8 @@ def test_pictures_are_uint8_squares_decoded_once(dls: ImageDataLoaders) -> None:
 def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
     photos: Path, dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbfinetune.runtime.memmap._MEMORY", 1)
-    monkeypatch.setattr("nbfinetune.runtime.memmap._FREE", 2**80)
+    monkeypatch.setattr("nbfinetune.runtime.room._MEMORY", 1)
+    monkeypatch.setattr("nbfinetune.runtime.room._FREE", 2**80)
     with pytest.warns(UserWarning, match="is decoded anew in each epoch"):
         lazy = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
     assert lazy.train.dataset.cache is None

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.networks.heads import body_and_head, fastai_head
-from nbfinetune.runtime import memmap
+from nbfinetune.runtime import room
 from nbfinetune.training.batches.feature_cache import CachedFeatures
 
 
@@ -234,7 +234,7 @@ def test_features_that_do_not_fit_into_memory_are_kept_in_a_file(
     make, tmp_path, monkeypatch
 ) -> None:
     plain = make().fit(2, 1e-2)
-    monkeypatch.setattr(memmap, "_MEMORY", 0)
+    monkeypatch.setattr(room, "_MEMORY", 0)
     monkeypatch.setenv("NBFINETUNE_CACHE", str(tmp_path / "cache"))
     learn = make()
     seen = Count(learn)
