@@ -22,7 +22,7 @@ from nbfinetune.objectives.losses import (
 )
 from nbfinetune.objectives.metrics import metric_value
 from nbfinetune.objectives.weakest import weakest_classes
-from nbfinetune.runtime.malloc import keep_freed_memory
+from nbfinetune.runtime.allocator import keep_freed_memory
 from nbfinetune.training.batches.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.batches.microbatches import (
     PictureBatches,
