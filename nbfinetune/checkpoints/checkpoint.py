@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nbfinetune.checkpoints.safetensors_file import read, write
 from nbfinetune.rendering.names import shortened
+from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
@@ -46,6 +47,7 @@ def _fitting_weights(
     return own
 
 
+@defers_interrupts
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
@@ -65,6 +67,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
 
 
+@defers_interrupts
 def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
@@ -93,11 +96,12 @@ def load(learn: LearnerState, file: str | PathLike) -> None:
         settings = [s | {"betas": tuple(s["betas"])} for s in header.get("opt", [])]
     except (KeyError, TypeError):
         raise ValueError(f"{file} does not fit: its optimizer has no settings") from None
-    learn.model.load_state_dict(own)
-    learn.freeze_to(header["frozen"], quiet=True)
-    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
-    for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
-        group.update(of_group)
+    with interrupts_held():
+        learn.model.load_state_dict(own)
+        learn.freeze_to(header["frozen"], quiet=True)
+        learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
+        for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
+            group.update(of_group)
 
 
 def _fitting_states(
@@ -130,6 +134,7 @@ def _fitting_states(
     return fitting
 
 
+@defers_interrupts
 def export(
     learn: LearnerState, file: str | PathLike = "export.safetensors", *, overwrite: bool = False
 ) -> Path:

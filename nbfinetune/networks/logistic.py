@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nbfinetune.runtime.interrupts import act_on_interrupt
+
 _FOLDS = 3
 _PENALTIES = tuple(5.0**-k for k in range(6))  # 1 to 3e-4, of the mean loss
 _STEPS = 200  # at most
@@ -129,6 +131,7 @@ def _solve(z: Tensor, y: Tensor, weights: Tensor, penalty: float, start: Tensor)
     old = new = start
     ahead, momentum = start, 1.0
     for _ in range(_STEPS):
+        act_on_interrupt()
         errors = (_logits(z, ahead).softmax(1) - y) * share[:, None]
         gradient = torch.cat([z.T @ errors + penalty * ahead[:-1], errors.sum(0, keepdim=True)])
         step = gradient / curvature
