@@ -21,6 +21,12 @@ from nbfinetune.training.state import LearnerState
 class Learner(LearnerState):
     """A model with its data, its layer groups and what trains them.
 
+    While one of its methods is at work in the main thread an interrupt (SIGINT) acts between two
+    batches, or at the end; a second one ends a step that hangs. After either, as after
+    `control.stop`, the weights are those of the last whole step, or of the best epoch where a call
+    keeps it, and all else that a run changes is given back. What acts is the handler that there
+    was, which mostly raises KeyboardInterrupt.
+
     Parameters
     ----------
     dls : has `train` and `valid`, loaders of (inputs, targets) with a length, and `vocab`;

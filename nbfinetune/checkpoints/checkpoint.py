@@ -26,12 +26,13 @@ from nbfinetune.checkpoints.header import SETTINGS, check_header
 from nbfinetune.checkpoints.safetensors_file import opened, write
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
 
 
+@defers_interrupts
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
@@ -54,6 +55,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     return write(file, tensors, header, overwrite=overwrite)
 
 
+@defers_interrupts
 def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
@@ -172,6 +174,7 @@ def _all_or_nothing(learn: LearnerState) -> Iterator[None]:
         raise
 
 
+@defers_interrupts
 def export(
     learn: LearnerState, file: str | PathLike = "export.safetensors", *, overwrite: bool = False
 ) -> Path:

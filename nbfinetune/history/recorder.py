@@ -14,6 +14,7 @@ from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
+from nbfinetune.runtime.interrupts import whole
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,14 @@ class Recorder:
     def _repr_html_(self) -> str:
         return TrainingReport(self.newest)._repr_html_() if self.runs else "nothing was trained yet"
 
+    @whole
     def begin(self, run: Run) -> None:
         """From now on steps and epochs are those of `run`."""
         self.runs.append(run)
         self._pending: list[Tensor] = []
         self._average = 0.0
 
+    @whole
     def add_step(self, loss: Tensor, lrs: list[float], mom: float, seconds: float) -> None:
         """A training step is done.
 
@@ -142,6 +145,7 @@ class Recorder:
         self.run.moms.append(mom)
         self.run.seconds.append(seconds)
 
+    @whole
     def flush(self) -> None:
         """Read the losses of the steps since the last flush."""
         if not self._pending:
@@ -157,6 +161,7 @@ class Recorder:
         """Moving average of the training losses read so far, without its start-up bias."""
         return self.run.smooth[-1] if self.run.smooth else float("nan")
 
+    @whole
     def add_epoch(self, epoch: int, values: list[float], seconds: float) -> None:
         """An epoch is done: its validation loss and metrics, and how long it took."""
         self.flush()
@@ -164,6 +169,7 @@ class Recorder:
         self.run.row_steps.append(len(self.run.losses))
         self.run.rows.append(dict(zip(self.run.names, row, strict=True)))
 
+    @whole
     def end(self, status: str) -> None:
         """The run is over; see `Run` for how."""
         self.flush()

@@ -7,7 +7,7 @@ mean is the logit, less its bias. That is exact; for other heads there is no suc
 
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.hooks import RemovableHandle
 
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.data.transforms import ImageTransforms, presize, to_square
-from nbfinetune.networks.outputs import logits_of, output_of
+from nbfinetune.networks.outputs import hooked, logits_of, output_of
 from nbfinetune.networks.weights_digest import weights_digest
+from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.training.state import LearnerState
 
 _ROUNDING = 1e-4  # of the means of a feature map, relative to the largest
@@ -46,6 +48,7 @@ class ActivationMaps:
     logits: Tensor
 
 
+@defers_interrupts
 def activation_maps(learn: LearnerState, square: Tensor) -> ActivationMaps:
     """The maps of a picture by a learner's network, from one pass in full precision.
 
@@ -70,14 +73,15 @@ def activation_maps(learn: LearnerState, square: Tensor) -> ActivationMaps:
     pools = [m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
     pooled, given = [], []  # feature maps that pools got; linear layers, what they got and gave
+
+    def watch() -> list[RemovableHandle]:
+        seen = [m.register_forward_pre_hook(lambda _, x: pooled.append(x[0])) for m in pools]
+        return seen + [
+            m.register_forward_hook(lambda m, x, out: given.append((m, x[0], out))) for m in linears
+        ]
+
     # The claim keeps a run from beginning meanwhile, from whatever thread.
-    with learn.control.claim(scales_rates=False), _evaluating(model), ExitStack() as hooks:
-        for pool in pools:
-            hook = pool.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
-            hooks.callback(hook.remove)
-        for linear in linears:
-            hook = linear.register_forward_hook(lambda m, x, out: given.append((m, x[0], out)))
-            hooks.callback(hook.remove)
+    with learn.control.claim(scales_rates=False), _evaluating(model), hooked(watch):
         x = learn.prepare(square[None], training=False)
         logits = logits_of(output_of(model, x), model=model)
     linear, features = _linear_on_mean(pooled, given, logits)

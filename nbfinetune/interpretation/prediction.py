@@ -21,6 +21,7 @@ from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.images.decoding import as_image, read_pixels
 from nbfinetune.objectives.losses import batch_loss, probabilities
 from nbfinetune.rendering.names import shortened, shown
+from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.state import LearnerState
@@ -68,6 +69,7 @@ def get_preds(
     return preds, targets, each(outputs.to(learn.device), targets.to(learn.device)).cpu()
 
 
+@defers_interrupts
 def predict(
     learn: LearnerState, item: str | PathLike | Image.Image | np.ndarray | Tensor
 ) -> tuple[str, Tensor, Tensor]:

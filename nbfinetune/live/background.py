@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from nbfinetune.live.cell_errors import interrupted_as
 from nbfinetune.live.event_pump import EventPump
+from nbfinetune.runtime.interrupts import act_on_interrupt
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
 
-_LOOK = 0.05  # seconds between two looks at a run in the background
+LOOK = 0.05  # seconds between two looks at a run in the background
+GOES_ON = "interrupted; the run goes on, %stop ends it"
 
 
 class BackgroundRun(threading.Thread):
@@ -25,8 +27,9 @@ def wait_until_idle(learn: "Learner") -> None:
     print("waiting for the run that is on", flush=True)
     # A cell's thread goes on after its run.
     on = thread.is_alive if isinstance(thread, BackgroundRun) else lambda: learn.control.running
-    text = "interrupted; the run goes on, %stop ends it"
-    with EventPump() as pump, interrupted_as(text):  # for clicks; the run itself must not poll it
+    # The pump is for clicks; the run itself must not poll it.
+    with EventPump() as pump, interrupted_as(GOES_ON):
         while on():
-            sleep(_LOOK)
+            sleep(LOOK)
             pump.poll()
+            act_on_interrupt()

@@ -1,12 +1,14 @@
 """Cell errors: what ends a cell with one line in place of a traceback."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 from IPython.core.error import UsageError
 
 from nbfinetune.rendering.names import printable
+from nbfinetune.runtime.interrupts import act_on_interrupt, interrupts_deferred
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,6 +25,27 @@ def interrupted_as(text: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted(text) from None
+
+
+def in_one_line(function: Callable) -> Callable:
+    """Lets an interrupt act only where nothing is half done, and end the cell with one line.
+
+    It wraps a magic, or what shows a run of a method.
+    """
+
+    @wraps(function)
+    def call(*args: object, **kwargs: object) -> object:
+        try:
+            with interrupts_deferred():
+                result = function(*args, **kwargs)
+                act_on_interrupt()
+                return result
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+    return call
 
 
 @contextmanager

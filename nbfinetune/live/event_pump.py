@@ -2,11 +2,12 @@
 
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.runtime.interrupts import interrupts_deferred, interrupts_held, whole
 
 _COMM_TYPES = frozenset({"comm_open", "comm_msg", "comm_close"})
 # A page that is reloaded asks these first, and holds its widgets back until they are answered.
@@ -77,7 +78,7 @@ class EventPump:
         if not self.works or now - self._looked < self._every:
             return
         self._looked = now
-        with interrupts_held():
+        with interrupts_deferred():  # a second one ends a handler that hangs
             try:
                 self._receive()
                 while self._events:  # not what arrives meanwhile: a flood must not stop training
@@ -98,6 +99,7 @@ class EventPump:
         if self._events or self._deferred:
             self._put_back()  # at once: after an error the kernel aborts the cells it has by then
 
+    @whole
     def _receive(self) -> None:
         """Take all that waits, and keep it."""
         session, socket = self._kernel.session, self._stream.socket
@@ -117,15 +119,22 @@ class EventPump:
         idents, parts = kernel.session.feed_identities(frames, copy=False)
         message = kernel.session.deserialize(parts, content=True, copy=False)
         handler = kernel.shell_handlers[message["header"]["msg_type"]]
+        with self._as_parent(idents, message):
+            try:
+                answer = handler(self._replies, idents, message)
+                if isinstance(answer, Coroutine):
+                    _run(answer)
+            except Exception:
+                kernel.log.error("Exception in message handler:", exc_info=True)
+
+    @contextmanager
+    def _as_parent(self, idents: list[bytes], message: dict) -> Iterator[None]:
+        kernel = self._kernel
         cell_ident, cell = kernel._parent_ident["shell"], kernel.get_parent("shell")
         kernel.set_parent(idents, message, channel="shell")
         try:
             kernel._publish_status("busy", "shell", message)
-            answer = handler(self._replies, idents, message)
-            if isinstance(answer, Coroutine):
-                _run(answer)
-        except Exception:
-            kernel.log.error("Exception in message handler:", exc_info=True)
+            yield
         finally:
             kernel.set_parent(cell_ident, cell, channel="shell")
             # ipywidgets sends the next value after "idle"; servers would cull an idle kernel.

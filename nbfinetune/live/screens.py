@@ -16,6 +16,7 @@ from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindResult, SearchReport
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.cpu_contention import contention_text
+from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
@@ -194,7 +195,20 @@ def wait_until_rendered(status: Status, pump: EventPump) -> bool:
     while pump.works and not status.rendered and time.monotonic() < until:
         time.sleep(0.02)
         pump.poll()
+        act_on_interrupt()
     return status.rendered or not pump.works
+
+
+def keep(
+    status: Status, pump: EventPump, stay: Callable, give_way: Callable, report: object
+) -> None:
+    """`stay` with the report where a front end shows the screen, else `give_way` to it."""
+    try:
+        rendered = wait_until_rendered(status, pump)
+    except KeyboardInterrupt:
+        give_way(report)
+        raise
+    (stay if rendered else give_way)(report)
 
 
 def show_with_static_view(screen: Screen, report: object, status: Status) -> None:
@@ -207,10 +221,7 @@ def show_with_static_view(screen: Screen, report: object, status: Status) -> Non
     screen.words = repr(report)
     with EventPump() as pump:
         displayed = Displayed(screen)
-        if wait_until_rendered(status, pump):
-            displayed.stay(report)
-        else:
-            displayed.give_way(report)
+        keep(status, pump, displayed.stay, displayed.give_way, report)
 
 
 class LiveSearch(Callback):
@@ -285,10 +296,8 @@ class LiveSearch(Callback):
         self.plot.observe(lambda change: self._picked(on_pick(change["new"])), "lr")
         line = f"next run: {self.plot.rate} ({how})"
         self.plot.words = repr(SearchReport(found, line))
-        if wait_until_rendered(self.plot.status, pump):
-            self._displayed.stay(SearchReport(found, line))
-        else:
-            self._end(SearchReport(found, line))
+        report = SearchReport(found, line)
+        keep(self.plot.status, pump, self._displayed.stay, self._end, report)
 
     def _picked(self, problem: str) -> None:
         if problem:

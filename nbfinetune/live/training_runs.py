@@ -12,8 +12,8 @@ from IPython.core.error import UsageError
 
 from nbfinetune.history.recorder import FitResult
 from nbfinetune.learner import Learner
-from nbfinetune.live.background import BackgroundRun, wait_until_idle
-from nbfinetune.live.cell_errors import Interrupted, interrupted_as
+from nbfinetune.live.background import GOES_ON, LOOK, BackgroundRun, wait_until_idle
+from nbfinetune.live.cell_errors import Interrupted, in_one_line, interrupted_as
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import EpochTable, SearchProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
@@ -21,6 +21,7 @@ from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.rendering.names import printable
+from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.monitors import EarlyStopping
 from nbfinetune.training.printing import stopped_text
 from nbfinetune.training.state import Callback
@@ -41,6 +42,7 @@ class TrainingRuns:
         self.display_hook = display_hook
         self.plots: WeakKeyDictionary[Learner, LiveSearch] = WeakKeyDictionary()
 
+    @in_one_line
     def fit(
         self,
         learn: Learner,
@@ -85,6 +87,7 @@ class TrainingRuns:
             self.display_hook.note(result)
         return result
 
+    @in_one_line
     def search(
         self,
         learn: Learner,
@@ -234,7 +237,9 @@ def _in_background(
     # The context knows the cell in which the thread's output belongs.
     thread = BackgroundRun(target=copy_context().run, args=(work,), daemon=True)
     thread.start()
-    begun.wait()
+    with interrupted_as(GOES_ON):
+        while not begun.wait(LOOK):
+            act_on_interrupt()
     if errors and not screen.began:
         call(screen, partial(_raise, errors[0]))
     print("training in the background: %pause, %resume, %stop")

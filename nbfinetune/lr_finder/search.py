@@ -17,6 +17,7 @@ from nbfinetune.lr_finder.suggestions import (
 from nbfinetune.lr_finder.sweeps import Sweep
 from nbfinetune.lr_finder.trials import is_unsure, tried
 from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.runtime.interrupts import whole
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import Recording
 from nbfinetune.training.fine_tuning.stages import BASE_LR
@@ -91,7 +92,6 @@ def lr_find(
     check_repeats(learn, seeds, groups, verify)
     sweep = (start_lr, end_lr, num_it, stop_div)
     found = _found(learn, sweep, asked, seeds, groups, verify, cbs=cbs)
-    learn.last_search = found
     _adopt(learn, found)
     return found
 
@@ -136,8 +136,10 @@ def _found(
     return tried(learn, found, verify, cbs) if wanted and not learn.control.ended else found
 
 
+@whole
 def _adopt(learn: LearnerState, found: LRFindResult | LRFindComparison) -> None:
     """Let the next run use what was found, and say so in `learn.rate_note`."""
+    learn.last_search = found
     advised = getattr(found, "advised", None)
     if found.lr is not None:
         learn.use_rate(found.lr, "as lr_find found")

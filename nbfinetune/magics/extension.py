@@ -5,6 +5,7 @@ import sys
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune.history import screens
+from nbfinetune.live.cell_errors import in_one_line
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.lines import option_matcher
 from nbfinetune.magics.model import ModelMagics
@@ -33,6 +34,8 @@ def load(shell: InteractiveShell) -> None:
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
     shell.register_magics(magics, InterpretationMagics, ModelMagics)
+    for name in _magic_names():
+        line_magics[name] = in_one_line(line_magics[name])
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
     shell.Completer.custom_matchers.append(magics.matcher)
 

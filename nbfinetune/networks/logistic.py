@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from nbfinetune.runtime.interrupts import act_on_interrupt
+
 N_FOLDS = 3
 _PENALTIES = tuple(5.0**-k for k in range(6))  # 1 to 3e-4, of the mean loss
 _STEPS = 200  # at most
@@ -100,6 +102,7 @@ def solve(z: Tensor, y: Tensor, weights: Tensor, penalty: float, start: Tensor) 
     old = new = start
     ahead, momentum = start, 1.0
     for _ in range(_STEPS):
+        act_on_interrupt()
         errors = (logits_of(z, ahead).softmax(1) - y) * share[:, None]
         gradient = torch.cat([z.T @ errors + penalty * ahead[:-1], errors.sum(0, keepdim=True)])
         step = gradient / curvature

@@ -1,10 +1,14 @@
 """Outputs: the logits in what a model gives, and a network run on pictures, or told why not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from nbfinetune.runtime.rng import seeded_rng
 
 _USUAL_SIZES = (224, 299)  # px, that ImageNet networks were trained at
 
@@ -31,6 +35,17 @@ def logits_of(out: object, *, model: nn.Module) -> Tensor:
         f"{type(model).__name__} gives {what}, not logits [n, c]; let its forward return one "
         "tensor, or an object, dict or named tuple with `logits`"
     )
+
+
+@contextmanager
+def hooked(register: Callable[[], Sequence[RemovableHandle]]) -> Iterator[None]:
+    """Inside, the hooks that `register` puts into a network are there."""
+    hooks = register()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def output_of(model: nn.Module, x: Tensor) -> object:
@@ -80,7 +95,7 @@ def giving_tensors(network: nn.Module, size: int) -> nn.Module:
     """
     trained = deepcopy(network).train()  # statistics would move
     name = f"{type(network).__name__} in training"
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), seeded_rng(0):
         if isinstance(pictures_through(trained, size, name, n=2), Tensor):
             return network
         pictures_through(LogitsOf(trained).train(), size, name, n=2)

@@ -1,11 +1,14 @@
 """Random generators of Python, NumPy and torch: their states taken, seeded and put back."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from nbfinetune.runtime.interrupts import act_on_interrupt, interrupts_deferred
 
 RngState = dict[str, object]
 
@@ -35,22 +38,92 @@ def set_rng_state(state: RngState) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+# The global generators are the process's: one thread at a time draws its own numbers from them. The
+# threads that want to, in the order in which they asked; the first one does.
+_asking: list[int] = []
+_changed = threading.Condition()
+_outside: RngState = {}  # what is to be there again when the first one ends or lets others
+_LOOK = 0.05  # seconds between two looks for an interrupt while another thread draws
+
+
+def _take_generators(*, again: bool = False) -> None:
+    """Wait for them; `again` is not interrupted, as what is around has numbers to put back."""
+    global _outside
+    me = threading.get_ident()
+    with _changed:
+        _asking.append(me)
+        try:
+            while _asking[0] != me:
+                _changed.wait(_LOOK)
+                if not again:
+                    act_on_interrupt()
+        except BaseException:
+            _asking.remove(me)
+            raise
+    _outside = get_rng_state()
+
+
+def _give_generators() -> None:
+    set_rng_state(_outside)
+    with _changed:
+        _asking.pop(0)
+        _changed.notify_all()
+
+
 @contextmanager
 def seeded_rng(start: int | RngState) -> Iterator[None]:
-    """All generators at a seed or a state inside, and as they were outside again afterwards."""
-    outside = get_rng_state()
-    try:
-        if isinstance(start, int):
-            random.seed(start)
-            np.random.seed(start % 2**32)
-            # Not torch.manual_seed: it would seed devices whose state could not be put back.
-            torch.default_generator.manual_seed(start)
-            if "cuda" in outside:
-                torch.cuda.manual_seed_all(start)
-            if "mps" in outside:
-                torch.mps.manual_seed(start)
+    """All generators at a seed or a state inside, and as they were outside again afterwards.
+
+    Other threads wait for theirs, until this one ends or lets them: see `let_others_draw`.
+    Interrupts are deferred inside.
+    """
+    with interrupts_deferred():
+        inner = threading.get_ident() in _asking
+        if inner:
+            before = get_rng_state()
         else:
-            set_rng_state(start)
+            _take_generators()
+        try:
+            _seed(start)
+            yield
+        finally:
+            if inner:
+                set_rng_state(before)
+            else:
+                _give_generators()
+
+
+@contextmanager
+def generators_given_up() -> Iterator[None]:
+    """Other threads may draw from their generators inside; afterwards this one goes on."""
+    if threading.get_ident() not in _asking:
+        yield
+        return
+    state = get_rng_state()
+    _give_generators()
+    try:
         yield
     finally:
-        set_rng_state(outside)
+        _take_generators(again=True)
+        set_rng_state(state)
+
+
+def let_others_draw() -> None:
+    """Let other threads that wait for their generators go first; between two batches, say."""
+    if len(_asking) > 1 and threading.get_ident() == _asking[0]:
+        with generators_given_up():
+            pass
+
+
+def _seed(start: int | RngState) -> None:
+    if not isinstance(start, int):
+        set_rng_state(start)
+        return
+    random.seed(start)
+    np.random.seed(start % 2**32)
+    # Not torch.manual_seed: it would seed devices whose state could not be put back.
+    torch.default_generator.manual_seed(start)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(start)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(start)

@@ -5,6 +5,7 @@ from time import perf_counter
 
 from nbfinetune.history.runs import Run
 from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
+from nbfinetune.runtime.interrupts import whole
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -27,7 +28,9 @@ class Recording(Callback):
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self._notes = list(notes)
+        self._run: Run | None = None
 
+    @whole
     def before_fit(self, learn: LearnerState) -> None:
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
@@ -38,6 +41,7 @@ class Recording(Callback):
             if is_share_of_pictures(metric) and (rises := higher_is_better(metric)) is not None
         }
         learn.recorder.begin(run)
+        self._run, learn.unrecorded = run, False
         first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
         self._groups = [first[i] for i in sorted(first)]
         self._begun = perf_counter()
@@ -47,10 +51,16 @@ class Recording(Callback):
 
     def after_batch(self, learn: LearnerState) -> None:
         if learn.training:
-            lrs, mom = [g["lr"] for g in self._groups], self._groups[-1]["betas"][0]
-            seconds = perf_counter() - self._begun - learn.control.waited
-            learn.recorder.add_step(learn.loss, lrs, mom, seconds)
+            self._record(learn)
 
+    @whole
+    def _record(self, learn: LearnerState) -> None:
+        lrs, mom = [g["lr"] for g in self._groups], self._groups[-1]["betas"][0]
+        seconds = perf_counter() - self._begun - learn.control.waited
+        learn.recorder.add_step(learn.loss, lrs, mom, seconds)
+        learn.unrecorded = False
+
+    @whole
     def after_epoch(self, learn: LearnerState) -> None:
         seconds = perf_counter() - learn.control.waited - self._started
         learn.recorder.add_epoch(learn.epoch, learn.values, seconds)
@@ -59,6 +69,10 @@ class Recording(Callback):
         run.weakest.append(learn.weakest)
 
     def after_fit(self, learn: LearnerState) -> None:
+        if self._run is None:
+            return  # it was interrupted before it began
+        if learn.unrecorded:
+            self._record(learn)  # interrupted between a step and its record
         learn.recorder.end(learn.status)
 
 

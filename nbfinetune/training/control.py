@@ -15,6 +15,7 @@ class RunControl:
     A request is a plain attribute, so any thread may make one; the run acts on it after the batch
     it is at, or after the part of one (see `Steering`): a step that is stopped is dropped whole,
     the weights are those of the step before. What was done by hand is in the `events` of the run.
+    An interrupt acts at the same places, and keeps the same weights as `stop`.
 
     Attributes
     ----------

@@ -22,15 +22,17 @@ from nbfinetune.objectives.losses import (
 )
 from nbfinetune.objectives.metrics import metric_value
 from nbfinetune.objectives.weakest import weakest_classes
-from nbfinetune.runtime.malloc import keep_freed_memory
+from nbfinetune.runtime.allocator import keep_freed_memory
+from nbfinetune.runtime.interrupts import act_on_interrupt, whole
+from nbfinetune.runtime.rng import let_others_draw
 from nbfinetune.training.batches.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.batches.microbatches import (
+    BatchOrNothing,
     PictureBatches,
     is_mean_of_pictures,
     is_sum,
     microbatch_size,
     microbatches,
-    random_numbers_given_back,
     target_weights,
 )
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
@@ -54,20 +56,26 @@ def run(
 
     `learn.status` ends as "finished", "stopped" (`CancelFit`), "interrupted", "failed", or as
     "refused" where a callback's `before_fit` raised and nothing was trained.
+
+    An interrupt acts between two batches or parts of one. A second one acts at once; the batch that
+    it cuts leaves nothing behind, and an optimizer step is never cut.
     """
     learn.check_augmentation()
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status, learn.run_cbs = start, 0, "refused", cbs
     learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)
     with ExitStack() as stack:
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())  # a model may switch it
         stack.enter_context(keep_freed_memory(learn.device))
         stack.callback(_tidy, learn)
         for cb in reversed(cbs):  # the stack calls the last one first
             stack.callback(_after_fit, cb, learn)
+        stack.push(partial(_note_end, learn))
         try:
             _event(cbs, "before_fit", learn)
             learn.status = "running"
             for epoch in range(start, n_epoch):
+                _between()
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
                 how = {"jitter": jitter, "compare_bytes": False}
@@ -79,16 +87,35 @@ def run(
                     learn.values, outputs, targets = _validate(learn, held_out, cbs)
                     learn.n_valid, learn.weakest = len(targets), _weakest(learn, outputs, targets)
                     _event(cbs, "after_epoch", learn)
-            learn.status = "finished"
-        except CancelFit:
-            learn.status = "stopped"
-        except KeyboardInterrupt:
-            learn.status = "interrupted"
-            raise
-        except BaseException:
-            learn.status = learn.status.replace("running", "failed")
+        except Exception as error:
+            if not isinstance(error, CancelFit):
+                act_on_interrupt()  # it ends processes that load too, which looks like an error
             raise
     return learn.recorder.run
+
+
+def _note_end(learn: LearnerState, kind: type | None, error: object, trace: object) -> bool:
+    """Say how the run ended; a `CancelFit` goes no further."""
+    if error is None:
+        learn.status = "finished"
+    elif isinstance(error, CancelFit):
+        learn.status = "stopped"
+    elif isinstance(error, KeyboardInterrupt):
+        learn.status = "interrupted"
+    else:
+        learn.status = learn.status.replace("running", "failed")
+    return isinstance(error, CancelFit)
+
+
+def _between() -> None:
+    """Between two batches, or parts of one, nothing is half done."""
+    act_on_interrupt()
+    let_others_draw()
+
+
+def _after_part(cbs: Sequence[Callback], learn: LearnerState) -> None:
+    _event(cbs, "after_part", learn)
+    _between()
 
 
 def _weakest(learn: LearnerState, outputs: Tensor, targets: Tensor) -> str:
@@ -159,15 +186,20 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     learn.opt.zero_grad()  # an epoch cut short may have left some
     size = None if isinstance(batches, FeatureBatches) else microbatch_size(learn)
     counted: list[tuple[int, Tensor]] = []
+    batch_or_nothing = BatchOrNothing(learn.model, size)
+    on_part = partial(_after_part, cbs, learn)
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
         y = y.to(learn.device, non_blocking=True)
-        _step(learn, batches, x, y, size, counted, partial(_event, cbs, "after_part", learn))
+        with batch_or_nothing:
+            losses = _backward(learn, batches, x, y, size, counted, on_part)
+        _step(learn, losses, counted)
         _event(cbs, "after_batch", learn)
+        _between()
 
 
-def _step(
+def _backward(
     learn: LearnerState,
     batches: _Batches,
     x: Tensor,
@@ -175,8 +207,8 @@ def _step(
     size: int | None,
     counted: list[tuple[int, Tensor]],
     on_part: Callable[[], None],
-) -> None:
-    """Forward and backward, and after each `accumulate` batches an optimizer step.
+) -> list[Tensor]:
+    """Forward and backward; returns the losses of the parts, each with its share.
 
     Parameters
     ----------
@@ -184,28 +216,34 @@ def _step(
     counted : of the batches since the last step, the pictures and what these count in a mean
     on_part : called between the parts; where it raises an error nothing of this batch is left
     """
-    last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
     mean = learn.accumulate > 1 and not is_sum(learn.loss_func)
     if mean:
         counted.append((len(y), target_weights(learn.loss_func, y).sum()))
         weight = counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
     losses = []
-    with random_numbers_given_back(size):
-        for piece, share in microbatches(y, size, learn.loss_func):
-            if losses:
-                on_part()
-            logits = batches.logits(x[piece], on_part)
-            if learn.iter == 0:
-                check_batch(logits, y[piece], learn.activation)
-            with learn.autocast():
-                loss = batch_loss(learn.loss_func, logits, y[piece])
-            loss = loss if share == 1 else loss * share
-            losses.append(loss.detach())
-            learn.scaler.scale(loss * weight if mean else loss).backward()
+    for piece, share in microbatches(y, size, learn.loss_func):
+        if losses:
+            on_part()
+        logits = batches.logits(x[piece], on_part)
+        if learn.iter == 0:
+            check_batch(logits, y[piece], learn.activation)
+        with learn.autocast():
+            loss = batch_loss(learn.loss_func, logits, y[piece])
+        loss = loss if share == 1 else loss * share
+        losses.append(loss.detach())
+        learn.scaler.scale(loss * weight if mean else loss).backward()
+    return losses
+
+
+@whole
+def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Tensor]]) -> None:
+    """The loss of a batch, and after each `accumulate` batches an optimizer step."""
     learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    learn.unrecorded = True
+    last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
     if learn.iter < last:
         return
-    if mean:
+    if counted:
         _divide_gradients(learn, counted)
     if learn.clip_grad is not None:
         learn.scaler.unscale_(learn.opt)
@@ -289,6 +327,7 @@ def _predictions(
         learn.iter = i
         _event(cbs, "before_batch", learn)
         with torch.no_grad():
-            logits = batches.logits(x, partial(_event, cbs, "after_part", learn))
+            logits = batches.logits(x, partial(_after_part, cbs, learn))
         yield logits, y.to(learn.device, non_blocking=True)
         _event(cbs, "after_batch", learn)
+        _between()

@@ -10,6 +10,7 @@ from nbfinetune.history.verdicts import errors_text, standard_error
 from nbfinetune.objectives.metrics import higher_is_better, metric_name
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.interrupts import whole
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -119,8 +120,8 @@ class SaveBest(Callback):
     the validation loss tells equal ones apart.
 
     The best is remembered over all fits it is passed to, so in `fine_tune` the second stage cannot
-    end worse than the first by more than that. An interrupted or failed fit keeps the weights of
-    its last step.
+    end worse than the first by more than that. A fit that is stopped or interrupted ends with the
+    best too, one that failed with the weights of its last step.
 
     Parameters
     ----------
@@ -150,12 +151,13 @@ class SaveBest(Callback):
         self.check(learn)
         self._tell(learn.recorder.run)
 
+    @whole
     def after_epoch(self, learn: LearnerState) -> None:
         run = learn.recorder.run
         value, loss = self._monitor.value(learn), self._loss.value(learn)
         self._seen.append((value, loss))
         if self._is_as_good(run):
-            self._kept, self.row = (inf, inf), None  # an interrupt may leave a half copy
+            self._kept, self.row = (inf, inf), None  # an error may leave a half copy
             self._weights = _copied(learn.model.state_dict(), self._weights)
             self._kept, self.row = (value, loss), run.rows[-1]
             where = f" of {run.stage}" if run.stage else ""
@@ -202,8 +204,9 @@ class SaveBest(Callback):
     def _tell(self, run: Run) -> None:
         run.kept, run.kept_why = self.row, self.why
 
+    @whole
     def after_fit(self, learn: LearnerState) -> None:
-        if learn.status in ("finished", "stopped") and self.row is not None:
+        if learn.status in ("finished", "stopped", "interrupted") and self.row is not None:
             learn.model.load_state_dict(self._weights)
 
 

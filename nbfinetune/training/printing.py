@@ -10,6 +10,7 @@ from nbfinetune.history.report import format_value
 from nbfinetune.history.runs import Run
 from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
 _WIDTH = 10  # of a column, at least
@@ -90,7 +91,7 @@ def stopped_text(learn: LearnerState) -> str:
     steps = counted(len(learn.recorder.run.lrs), "step")
     why = learn.recorder.run.ended
     if learn.status == "interrupted":
-        why = "the weights are those of the last step"
+        why = learn.recorder.run.kept_why or "the weights are those of the last step"
     return f"{learn.status} {where} after {steps}{why and '; ' + why}"
 
 
@@ -106,6 +107,7 @@ def shows(how: str) -> Callable:
         arguments = signature(method)
 
         @wraps(method)
+        @defers_interrupts
         def call(learn: LearnerState, *args, show: bool = True, cbs=(), **kwargs) -> object:
             given = as_callbacks(cbs)
 

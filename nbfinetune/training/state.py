@@ -26,6 +26,7 @@ from nbfinetune.objectives.losses import Loss
 from nbfinetune.objectives.metrics import Metric, metric_name, try_out
 from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.device import usable_device
+from nbfinetune.runtime.interrupts import interrupts_held, whole
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.training import options
 from nbfinetune.training.batches.feature_cache import FeatureCache
@@ -80,6 +81,7 @@ class LearnerState:
     run_cbs : callbacks of the run that is on
     training : whether that is a training batch
     loss : of that batch, a scalar on the device
+    unrecorded : whether that batch is done but not in the history yet
     values : validation loss and metrics of the newest epoch
     n_valid, weakest : its held-out pictures, and which classes are predicted worst, in words
     lr_schedules : of each layer group, in the run that is on
@@ -109,6 +111,7 @@ class LearnerState:
     epoch: int
     iter: int
     loss: Tensor
+    unrecorded: bool
     values: list[float]
     n_valid: int
     weakest: str
@@ -320,14 +323,16 @@ class LearnerState:
     def _freeze_to(self, n: int) -> bool:
         self.check_idle()
         layer_groups.warn_of_hand_set(self.model, self.groups, self.frozen, train_bn=self.train_bn)
-        changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
-        self.frozen = n % len(self.groups)
-        self.opt.zero_grad()
-        self.opt.state.clear()
-        if changed:
-            self.drop_rate()
+        with interrupts_held():
+            changed = layer_groups.freeze_to(self.groups, n, train_bn=self.train_bn)
+            self.frozen = n % len(self.groups)
+            self.opt.zero_grad()
+            self.opt.state.clear()
+            if changed:
+                self.drop_rate()
         return changed
 
+    @whole
     def use_rate(self, lr: LearningRate, where: str, kind: str = "found") -> None:
         """Train at `lr` where a run is given no rate, while what trains is the same.
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import wraps
 from math import ceil
 
+from nbfinetune.runtime.interrupts import act_on_interrupt, interrupts_deferred
+from nbfinetune.runtime.rng import generators_given_up
 from nbfinetune.training.arguments import check_run
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.schedules import cos
@@ -100,9 +102,11 @@ def _wait(learn: LearnerState) -> None:
     _note(learn, "paused")
     started = time.monotonic()
     control.on_pause(True)
-    while control.paused and not control.stopping:
-        time.sleep(_NAP)
-        control.poll()
+    with generators_given_up():
+        while control.paused and not control.stopping:
+            time.sleep(_NAP)
+            control.poll()
+            act_on_interrupt()
     control.on_pause(False)
     control.waited += time.monotonic() - started
 
@@ -151,11 +155,12 @@ def exclusive_run(*, scales_rates: bool) -> Callable:
             learn.check_idle()
             if "cbs" in kwargs:
                 kwargs["cbs"] = as_callbacks(kwargs["cbs"])
-            check_run(learn)
-            if not learn.control.running:
-                learn.rate_note = ""
-            with learn.control.claim(scales_rates=scales_rates):
-                return method(learn, *args, **kwargs)
+            with interrupts_deferred():
+                check_run(learn)
+                if not learn.control.running:
+                    learn.rate_note = ""
+                with learn.control.claim(scales_rates=scales_rates):
+                    return method(learn, *args, **kwargs)
 
         return call
 

@@ -275,17 +275,25 @@ def test_save_best_restores_after_early_stopping(learn: Learner) -> None:
     assert best.row["epoch"] == 1
 
 
-def test_an_interrupted_fit_keeps_the_weights_of_its_last_step(learn: Learner) -> None:
+@pytest.mark.parametrize("keeps", [False, True])
+def test_an_interrupted_fit_ends_with_its_best_epoch_or_else_its_last_step(
+    learn: Learner, keeps: bool
+) -> None:
     class Interrupt(Callback):
         def before_batch(self, learn: Learner) -> None:
             if learn.epoch == 2 and learn.iter == 3:
-                self.weights = learn.model[0][0].weight.clone()
+                self.last = learn.model[0][0].weight.clone()
                 raise KeyboardInterrupt
+
+        def after_epoch(self, learn: Learner) -> None:
+            if learn.epoch == 0:
+                self.best = learn.model[0][0].weight.clone()
 
     interrupt = Interrupt()
     with pytest.raises(KeyboardInterrupt):
-        learn.fit(4, 1e-2, cbs=[Losses(1, 2), SaveBest(), interrupt])
-    assert torch.equal(learn.model[0][0].weight, interrupt.weights)
+        learn.fit(4, 1e-2, cbs=[Losses(1, 2), *[SaveBest()] * keeps, interrupt])
+    kept = interrupt.best if keeps else interrupt.last
+    assert torch.equal(learn.model[0][0].weight, kept)
     assert len(learn.recorder.run.losses) == 13
 
 

@@ -6,7 +6,6 @@ Also what pictures count in a loss: batches make one step, or one validation, as
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import ceil
 
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.losses import Loss
-from nbfinetune.runtime.rng import get_rng_state, set_rng_state
+from nbfinetune.runtime.rng import RngState, get_rng_state, set_rng_state
 from nbfinetune.training.state import LearnerState
 
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
@@ -92,21 +91,40 @@ class PictureBatches:
         return torch.cat(logits) if len(logits) > 1 else logits[0]
 
 
-@contextmanager
-def random_numbers_given_back(size: int | None) -> Iterator[None]:
-    """Those that a batch in parts has used, where it is dropped; nothing else has changed by then.
+class BatchOrNothing:
+    """Gives back what a batch has changed that is dropped; no gradient is used by then.
 
-    No gradient is used, and networks whose statistics move are not run in parts.
+    That is the statistics that move in training, and the random numbers of one in parts.
+
+    Parameters
+    ----------
+    model : in the modes in which it trains
+    size : pictures in a part, None = one part
     """
-    if size is None:
-        yield
-        return
-    before = get_rng_state()
-    try:
-        yield
-    except BaseException:
-        set_rng_state(before)
-        raise
+
+    def __init__(self, model: nn.Module, size: int | None) -> None:
+        self._in_parts = size is not None
+        self._moving = [b for m in model.modules() if m.training for b in m.buffers(recurse=False)]
+        self._before = [b.detach().clone() for b in self._moving]
+        self._rng: RngState | None = None
+
+    def __enter__(self) -> None:
+        if self._moving:
+            _copy(self._moving, self._before)
+        self._rng = get_rng_state() if self._in_parts else None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if self._moving:
+            _copy(self._before, self._moving)
+        if self._rng is not None:
+            set_rng_state(self._rng)
+
+
+@torch.no_grad()
+def _copy(values: list[Tensor], places: list[Tensor]) -> None:
+    torch._foreach_copy_(places, values)
 
 
 def _option(loss_func: Loss, name: str) -> object:

@@ -25,9 +25,10 @@ from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.head_fit import HeadFit
 from nbfinetune.networks.layer_groups import modules_of
+from nbfinetune.networks.outputs import hooked
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.runtime.interrupts import interrupts_held, whole
 from nbfinetune.training.batches.microbatches import PICTURES
 from nbfinetune.training.state import LearnerState
 
@@ -123,16 +124,12 @@ def first_layers(learn: LearnerState) -> list[nn.Module]:
 
     body = [m for group in learn.groups[:-1] for m in modules_of(group)]
     layers = [m for m in body if next(m.parameters(recurse=False), None) is not None]
-    hooks = [layer.register_forward_hook(look) for layer in layers]
-    try:
-        with torch.no_grad():
-            learn.model.eval()(torch.zeros(1, 3, size, size, device=learn.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), hooked(lambda: [m.register_forward_hook(look) for m in layers]):
+        learn.model.eval()(torch.zeros(1, 3, size, size, device=learn.device))
     return found if left else []
 
 
+@whole
 def soften(head: nn.Linear, scale: float) -> None:
     """Scale the logits of a linear head; what it predicts stays the same."""
     with torch.no_grad():

@@ -5,7 +5,8 @@ the mean error of 21 runs of two epochs on fourteen small data sets from 0.249 t
 it in 20 of them.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.networks.head_fit import HeadFit, fit_head
+from nbfinetune.networks.outputs import hooked
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.interrupts import whole
+from nbfinetune.runtime.rng import generators_given_up
 from nbfinetune.training import loop
 from nbfinetune.training.batches.microbatches import is_mean_cross_entropy
 from nbfinetune.training.state import Callback, LearnerState
@@ -70,15 +74,20 @@ class RefitHead(Callback):
         y, weights = _soft_targets(learn.loss_func, targets, head.out_features)
         if not x.isfinite().all() or not weights.sum() > 0:
             return
-        self.fit = fit_head(x[weights > 0], y[weights > 0], weights[weights > 0])
-        self.head = head
+        with generators_given_up():  # it draws none, and takes its time
+            fit = fit_head(x[weights > 0], y[weights > 0], weights[weights > 0])
+        self._take(learn, head, fit, len(x))
+
+    @whole
+    def _take(self, learn: LearnerState, head: nn.Linear, fit: HeadFit, n: int) -> None:
+        self.fit, self.head = fit, head
         with torch.no_grad():
             head.weight.copy_(self.fit.weight)
             head.bias.copy_(self.fit.bias)
             if isinstance(learn.loss_func, LogitAdjustedLoss):  # the fit has both in its bias
                 head.bias -= learn.loss_func.log_prior
         learn.recorder.run.notes.append(
-            f"at its end the head was fitted anew to {counted(len(x), 'picture')} "
+            f"at its end the head was fitted anew to {counted(n, 'picture')} "
             f"({_mixture(self.fit)}, by cross-validation)"
         )
 
@@ -97,14 +106,21 @@ class _Passing(Callback):
         self.n, self.n_batches, self.done = n, n_batches, 0
 
     def before_batch(self, learn: LearnerState) -> None:
-        learn.features.computing = (round(self.n * self.done / self.n_batches), self.n)
-        learn.training = True  # these pictures are not held out
-        try:
+        computing = (round(self.n * self.done / self.n_batches), self.n)
+        with _of_training(learn, computing):
             for cb in learn.run_cbs:
                 cb.after_part(learn)
-        finally:
-            learn.training, learn.features.computing = False, None
         self.done += 1
+
+
+@contextmanager
+def _of_training(learn: LearnerState, computing: tuple[int, int]) -> Iterator[None]:
+    """Inside, the pictures at hand are not held out."""
+    learn.training, learn.features.computing = True, computing
+    try:
+        yield
+    finally:
+        learn.training, learn.features.computing = False, None
 
 
 def _training_features(learn: LearnerState, head: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -131,13 +147,10 @@ def layer_inputs(
         x = inputs[0].detach().float()
         features.append((x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu())
 
-    hook = layer.register_forward_pre_hook(keep)
-    try:
+    with hooked(lambda: [layer.register_forward_pre_hook(keep)]):
         for loader in loaders:
             for _, y in loop.predictions(learn, loader, cbs):
                 targets.append(y.cpu())
-    finally:
-        hook.remove()
     return torch.cat(features), torch.cat(targets)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nbfinetune import Learner
-from nbfinetune.runtime import malloc
-from nbfinetune.runtime.malloc import keep_freed_memory
+from nbfinetune.runtime import allocator
+from nbfinetune.runtime.allocator import keep_freed_memory
 
 CPU = torch.device("cpu")
 GLIBC = {"M_TRIM_THRESHOLD": -1, "M_TOP_PAD": -2, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}
@@ -22,7 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         mallopt=lambda option, value: made.append((names[option], value)),
         malloc_trim=lambda pad: made.append(("trim", pad)),
     )
-    monkeypatch.setattr(malloc.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     return made
 
@@ -57,7 +57,7 @@ def test_runs_and_predictions_keep_it_once(calls, loaders, mlp) -> None:
 
 @pytest.mark.parametrize(("device", "platform"), [("cuda", "linux"), ("cpu", "win32")])
 def test_other_devices_and_systems_are_left_alone(calls, monkeypatch, device, platform) -> None:
-    monkeypatch.setattr(malloc.sys, "platform", platform)
+    monkeypatch.setattr(allocator.sys, "platform", platform)
     with keep_freed_memory(torch.device(device)):
         pass
     assert calls == []
