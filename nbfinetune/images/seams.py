@@ -21,6 +21,7 @@ _FRAMED = 1.5  # the same where there is more to tell by
 _STAIR = 0.06  # share of blocks that fit a stair and no edge along a row (0 in 370 photos)
 _SAME = 0.5  # spread of the jump over that of what is seen: less, and it goes on
 _SEEN = 3.0  # spread of what is seen, in grey levels: less is flat
+_LEVELS, _LEVEL = 12, 6  # a row has more values than these, so many grey levels apart, or is drawn
 _MAD = 1.4826  # standard deviation over the median of absolute deviations
 
 
@@ -96,7 +97,9 @@ def _judged(
     next_row = np.minimum(row + n, len(jump) - n)
     along = np.maximum(_fitting(jump, row, size, n), _fitting(jump, next_row, size, n))
     stair = _fitting(jump, at, size, n) - along > _STAIR
-    return "yes" if (goes_on & stair).any() else "perhaps"
+    sure = [at[i] for i in np.flatnonzero(goes_on & stair)]
+    drawn = all(len(np.unique(above[i : i + n] // _LEVEL)) < _LEVELS for i in sure)
+    return "perhaps" if drawn else "yes"
 
 
 def _windows(values: np.ndarray, n: int) -> np.ndarray:
