@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from nbfinetune.checkpoints.safetensors_file import read, write
 from nbfinetune.rendering.names import shortened
 from nbfinetune.training.arguments import check_model
+from nbfinetune.training.finite import check_finite
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
 
@@ -58,6 +59,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     """
     learn.check_idle()
     check_model(learn)
+    check_finite(learn, "a file of it")
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -144,6 +146,7 @@ def export(
     """
     learn.check_idle()
     check_model(learn)
+    check_finite(learn, "a file of it")
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     return write(file, tensors, _header(learn), overwrite=overwrite)
 
