@@ -36,51 +36,55 @@ class StopNotFinite(Callback):
 
     def before_fit(self, learn: LearnerState) -> None:
         self._scaled = learn.scaler.is_enabled()
+        self._on_cpu = learn.device.type == "cpu"  # where a number is read at no cost
         self._found = torch.zeros((), device=learn.device)  # 1 from the first such step on
         self._one = torch.ones((), device=learn.device)
         self._read = 0  # losses that were looked at
+        self._params: list[nn.Parameter] = []
         self._buffers: list[Tensor] = []
         self._hook = None
         if not self._scaled:
             self._hook = learn.opt.register_step_pre_hook(partial(self._look, learn))
-            learn.opt.found_inf = self._found
 
     def before_batch(self, learn: LearnerState) -> None:
         if not learn.training:
             return
         if learn.iter == 0:
-            self._buffers = [
-                b for m in learn.model.modules() if m.training for b in m.buffers(recurse=False)
-            ]
+            modules = [m for m in learn.model.modules() if m.training]
+            self._params = [p for p in learn.model.parameters() if p.requires_grad]
+            self._buffers = [b for m in modules for b in m.buffers(recurse=False)]
             self._kept = [b.clone() for b in self._buffers]
         elif self._buffers:
             torch._foreach_copy_(self._kept, self._buffers)
 
     def _look(self, learn: LearnerState, opt: Optimizer, *_: object) -> None:
         """Before each step: it is left out if the loss or a gradient is not finite."""
-        grads = [p.grad for g in opt.param_groups for p in g["params"] if p.grad is not None]
+        grads = [p.grad for p in self._params if p.grad is not None]
         self._take(learn.loss)
         if grads:  # a gradient scaler looks at them by the same function
             torch._amp_foreach_non_finite_check_and_unscale_(grads, self._found, self._one)
-        if not all(group.get("fused") for group in opt.param_groups) and self._found.item():
-            opt.zero_grad()  # others take no notice of `found_inf`
+        if not self._on_cpu or self._found.item():
+            opt.found_inf = self._found
+            if not all(group.get("fused") for group in opt.param_groups) and self._found.item():
+                opt.zero_grad()  # others take no notice of `found_inf`
 
     def _take(self, loss: Tensor) -> None:
-        torch.maximum(self._found, (~loss.isfinite()).float(), out=self._found)
+        if not self._on_cpu:
+            torch.maximum(self._found, (~loss.isfinite()).float(), out=self._found)
+        elif not isfinite(loss.item()):
+            self._found.fill_(1)
 
     def after_batch(self, learn: LearnerState) -> None:
         if not learn.training:
             return
-        run, on_cpu = learn.recorder.run, learn.device.type == "cpu"
         if self._scaled:
             self._found.zero_()
         self._take(learn.loss)  # of batches whose step comes later, too
         if self._buffers:
             _put_back(self._buffers, self._kept, self._found)
-        if not on_cpu and len(run.losses) == self._read:
-            return  # to look now would wait for the device
-        self._read = len(run.losses)
-        self._check(learn)
+        read, self._read = self._read, len(learn.recorder.run.losses)
+        if self._on_cpu or self._read > read:  # else to look now would wait for the device
+            self._check(learn)
 
     def after_train(self, learn: LearnerState) -> None:
         self._check(learn)
