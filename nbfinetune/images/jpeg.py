@@ -27,6 +27,7 @@ from nbfinetune.images.jpeg_segments import (
     SOS,
     segments,
 )
+from nbfinetune.images.rgb import MAX_BYTES, array_of, bytes_of_pixel, check_bytes
 from nbfinetune.images.seams import is_beyond, jumps
 
 try:
@@ -85,11 +86,36 @@ class Jpeg:
             raise OSError("it has no data of pixels")
         return cls(file.getvalue(), image, file.tell(), image.size)
 
+    def shrink(self, least: int | None = None) -> bool:
+        """Let Pillow decode it at a half, a quarter or an eighth of its size; whether it does.
+
+        Parameters
+        ----------
+        least : what the shorter side has to have left; None = no less than memory asks for
+
+        Raises
+        ------
+        UnreadableImage
+            If it takes too much memory even so.
+        """
+        (width, height), factor = self.size, 1
+        while least is not None and factor < _BLOCK and min(self.size) >= 2 * factor * least:
+            factor *= 2
+        each, rest = bytes_of_pixel(self.image), len(self.data)
+        if not self._last.keys().isdisjoint(OTHER_FRAMES):  # all coefficients are held
+            rest += 2 * self.image.layers * width * height
+        while factor < _BLOCK and each * width * height // factor**2 + rest > MAX_BYTES:
+            factor *= 2
+        check_bytes(self.image, each * width * height // factor**2 + rest)
+        if factor > 1:
+            self.image.draft(None, (width // factor, height // factor))
+        return factor > 1
+
     def load(self) -> None:
         """Decode by Pillow."""
         if not self._ends_once:
             self.image.load()
-            self._check_colours(np.asarray(self.image))
+            self._check_colours(array_of(self.image))
             return
         self._check_restarts()
         end = self._end
@@ -98,7 +124,7 @@ class Jpeg:
         self.image.load()
         if pieces:
             raise OSError("data of pixels is left over: some before it was changed or lost")
-        self._check_colours(np.asarray(self.image))
+        self._check_colours(array_of(self.image))
 
     def pixels(self) -> np.ndarray | None:
         """The pixels, uint8 [h, w, 3], by torchvision; None if Pillow has to decode or to judge."""
