@@ -28,6 +28,7 @@ from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held
 from nbfinetune.training.arguments import check_model
+from nbfinetune.training.finite import check_finite
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
 
@@ -47,6 +48,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     """
     learn.check_idle()
     check_model(learn)
+    check_finite(learn, "a file of it")
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -191,6 +193,7 @@ def export(
     """
     learn.check_idle()
     check_model(learn)
+    check_finite(learn, "a file of it")
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     return write(file, tensors, _header(learn), overwrite=overwrite)
 

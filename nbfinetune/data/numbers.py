@@ -48,9 +48,10 @@ def class_weights_of(
     for name, value in zip(vocab, values, strict=True):
         if not (isfinite(value) and value >= 0):
             raise ValueError(f"{usage}; that of {name!r} is {value}")
-    if not any(values):
+    tensor = torch.tensor(values, dtype=torch.float32)  # in which the smallest become 0
+    if not tensor.any():
         raise ValueError(f"{usage}; all of them are 0, so no picture would count")
-    return torch.tensor(values, dtype=torch.float32)
+    return tensor
 
 
 def _by_class(weights: dict, vocab: list[str], usage: str) -> list[float]:

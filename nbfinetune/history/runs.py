@@ -31,6 +31,7 @@ class Run:
     body_epochs : epochs that run the frozen body, whose features are kept then; None = all epochs
     kept_why : why that row, in words; "" where no best is kept
     ended : why a callback ended the run before its last epoch, in words, else ""
+    diverged : whether it was ended as a loss or gradient was NaN or infinite
     n_valid : held-out pictures; None before the first epoch is done
     shares : metrics that are shares of these pictures -> whether larger is better
     weakest : for each epoch done, which classes are predicted worst, in words, or ""
@@ -55,6 +56,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     kept_why: str = ""
     ended: str = ""
+    diverged: bool = False
     n_valid: int | None = None
     shares: dict[str, bool] = field(default_factory=dict)
     weakest: list[str] = field(default_factory=list)

@@ -102,7 +102,7 @@ def _training(runs: Sequence[Run]) -> str:
     """Of the training losses: whether they rose, or nothing moved."""
     for run in runs:
         stage = f"{run.stage}: " if run.stage else ""
-        if text := _too_high(run.losses):
+        if not run.diverged and (text := _too_high(run.losses)):  # else `ended` says more
             return f"{stage}{text}: the rate is too high, try a tenth of it"
     return _nothing_moves(runs)
 

@@ -2,18 +2,33 @@
 
 libjpeg fills with grey what is missing of the data and skips what is left over, which shifts all
 that comes after the damage, and neither Pillow nor torchvision tells. But the data of a scan says
-where it ends: a good photo is complete with the last byte of it and not before. What changes pixels
-and leaves the count of blocks as it was cannot be known: JPEG has no checksum.
+where it ends: a good photo is complete with the last byte of it and not before. What leaves the
+count of blocks as it was is seen where it shifts the colours of all that comes after it (`seams`),
+or makes them such as no picture has. What is less than that cannot be known: JPEG has no checksum.
 """
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from PIL.JpegImagePlugin import JpegImageFile
+
+from nbfinetune.images.jpeg_segments import (
+    DHT,
+    DRI,
+    JFIF,
+    METADATA,
+    OTHER_FRAMES,
+    RESTARTS,
+    SIGNATURE,
+    SOF,
+    SOS,
+    segments,
+)
+from nbfinetune.images.rgb import MAX_BYTES, array_of, bytes_of_pixel, check_bytes
+from nbfinetune.images.seams import is_beyond, jumps
 
 try:
     from torchvision.io import ImageReadMode
@@ -23,12 +38,7 @@ try:
 except (ImportError, AttributeError):  # 0.29 announces that a later one will be without
     decode_jpeg = None
 
-SIGNATURE = b"\xff\xd8\xff"
-_EOI, _RESTARTS = b"\xff\xd9", range(0xD0, 0xD8)
-_SOF, _DHT, _SOS, _DRI = (0xC0, 0xC1), 0xC4, 0xDA, 0xDD  # sequential frames with Huffman codes
-_OTHER_FRAMES = {*range(0xC0, 0xD0)} - {*_SOF, _DHT}  # progressive, arithmetic, lossless
-_JFIF = 0xE0
-_METADATA = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # APP1 to APP13, APP15, comment; 14 tells of colours
+_EOI = b"\xff\xd9"
 _SPARE = 4  # bytes that some cameras leave between the data and its end
 # libjpeg reads 8 bytes ahead. These end no code soon: what is missing is not made up of them.
 _AHEAD = b"\xfe" * 8
@@ -76,10 +86,36 @@ class Jpeg:
             raise OSError("it has no data of pixels")
         return cls(file.getvalue(), image, file.tell(), image.size)
 
+    def shrink(self, least: int | None = None) -> bool:
+        """Let Pillow decode it at a half, a quarter or an eighth of its size; whether it does.
+
+        Parameters
+        ----------
+        least : what the shorter side has to have left; None = no less than memory asks for
+
+        Raises
+        ------
+        UnreadableImage
+            If it takes too much memory even so.
+        """
+        (width, height), factor = self.size, 1
+        while least is not None and factor < _BLOCK and min(self.size) >= 2 * factor * least:
+            factor *= 2
+        each, rest = bytes_of_pixel(self.image), len(self.data)
+        if not self._last.keys().isdisjoint(OTHER_FRAMES):  # all coefficients are held
+            rest += 2 * self.image.layers * width * height
+        while factor < _BLOCK and each * width * height // factor**2 + rest > MAX_BYTES:
+            factor *= 2
+        check_bytes(self.image, each * width * height // factor**2 + rest)
+        if factor > 1:
+            self.image.draft(None, (width // factor, height // factor))
+        return factor > 1
+
     def load(self) -> None:
         """Decode by Pillow."""
         if not self._ends_once:
             self.image.load()
+            self._check_colours(array_of(self.image))
             return
         self._check_restarts()
         end = self._end
@@ -88,6 +124,7 @@ class Jpeg:
         self.image.load()
         if pieces:
             raise OSError("data of pixels is left over: some before it was changed or lost")
+        self._check_colours(array_of(self.image))
 
     def pixels(self) -> np.ndarray | None:
         """The pixels, uint8 [h, w, 3], by torchvision; None if Pillow has to decode or to judge."""
@@ -105,12 +142,21 @@ class Jpeg:
         is_flat = sentinel.tobytes() == flat.tobytes() * (sentinel.size // flat.size)
         if not is_flat or (flat == _GREY).all():
             return None
-        return pixels[: self.size[1]]
+        pixels = pixels[: self.size[1]]
+        self._check_colours(pixels)
+        return pixels
+
+    def _check_colours(self, pixels: np.ndarray) -> None:
+        """Raise OSError if the colours of what was decoded jump as they do after damage."""
+        shrunk = round(self.size[1] / len(pixels))  # 1, 2, 4 or 8
+        found = jumps(pixels, self._unit[1] // shrunk, _BLOCK // shrunk)
+        if found == "yes" or (found and is_beyond(self.data)):
+            raise OSError("colours jump in the middle of it: data before was changed or lost")
 
     @cached_property
     def _segments(self) -> list[tuple[int, int, bytes]]:
         """Marker, place and content of each segment before the data."""
-        return list(_segments(self.data, self.start))
+        return list(segments(self.data, self.start))
 
     @cached_property
     def _last(self) -> dict[int, bytes]:
@@ -120,8 +166,8 @@ class Jpeg:
     @cached_property
     def _ends_once(self) -> bool:
         """Whether all is in one scan, of Huffman codes, after whose data nothing is needed."""
-        plain = self._last.keys().isdisjoint(_OTHER_FRAMES)
-        return plain and self._last.get(_SOS, b"")[:1] == bytes([self.image.layers])
+        plain = self._last.keys().isdisjoint(OTHER_FRAMES)
+        return plain and self._last.get(SOS, b"")[:1] == bytes([self.image.layers])
 
     @cached_property
     def _end(self) -> int:
@@ -130,7 +176,7 @@ class Jpeg:
 
     @cached_property
     def _restart_interval(self) -> int:
-        return int.from_bytes(self._last.get(_DRI, b"")[:2])
+        return int.from_bytes(self._last.get(DRI, b"")[:2])
 
     @cached_property
     def _sampling(self) -> list[tuple[int, int]]:
@@ -157,9 +203,9 @@ class Jpeg:
         units = self._units[0] * self._units[1]
         body = np.frombuffer(self.data, np.uint8)[self.start : self._end]
         after = body[1:][body[:-1] == 0xFF]
-        found = after[(after >= _RESTARTS[0]) & (after <= _RESTARTS[-1])]
-        expected = np.arange(-(-units // self._restart_interval) - 1) % len(_RESTARTS)
-        if not np.array_equal(found - _RESTARTS[0], expected):
+        found = after[(after >= RESTARTS[0]) & (after <= RESTARTS[-1])]
+        expected = np.arange(-(-units // self._restart_interval) - 1) % len(RESTARTS)
+        if not np.array_equal(found - RESTARTS[0], expected):
             raise OSError(f"{len(found)} restart markers instead of {len(expected)} in order")
 
     def _with_sentinel(self) -> bytearray | None:
@@ -170,7 +216,7 @@ class Jpeg:
         """
         if not self._ends_once or self._restart_interval or self.data[-2:] != _EOI:
             return None
-        codes = _same_again(self._segments, self._last[_SOS])
+        codes = _same_again(self._segments, self._last[SOS])
         shrinks = self._unit[1] // _BLOCK
         if codes is None or (shrinks > 1 and not -(-self.size[1] // shrinks) % _BLOCK):
             return None  # its chroma would be smeared into the last row of pixels
@@ -195,9 +241,9 @@ class Jpeg:
         """What comes before the data, for a picture so high, without metadata and junk."""
         header = bytearray(SIGNATURE[:2])
         for marker, _, content in self._segments:
-            if marker in _SOF:
+            if marker in SOF:
                 content = content[:1] + height.to_bytes(2) + content[3:]
-            if marker not in _METADATA:
+            if marker not in METADATA:
                 header += bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content
         return header
 
@@ -206,34 +252,19 @@ def _trailing_ones(bits: str) -> int:
     return len(bits) - len(bits.rstrip("1"))
 
 
-def _segments(data: bytes, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """Marker, place of the content and the content itself of each segment that begins before."""
-    i = len(SIGNATURE) - 1
-    while i < end - 1:
-        marker = data[i + 1]
-        if data[i] != 0xFF or marker in (0x00, 0x01, 0xFF, *_RESTARTS):  # filler, or junk
-            i += 1
-            continue
-        length = int.from_bytes(data[i + 2 : i + 4])
-        yield marker, i + 4, data[i + 4 : i + 2 + length]
-        i += 2 + length
-        if marker == _SOS:
-            return
-
-
 def _without_metadata(data: bytes) -> bytes:
     kept = bytearray(data)
-    for marker, place, content in reversed(list(_segments(data, len(data)))):
-        if marker in (_JFIF, *_METADATA):
+    for marker, place, content in reversed(list(segments(data, len(data)))):
+        if marker in (JFIF, *METADATA):
             del kept[place - 4 : place + len(content)]
     return bytes(kept)
 
 
-def _same_again(segments: list[tuple[int, int, bytes]], scan: bytes) -> list[str] | None:
+def _same_again(parts: list[tuple[int, int, bytes]], scan: bytes) -> list[str] | None:
     """Of each component in the scan the code of a block that is as flat as the one before."""
     tables = {}
-    for marker, _, content in segments:
-        while marker == _DHT and len(content) > 16:
+    for marker, _, content in parts:
+        while marker == DHT and len(content) > 16:
             counts, n = content[1:17], sum(content[1:17])
             tables[content[0]] = _code_of_zero(counts, content[17 : 17 + n])
             content = content[17 + n :]

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MB of RGB
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
+MAX_BYTES = 2**28  # 256 MB: of what one thread holds to decode a picture
+_RGB = 4  # bytes that a pixel takes in Pillow; in an array it is 3
+_STORED = {"1": 1, "L": 1, "P": 1}  # bytes of other modes, where not as of RGB
 _STRIP = 2**20  # pixels converted at once: a large picture as a whole would take gigabytes
 _WHOLE_16_BIT = 257  # 65535 / 255: the factor between 16-bit and 8-bit values
 _TURNS = {  # of EXIF orientation
@@ -27,6 +30,23 @@ def check_size(image: Image.Image) -> None:
     """Raise UnreadableImage if `image` is too large to be decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels")
+    check_bytes(image, image.width * image.height * bytes_of_pixel(image))
+
+
+def bytes_of_pixel(image: Image.Image) -> int:
+    """Bytes that decoding takes for a pixel: as it is stored, as RGB, and copied."""
+    stored = 2 if image.mode.startswith("I;16") else _STORED.get(image.mode, _RGB)
+    turned = turn_upright(image) is not None
+    return stored + _RGB * (image.mode != "RGB") + _RGB * turned + _RGB
+
+
+def check_bytes(image: Image.Image, needed: int) -> None:
+    """Raise UnreadableImage if decoding `image` needs too much memory."""
+    if needed > MAX_BYTES:
+        raise UnreadableImage(
+            f"{image.width} x {image.height} pixels of mode {image.mode} take {needed >> 20:,} MB "
+            f"to decode, over {MAX_BYTES >> 20}; make it smaller"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -64,6 +84,15 @@ def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield (0, top), image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def array_of(image: Image.Image) -> np.ndarray:
+    """The values of a picture of 8 bits, uint8 [h, w] or [h, w, c], without copies between."""
+    bands = len(image.getbands())
+    out = np.empty((image.height, image.width, bands)[: 2 + (bands > 1)], np.uint8)
+    for (_, top), strip in _strips(image):
+        out[top : top + strip.height] = np.asarray(strip)
+    return out
 
 
 def _on_white(image: Image.Image) -> Image.Image:

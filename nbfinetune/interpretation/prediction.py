@@ -24,6 +24,7 @@ from nbfinetune.rendering.names import shortened, shown
 from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
+from nbfinetune.training.finite import check_finite
 from nbfinetune.training.state import LearnerState
 
 _URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # C:/ is none
@@ -38,6 +39,7 @@ def validate(learn: LearnerState, ds: str | DataLoader = "valid") -> list[float]
     ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
     """
     loader = loader_of(learn, ds)
+    check_finite(learn, "what it predicts")
     with seeded_rng(learn.seed):
         return loop.validate(learn, loader)[0]
 
@@ -60,6 +62,7 @@ def get_preds(
     losses : shape [n], if asked for
     """
     loader = loader_of(learn, ds)
+    check_finite(learn, "what it predicts")
     with seeded_rng(learn.seed):
         _, outputs, targets = loop.validate(learn, loader)
     preds = probabilities(outputs, learn.activation)
@@ -95,6 +98,7 @@ def predict(
     learn.check_idle()
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
+    check_finite(learn, "what it predicts")
     side = presize(learn.transforms.size)
     is_file = isinstance(item, (str, PathLike))
     x = to_square(_pixels_of(item, side) if is_file else as_image(item), side)[None]

@@ -16,7 +16,7 @@ def usable_loss(loss_func: Loss | None, device: torch.device) -> Loss:
     Raises
     ------
     ValueError
-        If it is none, or has weights that are negative or not finite.
+        If it is none, or has weights that are negative, not finite or all 0.
     """
     if loss_func is None:
         return nn.CrossEntropyLoss()
@@ -25,6 +25,11 @@ def usable_loss(loss_func: Loss | None, device: torch.device) -> Loss:
         weight = loss_weight(loss_func)
         if weight is not None and not bool((weight.isfinite() & (weight >= 0)).all()):
             raise ValueError(f"loss_func has the weights {weight.tolist()}; all must be from 0 up")
+        if weight is not None and not weight.float().any():
+            raise ValueError("all weights of loss_func are 0, so each loss would be NaN")
+        smoothing = getattr(loss_func, "label_smoothing", 0.0)
+        if isinstance(loss_func, nn.CrossEntropyLoss) and not 0 <= smoothing <= 1:
+            raise ValueError(f"loss_func has the label_smoothing {smoothing}; it must be in [0, 1]")
         return loss_func.to(device, torch.float32)
     if type(loss_func) is partial:
         moved = {

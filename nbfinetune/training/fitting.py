@@ -20,6 +20,7 @@ from nbfinetune.training.arguments import (
     rates,
 )
 from nbfinetune.training.callbacks import ParamScheduler, Recording
+from nbfinetune.training.finite import StopNotFinite, check_start
 from nbfinetune.training.monitors import SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
@@ -62,6 +63,7 @@ def fit(
     ValueError, TypeError
         For arguments out of range, before anything is changed.
     """
+    check_start(learn, lr)
     cbs = with_keeper(learn, cbs, keep_best)
     lrs = [schedules.flat(lr) for lr in rates(learn, lr, "lr")]
     run = _fit(learn, "fit", n_epoch, lrs, None, wd, cbs, start_epoch)
@@ -94,6 +96,7 @@ def fit_one_cycle(
     pct_start : share of the steps in which the rate rises
     moms : momentum at start, middle and end; None = `learn.moms`
     """
+    check_start(learn, lr_max)
     cbs = with_keeper(learn, cbs, keep_best)
     run = one_cycle(
         learn,
@@ -127,6 +130,7 @@ def fit_flat_cos(
     show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
+    check_start(learn, lr)
     cbs = with_keeper(learn, cbs, keep_best)
     check_cycle(1.0, div_final, pct_start)
     lrs = [schedules.flat_cos(lr, lr / div_final, pct_start) for lr in rates(learn, lr, "lr")]
@@ -156,6 +160,7 @@ def fit_sgdr(
     n_cycles : cosines from lr_max to 0
     cycle_len : epochs of the first
     """
+    check_start(learn, lr_max)
     cbs = with_keeper(learn, cbs, keep_best)
     n_epoch = schedules.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
     lrs = [schedules.sgdr(lr, n_cycles, cycle_mult) for lr in rates(learn, lr_max, "lr_max")]
@@ -229,7 +234,8 @@ def _fit(
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    all_cbs = [Recording(notes), ParamScheduler(lrs, mom), Steering(), *learn.cbs, *cbs]
+    watching = [Steering(), StopNotFinite()]
+    all_cbs = [Recording(notes), ParamScheduler(lrs, mom), *watching, *learn.cbs, *cbs]
     with learn.own_rng():
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 

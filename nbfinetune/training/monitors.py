@@ -1,7 +1,7 @@
 """Monitors: callbacks that watch a column of the epoch table, to stop there or to keep the best."""
 
 from copy import deepcopy
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 
 from torch import Tensor
 
@@ -156,7 +156,7 @@ class SaveBest(Callback):
         run = learn.recorder.run
         value, loss = self._monitor.value(learn), self._loss.value(learn)
         self._seen.append((value, loss))
-        if self._is_as_good(run):
+        if isfinite(run.rows[-1]["valid_loss"]) and self._is_as_good(run):
             self._kept, self.row = (inf, inf), None  # an error may leave a half copy
             self._weights = _copied(learn.model.state_dict(), self._weights)
             self._kept, self.row = (value, loss), run.rows[-1]

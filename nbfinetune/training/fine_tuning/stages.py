@@ -26,6 +26,7 @@ from nbfinetune.training.fine_tuning.recipe import (
     soften,
 )
 from nbfinetune.training.fine_tuning.refit import RefitHead
+from nbfinetune.training.finite import check_start
 from nbfinetune.training.fitting import one_cycle, result_of, with_keeper
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.printing import shows
@@ -88,6 +89,7 @@ def fine_tune(
     check_data(learn)
     check_recipe(learn, recipe, bs)
     measured = recipe == "measured"
+    check_start(learn, base_lr)
     if freeze_epochs is not None:
         freeze_epochs = as_whole_number("freeze_epochs", freeze_epochs, 0)
     elif not measured:
@@ -114,7 +116,7 @@ def fine_tune(
         freeze_epochs = freeze_epochs or _head_epochs(learn)
         name = f"fine_tune: {HEAD_STAGE}"
         runs += [one_cycle(learn, name, freeze_epochs, slice(high), **head, wd=wd, cbs=cbs)]
-        if learn.control.ended:
+        if learn.control.ended or runs[-1].diverged:
             return result_of(learn, runs, cbs)
     learn.freeze_to(0, quiet=True)
     lrs, notes = slice(low / 2, high / 2), []
