@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nbfinetune.rendering.left_out import left_out, names_left_out
+from nbfinetune.runtime.openmp import spin_briefly
 from nbfinetune.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def __getattr__(name: str) -> object:
 
 def _imported(home: str) -> ModuleType:
     home = home if home.startswith("torchvision") else f"nbfinetune.{home}"
+    spin_briefly()
     if "torch" in sys.modules or not gc.isenabled():
         return import_module(home)
     # An import of torch fills the memory with what stays, which the garbage collector would look
@@ -143,6 +145,7 @@ def load_ipython_extension(ipython) -> None:
     """`%load_ext nbfinetune`: add the magics."""
     from nbfinetune.magics import extension
 
+    spin_briefly()  # the next cell may import torch by itself
     extension.load(ipython)
 
 

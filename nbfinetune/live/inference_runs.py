@@ -23,6 +23,8 @@ from nbfinetune.live.progress import InferenceProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveInference, pumping_events, show_with_static_view
 from nbfinetune.live.training_runs import call, shows_widgets
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.cpu_contention import one_thread_if_busy
+from nbfinetune.training.printing import say
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.disposal import dispose
@@ -112,7 +114,12 @@ class InferenceRuns:
             raise UsageError(str(error)) from None
         screen = LiveInference(n) if kernel_runs() and not static() else InferenceProgress(n)
         try:
-            with pumping_events(learn), refused_in_one_line():
+            with (
+                pumping_events(learn),
+                refused_in_one_line(),
+                one_thread_if_busy(learn.device) as text,
+            ):
+                say(text)
                 return call(screen, predict)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was changed") from None

@@ -17,7 +17,7 @@ from nbfinetune.history.report import (
 from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult, SearchReport
 from nbfinetune.rendering.tables import Table
-from nbfinetune.training.printing import PrintedTable, stopped_text
+from nbfinetune.training.printing import PrintedTable, say, stopped_text
 from nbfinetune.training.state import Callback
 
 if TYPE_CHECKING:
@@ -240,9 +240,3 @@ def kernel_runs() -> bool:
     from ipykernel.kernelapp import IPKernelApp
 
     return IPKernelApp.initialized()
-
-
-def say(line: str) -> None:
-    """Print a line, if there is one."""
-    if line:
-        print(line, flush=True)

@@ -11,13 +11,14 @@ from nbfinetune.history.report import TrainingReport, epoch_table
 from nbfinetune.history.runs import Run
 from nbfinetune.live.displayed import Displayed
 from nbfinetune.live.event_pump import EventPump
-from nbfinetune.live.progress import InferenceProgress, Line, say
+from nbfinetune.live.progress import InferenceProgress, Line
 from nbfinetune.live.time_left import TimeLeft, search_text
 from nbfinetune.lr_finder.results import LRFindResult, SearchReport
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.cpu_contention import contention_text
 from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.control import RunControl
+from nbfinetune.training.printing import say
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
 from nbfinetune.widgets.screen import Screen

@@ -21,9 +21,10 @@ from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.rendering.names import printable
+from nbfinetune.runtime.cpu_contention import one_thread_if_busy
 from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.monitors import EarlyStopping
-from nbfinetune.training.printing import stopped_text
+from nbfinetune.training.printing import say, stopped_text
 from nbfinetune.training.state import Callback
 
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
@@ -74,7 +75,9 @@ class TrainingRuns:
             if isinstance(screen, LiveTraining) and not pump.works:
                 screen.hint = "buttons act after the cell here; interrupt it to stop the run"
             try:
-                result = call(screen, run, one_line=one_line)
+                with one_thread_if_busy(learn.device) as text:
+                    say(text)
+                    result = call(screen, run, one_line=one_line)
             except KeyboardInterrupt:
                 text = stopped_text(learn) if screen.began else "interrupted before it began"
                 screen.close()
@@ -145,7 +148,9 @@ class TrainingRuns:
     ) -> LRFindResult | LRFindComparison:
         begun = _OnBegin(lambda: self._retire(learn))
         try:
-            return call(screen, lambda cbs: run(cbs=[begun, *cbs]), one_line=one_line)
+            with one_thread_if_busy(learn.device) as text:
+                say(text)
+                return call(screen, lambda cbs: run(cbs=[begun, *cbs]), one_line=one_line)
         except KeyboardInterrupt:
             screen.close("lr_find was interrupted; nothing was changed")
             raise Interrupted("interrupted; nothing was changed") from None
@@ -224,7 +229,9 @@ def _in_background(
     def work() -> None:
         text = ""
         try:
-            text = _line(learn, fit(cbs=[screen, _OnBegin(begun.set)]))
+            with one_thread_if_busy(learn.device) as busy:
+                say(busy)
+                text = _line(learn, fit(cbs=[screen, _OnBegin(begun.set)]))
         except BaseException as error:
             errors.append(error)
             text = f"failed: {type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from nbfinetune.history.report import format_value
 from nbfinetune.history.runs import Run
 from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.cpu_contention import one_thread_if_busy
 from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
@@ -61,18 +62,28 @@ class PrintedRuns:
     def fit(self, learn: LearnerState, run: Callable[[list[Callback]], FitResult]) -> FitResult:
         """Do a run with its table, and say how it ended if not as planned."""
         table = PrintedTable()
-        result = run([table])
+        with one_thread_if_busy(learn.device) as text:
+            say(text)
+            result = run([table])
         table.close(ended_text(learn, result))
         return result
 
     def search(self, learn: LearnerState, run: Callable, options: dict) -> object:
         """Do a search, and say what the next run uses."""
-        found = run([])
+        with one_thread_if_busy(learn.device) as text:
+            say(text)
+            found = run([])
         print(learn.rate_note, flush=True)
         return found
 
     def hide(self, result: object) -> None:
         """Nothing: a script shows no values."""
+
+
+def say(line: str) -> None:
+    """Print a line, if there is one."""
+    if line:
+        print(line, flush=True)
 
 
 def ended_text(learn: LearnerState, result: FitResult) -> str:

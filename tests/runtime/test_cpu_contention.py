@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nbfinetune import Callback, Learner
 from nbfinetune.runtime import cpu_contention
 
 CPU = torch.device("cpu")
@@ -61,3 +62,49 @@ def test_one_thread_and_other_devices_are_not_measured(monkeypatch) -> None:
     assert cpu_contention.contention_text(torch.device("cuda")) == ""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert cpu_contention.contention_text(CPU) == ""
+
+
+@pytest.fixture
+def busy(monkeypatch, two_threads) -> None:
+    """A busy machine, and torch that came first."""
+    monkeypatch.setattr(cpu_contention, "thread_slowdown", lambda: 4.0)
+    monkeypatch.setattr(cpu_contention.openmp, "is_set", lambda: False)
+
+
+TAKEN = (
+    "other work on this machine makes 2 threads 4.0 times slower than one: this run takes one; "
+    "import nbfinetune before torch, and more do not slow each other"
+)
+
+
+class Threads(Callback):
+    """Notes how many threads a run has."""
+
+    def before_fit(self, learn: Learner) -> None:
+        self.seen = torch.get_num_threads()
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_run_beside_other_work_takes_one_thread_and_gives_it_back() -> None:
+    run = cpu_contention.one_thread_if_busy(CPU)
+    assert run.__enter__() == TAKEN
+    assert torch.get_num_threads() == 1
+    assert run.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is not True
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_method_says_in_one_line_that_it_takes_one_thread(learn, capsys) -> None:
+    threads = Threads()
+    learn.fit(1, cbs=[threads])
+    assert threads.seen == 1
+    assert torch.get_num_threads() == 2
+    assert capsys.readouterr().out.splitlines()[0] == TAKEN
+
+
+@pytest.mark.usefixtures("busy")
+def test_threads_that_the_user_set_stay(monkeypatch) -> None:
+    monkeypatch.setattr(cpu_contention.openmp, "is_set", lambda: True)
+    with cpu_contention.one_thread_if_busy(CPU) as text:
+        assert torch.get_num_threads() == 2
+    assert text == ""
