@@ -162,7 +162,7 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        y = y.to(learn.device, non_blocking=True)
+        y = learn.targets = y.to(learn.device, non_blocking=True)
         _step(learn, batches, x, y, size, counted, partial(_event, cbs, "after_part", learn))
         _event(cbs, "after_batch", learn)
 

@@ -79,7 +79,7 @@ class LearnerState:
     epoch, iter : where it is
     run_cbs : callbacks of the run that is on
     training : whether that is a training batch
-    loss : of that batch, a scalar on the device
+    loss, targets : of that batch, a scalar and the targets of training, on the device
     values : validation loss and metrics of the newest epoch
     n_valid, weakest : its held-out pictures, and which classes are predicted worst, in words
     lr_schedules : of each layer group, in the run that is on
@@ -109,6 +109,7 @@ class LearnerState:
     epoch: int
     iter: int
     loss: Tensor
+    targets: Tensor
     values: list[float]
     n_valid: int
     weakest: str
