@@ -44,9 +44,9 @@ class LostFiles:
                 raise UnreadableImage("it was changed since it was read first")
             return read(file)
         except (UnreadableImage, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = _reason(error)
             if self.leaves_out:
-                self.reasons[file] = str(reason)
+                self.reasons[file] = reason
             raise UnreadableImage(f"{file}: {reason}") from None
 
     def look(self, files: Sequence[object]) -> None:
@@ -58,7 +58,7 @@ class LostFiles:
                 if os.stat(file).st_mtime > self._made:
                     self.reasons[file] = "it was changed since it was read first"
             except OSError as error:
-                self.reasons[file] = str(error.strerror)
+                self.reasons[file] = _reason(error)
 
     def others(self, tasks: Sequence[Callable[[], T]], each: Callable = map) -> list[T]:
         """What the tasks give, in their order; in a run without those whose file is lost.
@@ -80,6 +80,12 @@ class LostFiles:
         if lost and (not self.leaves_out or len(lost) == len(outcomes)):
             raise lost[0]
         return [found for found in outcomes if not isinstance(found, UnreadableImage)]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def those_there(dataset: object, numbers: Tensor) -> Tensor:
