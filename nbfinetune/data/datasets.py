@@ -4,6 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch.utils.data import (
 
 from nbfinetune.data.arguments import InvalidItem, as_item, say
 from nbfinetune.data.image_cache import allocate_cache, store
+from nbfinetune.data.lost_files import LostFiles
 from nbfinetune.data.transforms import to_square
 from nbfinetune.images.decoding import as_image, read_all, read_pixels, read_progress
 from nbfinetune.images.duplicates import origin
@@ -66,6 +68,7 @@ class ImageDataset(PictureItems, Dataset):
     ) -> None:
         self.items, self.targets, self.side, self.cache = items, targets, side, cache
         self.rows = range(len(targets)) if rows is None else rows
+        self.lost = LostFiles()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -74,8 +77,15 @@ class ImageDataset(PictureItems, Dataset):
         image = self.cached_image(i)
         return self._decode(i) if image is None else image, self.targets[i]
 
+    def __getitems__(self, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """The items of a batch, as a process of a loader asks for them, without those lost."""
+        return self.lost.others([lambda i=i: self[i] for i in numbers])
+
     def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """These items decoded, uint8 [n, 3, side, side], and their targets, int64 [n]."""
+        """These items decoded, uint8 [n, 3, side, side], and their targets, int64 [n].
+
+        In a run those are left out whose files are gone by now; see `LostFiles`.
+        """
         y = torch.tensor([self.targets[i] for i in numbers])
         if self.cache is not None:
             rows = torch.tensor([self.rows[i] for i in numbers])
@@ -83,21 +93,25 @@ class ImageDataset(PictureItems, Dataset):
             return self.cache.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), y
         images = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
 
-        def decode(k: int) -> None:
+        def decode(k: int) -> int:
             store(self._decode(numbers[k]), images[k])
+            return k
 
+        tasks = [partial(decode, k) for k in range(len(numbers))]
         if get_worker_info() is not None or not self._is_file(0):
             # A process of several decodes alone; a data set need not be safe in threads.
-            for k in range(len(numbers)):
-                decode(k)
+            there = self.lost.others(tasks)
         else:
             with ThreadPoolExecutor(cpu_count()) as pool:
-                list(pool.map(decode, range(len(numbers))))
+                there = self.lost.others(tasks, pool.map)
+        if len(there) < len(numbers):
+            images, y = images[there], y[there]
         return images.permute(0, 3, 1, 2), y
 
     def _decode(self, i: int) -> Tensor:
         if self._is_file(i):
-            return to_square(read_pixels(self.items[i], self.side), self.side)
+            pixels = self.lost.read(self.items[i], lambda file: read_pixels(file, self.side))
+            return to_square(pixels, self.side)
         return to_square(self.image(i), self.side)
 
     def _is_file(self, i: int) -> bool:

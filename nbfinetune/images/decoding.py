@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nbfinetune.arguments import as_files
+from nbfinetune.images import png
 from nbfinetune.images.duplicates import same_files
 from nbfinetune.images.files import get_image_files, no_decoder, readable_formats
 from nbfinetune.images.jpeg import SIGNATURE, Jpeg
@@ -122,6 +123,8 @@ def _opened(file: str | PathLike) -> Iterator[Image.Image | Jpeg]:
                 stream.seek(0)
                 yield Jpeg.open(stream.read())
                 return
+            if png.SIGNATURE.startswith(signature):
+                png.check_chunks(stream)
         with Image.open(file, formats=readable_formats()) as image:
             check_size(image)
             yield image

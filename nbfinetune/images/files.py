@@ -40,12 +40,13 @@ _NO_DECODER = {
     **dict.fromkeys((".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"), _RAW),
     **dict.fromkeys((".iiq", ".erf", ".mrw", ".rwl", ".kdc", ".dcr", ".mos"), _RAW),
 }
-# Those that photos, scans and drawings come in; HEIF and JXL are of plugins. Pillow opens others by
-# starting programs (EPS), or takes for pictures what are none (MPEG).
-_FORMATS = (
+# Those that photos, scans and drawings come in, as Pillow names them; HEIF and JXL are of plugins.
+# Pillow opens others by starting programs (EPS), or takes for pictures what are none (MPEG). To
+# have more read, add them before the pictures are listed: FORMATS.append("SPIDER").
+FORMATS = [
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "JPEG2000", "PPM", "TGA"),
     *("ICO", "ICNS", "QOI", "PCX", "PSD", "SGI", "SUN", "DIB", "DDS"),
-)
+]
 # What lies beside pictures; files of other unknown suffixes, or of none, are looked into.
 _NO_PICTURE = re.compile(
     r"\.(txt|csv|tsv|jsonl?|xml|ya?ml|toml|ini|cfg|md|rst|html?|log|pdf|docx?|xlsx?|ods|py|ipynb|sh|"
@@ -58,17 +59,21 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II
 _HEAD = 512  # bytes from the beginning of a file that are looked into
 
 
-@cache
 def image_suffixes() -> frozenset[str]:
     """The file suffixes that are read as pictures, lower case, with the dot."""
-    formats = {*readable_formats(), "MPO"}  # several JPEGs in one file, of which the first is read
-    return frozenset(s for s, fmt in Image.registered_extensions().items() if fmt in formats)
+    return _suffixes(tuple(readable_formats()))
+
+
+@cache
+def _suffixes(formats: tuple[str, ...]) -> frozenset[str]:
+    known = {*formats, "MPO"}  # several JPEGs in one file, of which the first is read
+    return frozenset(s for s, fmt in Image.registered_extensions().items() if fmt in known)
 
 
 def readable_formats() -> list[str]:
     """The formats that pictures are opened in, as Pillow names them."""
     Image.init()
-    return [fmt for fmt in _FORMATS if fmt in Image.OPEN]
+    return [fmt for fmt in FORMATS if fmt in Image.OPEN]
 
 
 def get_image_files(path: str | PathLike) -> list[Path]:
@@ -89,11 +94,11 @@ def get_image_files(path: str | PathLike) -> list[Path]:
         raise ValueError(
             f"{shortened(root)} is not a folder; pass the folder that holds the pictures"
         )
-    files, others, dead = [], set(), []
+    files, others, dead, suffixes = [], set(), [], image_suffixes()
     for folder, names in _folders(root):
         for name in names:
             suffix, file = os.path.splitext(name)[1].lower(), os.path.join(folder, name)
-            known = suffix in image_suffixes() or suffix in _NO_DECODER
+            known = suffix in suffixes or suffix in _NO_DECODER
             if known or (not _NO_PICTURE.fullmatch(suffix) and _holds_picture(file)):
                 files.append(Path(file))
             elif os.path.islink(file) and not os.path.exists(file):

@@ -19,6 +19,7 @@ from nbfinetune.arguments import users_line
 from nbfinetune.networks.layer_groups import LearningRate, lr_per_group
 from nbfinetune.rendering.names import first_few
 from nbfinetune.rendering.numbers import rate_text
+from nbfinetune.training.batches.microbatches import target_weights
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -60,7 +61,7 @@ class StopNotFinite(Callback):
     def _look(self, learn: LearnerState, opt: Optimizer, *_: object) -> None:
         """Before each step: it is left out if the loss or a gradient is not finite."""
         grads = [p.grad for p in self._params if p.grad is not None]
-        self._take(learn.loss)
+        self._take(learn)
         if grads:  # a gradient scaler looks at them by the same function
             torch._amp_foreach_non_finite_check_and_unscale_(grads, self._found, self._one)
         if not self._on_cpu or self._found.item():
@@ -68,18 +69,19 @@ class StopNotFinite(Callback):
             if not all(group.get("fused") for group in opt.param_groups) and self._found.item():
                 opt.zero_grad()  # others take no notice of `found_inf`
 
-    def _take(self, loss: Tensor) -> None:
-        if not self._on_cpu:
-            torch.maximum(self._found, (~loss.isfinite()).float(), out=self._found)
-        elif not isfinite(loss.item()):
-            self._found.fill_(1)
+    def _take(self, learn: LearnerState) -> None:
+        """Take in the loss; that of a batch of which nothing counts is no number, and no harm."""
+        if self._on_cpu and isfinite(learn.loss.item()):
+            return
+        counts = target_weights(learn.loss_func, learn.targets).sum() > 0
+        torch.maximum(self._found, (~learn.loss.isfinite() & counts).float(), out=self._found)
 
     def after_batch(self, learn: LearnerState) -> None:
         if not learn.training:
             return
         if self._scaled:
             self._found.zero_()
-        self._take(learn.loss)  # of batches whose step comes later, too
+        self._take(learn)  # of batches whose step comes later, too
         if self._buffers:
             _put_back(self._buffers, self._kept, self._found)
         read, self._read = self._read, len(learn.recorder.run.losses)
@@ -92,7 +94,7 @@ class StopNotFinite(Callback):
     def _check(self, learn: LearnerState) -> None:
         ended = learn.scaler.get_scale() < _LEAST_SCALE if self._scaled else self._found.item()
         if ended:
-            self._end(learn, *_first(learn, steps_left_out=not self._scaled))
+            self._end(learn, *_first(learn, late=not (self._on_cpu or self._scaled)))
 
     def after_epoch(self, learn: LearnerState) -> None:
         if not isfinite(learn.values[0]):
@@ -131,15 +133,18 @@ def _put_back(tensors: Sequence[Tensor], kept: Sequence[Tensor], found: Tensor) 
         tensor.copy_(torch.where(found > 0, before, tensor))
 
 
-def _first(learn: LearnerState, *, steps_left_out: bool) -> tuple[str, int, int]:
-    """What is not finite, at which step, and the last whole step before it."""
+def _first(learn: LearnerState, *, late: bool) -> tuple[str, int, int]:
+    """What is not finite, at which step, and the last whole step before it.
+
+    late : whether it may be some steps ago
+    """
     learn.recorder.flush()
     losses = learn.recorder.run.losses
     at = [i for i, loss in enumerate(losses) if not isfinite(loss)]
+    if not late:
+        at = [i for i in at[-1:] if i == len(losses) - 1]
     if not at:
         return "the gradients are not finite", len(losses), _whole(len(losses) - 1, learn)
-    if not steps_left_out:  # the last run of them
-        at = at[-1:]
     return f"the training loss is {losses[at[0]]}", at[0] + 1, _whole(at[0], learn)
 
 

@@ -4,9 +4,11 @@ Each function is a method of `Learner`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from warnings import warn
 
 from nbfinetune.arguments import as_whole_number, users_line
+from nbfinetune.data.lost_files import leaving_out
 from nbfinetune.history.recorder import FitResult
 from nbfinetune.history.runs import Run
 from nbfinetune.networks.layer_groups import LearningRate
@@ -236,8 +238,15 @@ def _fit(
             group["weight_decay"] = wd
     watching = [Steering(), StopNotFinite()]
     all_cbs = [Recording(notes), ParamScheduler(lrs, mom), *watching, *learn.cbs, *cbs]
-    with learn.own_rng():
+    loaders = (learn.dls.train, learn.dls.valid)
+    with learn.own_rng(), leaving_out(loaders, partial(_say, learn)):
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
+
+
+def _say(learn: LearnerState, text: str) -> None:
+    if learn.recorder.runs:
+        learn.recorder.run.notes.append(text)
+    warn(text, stacklevel=users_line())
 
 
 def result_of(learn: LearnerState, runs: Sequence[Run], cbs: Sequence[Callback]) -> FitResult:

@@ -191,7 +191,7 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
-        y = y.to(learn.device, non_blocking=True)
+        y = learn.targets = y.to(learn.device, non_blocking=True)
         with batch_or_nothing:
             losses = _backward(learn, batches, x, y, size, counted, on_part)
         _step(learn, losses, counted)

@@ -80,7 +80,7 @@ class LearnerState:
     epoch, iter : where it is
     run_cbs : callbacks of the run that is on
     training : whether that is a training batch
-    loss : of that batch, a scalar on the device
+    loss, targets : of that batch, a scalar and the targets of training, on the device
     unrecorded : whether that batch is done but not in the history yet
     values : validation loss and metrics of the newest epoch
     n_valid, weakest : its held-out pictures, and which classes are predicted worst, in words
@@ -112,6 +112,7 @@ class LearnerState:
     iter: int
     loss: Tensor
     unrecorded: bool
+    targets: Tensor
     values: list[float]
     n_valid: int
     weakest: str

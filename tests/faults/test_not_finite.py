@@ -211,6 +211,15 @@ def test_the_patience_of_a_gradient_scaler_ends() -> None:
     assert all(torch.equal(before[n], p) for n, p in learn.model.named_parameters())
 
 
+@pytest.mark.fault("a batch whose targets are all ignored", "its loss is none; the run goes on")
+def test_a_batch_of_which_nothing_counts_ends_no_run() -> None:
+    learn = make(nn.CrossEntropyLoss(ignore_index=1))
+    x, _ = learn.dls.train[2]
+    learn.dls.train[2] = (x, torch.ones(8, dtype=torch.long))
+    result = learn.fit(2, 1e-3, show=False)
+    assert (result.status, math.isnan(result.stages[0].losses[2])) == ("finished", True)
+
+
 @pytest.mark.fault("a loss of NaN in the head's stage of fine_tune", "no second stage follows")
 def test_no_second_stage_follows() -> None:
     learn = make(Spoilt(3, NAN))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nbfinetune.data.datasets import gives_pictures
+from nbfinetune.data.lost_files import those_there
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.networks.weights_digest import IdentityKey
 from nbfinetune.runtime.rng import seeded_rng
@@ -116,8 +117,10 @@ class FeatureBatches:
         return sum(not self._cached.known_of(view).all() for view in views)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for numbers in self._numbers:
-            yield numbers, self._targets[numbers]
+        for every in self._numbers:
+            numbers = those_there(self._cached.dataset, every)
+            if len(numbers):
+                yield numbers, self._targets[numbers]
 
     def logits(self, numbers: Tensor, on_part: Callable[[], None]) -> Tensor:
         """numbers: of pictures in the data set, shape [n]; returns [n, c].
