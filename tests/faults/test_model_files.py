@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from nbfinetune import Learner, load_learner, vision_learner
 from nbfinetune.checkpoints import checkpoint
+from nbfinetune.networks.weights_file import load_weights_file
 
 fault = pytest.mark.fault
 CHUNK, CHUNKS = 250, 10  # mutations that one child process tries, and how many of them
@@ -416,3 +417,66 @@ def test_kills_in_save_leave_a_whole_file(tmp_path: Path, record_property) -> No
     learn.save(file, overwrite=True)
     assert os.listdir(tmp_path) == ["m"]
     record_property("seen", f"{KILLS} whole files, {len(seen)} different ones")
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
+
+
+STRANGE = {
+    "NaN": (lambda s: s | {"0.weight": s["0.weight"] * torch.nan}, "0.weight has values that are"),
+    "whole numbers": (lambda s: s | {"0.bias": torch.ones(2, dtype=torch.int32)}, "of torch.int32"),
+    "sparse": (lambda s: s | {"0.weight": s["0.weight"].to_sparse()}, "no tensors are: 0.weight"),
+    "of no values": (lambda s: s | {"0.weight": s["0.weight"].to("meta")}, "0.weight"),
+    "of TB": (lambda s: s | {"0.weight": torch.zeros(1).expand(2**20, 2**20)}, "there but [2, 4]"),
+    "variance": (lambda s: s | {"1.running_var": -torch.ones(2)}, "has variances below 0"),
+    "names of lines": (lambda s: s | {"a\nb" * 9999: torch.ones(1)}, "1 unknown: a\\nb"),
+}
+
+
+@fault("state dicts of others with 7 kinds of odd tensors", "refused in one line")
+@pytest.mark.parametrize("case", STRANGE)
+def test_odd_tensors_of_others_are_refused(case: str, tmp_path: Path) -> None:
+    change, message = STRANGE[case]
+    torch.save(change(small().state_dict()), tmp_path / "w.pth")
+    network = small()
+    before = deepcopy(network.state_dict())
+    with pytest.raises(ValueError, match=r"w\.pth") as caught:
+        load_weights_file(network, tmp_path / "w.pth")
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def try_weights(file: Path, seed: int) -> dict[str, int]:
+    """What came of mutations of a weights file: loaded, or refused in one line."""
+    content, rng, counts = file.read_bytes(), random.Random(seed), {"refused": 0, "taken": 0}
+    target = file.with_name(f"mutation {seed}")
+    for _ in range(CHUNK):
+        m = bytearray(content)
+        for _ in range(rng.choice((1, 1, 3, 20))):
+            m[rng.randrange(len(m))] = rng.randrange(256)
+        target.write_bytes(m[: rng.randrange(len(m))] if rng.random() < 0.2 else m)
+        said, network = "", small()
+        try:
+            load_weights_file(network, target)
+        except ValueError as error:
+            said = str(error)
+        assert len(said.splitlines()) <= 1, said
+        assert not said or target.name in said
+        counts["refused" if said else "taken"] += 1
+        network(torch.ones(2, 4))
+    return counts
+
+
+@pytest.mark.bulk
+@fault(f"{4 * CHUNK} mutations of weights=FILE, of torch.save (2 forms)", "one line, or loaded")
+def test_mutations_of_weights_of_others_end_in_one_line(tmp_path: Path, record_property) -> None:
+    arguments = []
+    for form in (True, False):
+        file = tmp_path / f"w{form}.pth"
+        torch.save(small().state_dict(), file, _use_new_zipfile_serialization=form)
+        arguments += [[str(file), seed] for seed in (1, 2)]
+    found = in_children("try_weights", *arguments)
+    record_property("seen", ", ".join(f"{sum(c[k] for c in found)} {k}" for k in found[0]))
