@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from nbfinetune.checkpoints.safetensors_file import read, write
 from nbfinetune.rendering.names import shortened
-from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held
+from nbfinetune.runtime.interrupts import defers_interrupts, whole
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
@@ -48,6 +48,7 @@ def _fitting_weights(
 
 
 @defers_interrupts
+@whole
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
@@ -68,6 +69,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
 
 
 @defers_interrupts
+@whole
 def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
@@ -96,12 +98,11 @@ def load(learn: LearnerState, file: str | PathLike) -> None:
         settings = [s | {"betas": tuple(s["betas"])} for s in header.get("opt", [])]
     except (KeyError, TypeError):
         raise ValueError(f"{file} does not fit: its optimizer has no settings") from None
-    with interrupts_held():
-        learn.model.load_state_dict(own)
-        learn.freeze_to(header["frozen"], quiet=True)
-        learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
-        for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
-            group.update(of_group)
+    learn.model.load_state_dict(own)
+    learn.freeze_to(header["frozen"], quiet=True)
+    learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
+    for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
+        group.update(of_group)
 
 
 def _fitting_states(
@@ -135,6 +136,7 @@ def _fitting_states(
 
 
 @defers_interrupts
+@whole
 def export(
     learn: LearnerState, file: str | PathLike = "export.safetensors", *, overwrite: bool = False
 ) -> Path:
