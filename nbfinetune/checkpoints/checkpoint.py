@@ -26,7 +26,7 @@ from nbfinetune.checkpoints.header import SETTINGS, check_header
 from nbfinetune.checkpoints.safetensors_file import opened, write
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.rendering.numbers import rate_text
-from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held
+from nbfinetune.runtime.interrupts import defers_interrupts, interrupts_held, whole
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.finite import check_finite
 from nbfinetune.training.options import vocab_difference
@@ -34,6 +34,7 @@ from nbfinetune.training.state import LearnerState
 
 
 @defers_interrupts
+@whole
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
@@ -58,6 +59,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
 
 
 @defers_interrupts
+@whole
 def load(learn: LearnerState, file: str | PathLike) -> None:
     """Read what `save` or `export` wrote into the learner, all of it or nothing.
 
@@ -177,6 +179,7 @@ def _all_or_nothing(learn: LearnerState) -> Iterator[None]:
 
 
 @defers_interrupts
+@whole
 def export(
     learn: LearnerState, file: str | PathLike = "export.safetensors", *, overwrite: bool = False
 ) -> Path:

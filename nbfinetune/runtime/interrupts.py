@@ -66,6 +66,17 @@ class _Block:
         return False
 
 
+def _user_of(frame: FrameType) -> FrameType:
+    """The function that a frame enters a block for: one of a context manager is not it."""
+
+    def enters(frame: FrameType | None) -> bool:
+        return frame is not None and frame.f_code.co_name in _TAKE_AND_GIVE
+
+    while enters(frame) or enters(frame.f_back):
+        frame = frame.f_back
+    return frame
+
+
 class interrupts_deferred:
     """In the block an interrupt waits for `act_on_interrupt`, or for the end of the block.
 
@@ -86,7 +97,7 @@ class interrupts_deferred:
         previous = signal.getsignal(signal.SIGINT)
         if not callable(previous):  # ignored, the system's, or not of Python
             return None
-        block = _Block(previous, sys._getframe(1))
+        block = _Block(previous, _user_of(sys._getframe(1)))
         signal.signal(signal.SIGINT, block.note)
         _block = block
         return block
