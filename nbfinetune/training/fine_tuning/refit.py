@@ -126,15 +126,18 @@ def layer_inputs(
     targets : shape [n], on the CPU
     """
     features, targets = [], []
+    parts: dict[int, Tensor] = {}  # of a batch, by where they begin: one may be taken again
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach().float()
-        features.append((x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu())
+        parts[learn.memory.at] = (x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu()
 
     hook = layer.register_forward_pre_hook(keep)
     try:
         for loader in loaders:
             for _, y in loop.predictions(learn, loader, cbs):
+                features += parts.values()
+                parts.clear()
                 targets.append(y.cpu())
     finally:
         hook.remove()
