@@ -32,8 +32,14 @@ from nbfinetune.training.batches.microbatches import (
     is_mean_of_pictures,
     is_sum,
     microbatch_size,
-    microbatches,
     target_weights,
+    training_parts,
+)
+from nbfinetune.training.batches.part_sizes import PartSizes
+from nbfinetune.training.batches.smaller_parts import (
+    StepInMemory,
+    in_parts,
+    optimizer_step,
 )
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.state import Callback, LearnerState
@@ -63,6 +69,7 @@ def run(
     learn.check_augmentation()
     learn.run_name, learn.n_epoch, learn.n_iter = name, n_epoch, len(learn.dls.train)
     learn.epoch, learn.iter, learn.status, learn.run_cbs = start, 0, "refused", cbs
+    learn.memory = PartSizes()
     learn.body_epochs = _body_epochs(learn, range(start, n_epoch), jitter, validates)
     with ExitStack() as stack:
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())  # a model may switch it
@@ -186,15 +193,17 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     learn.opt.zero_grad()  # an epoch cut short may have left some
     size = None if isinstance(batches, FeatureBatches) else microbatch_size(learn)
     counted: list[tuple[int, Tensor]] = []
-    batch_or_nothing = BatchOrNothing(learn.model, size)
-    on_part = partial(_after_part, cbs, learn)
+    step, batch_or_nothing = StepInMemory(learn, counted.clear), BatchOrNothing(learn.model, size)
+    how = size, counted, partial(_after_part, cbs, learn)
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
         y = learn.targets = y.to(learn.device, non_blocking=True)
         with batch_or_nothing:
-            losses = _backward(learn, batches, x, y, size, counted, on_part)
-        _step(learn, losses, counted)
+            n = min(len(y), size or len(y))
+            losses = step.take(x, y, n, lambda x, y: _backward(learn, batches, x, y, *how))
+        if _step(learn, losses, counted):
+            step.end()
         _event(cbs, "after_batch", learn)
         _between()
 
@@ -221,14 +230,14 @@ def _backward(
         counted.append((len(y), target_weights(learn.loss_func, y).sum()))
         weight = counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
     losses = []
-    for piece, share in microbatches(y, size, learn.loss_func):
+    for inputs, targets, share in training_parts(learn, batches, x, y, size):
         if losses:
             on_part()
-        logits = batches.logits(x[piece], on_part)
+        logits = batches.logits(inputs, on_part)
         if learn.iter == 0:
-            check_batch(logits, y[piece], learn.activation)
+            check_batch(logits, targets, learn.activation)
         with learn.autocast():
-            loss = batch_loss(learn.loss_func, logits, y[piece])
+            loss = batch_loss(learn.loss_func, logits, targets)
         loss = loss if share == 1 else loss * share
         losses.append(loss.detach())
         learn.scaler.scale(loss * weight if mean else loss).backward()
@@ -236,21 +245,22 @@ def _backward(
 
 
 @whole
-def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Tensor]]) -> None:
-    """The loss of a batch, and after each `accumulate` batches an optimizer step."""
+def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Tensor]]) -> bool:
+    """The loss of a batch, and after each `accumulate` batches an optimizer step; whether one."""
     learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     learn.unrecorded = True
     last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
     if learn.iter < last:
-        return
+        return False
     if counted:
         _divide_gradients(learn, counted)
     if learn.clip_grad is not None:
         learn.scaler.unscale_(learn.opt)
         clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
-    learn.scaler.step(learn.opt)
+    optimizer_step(partial(learn.scaler.step, learn.opt))
     learn.scaler.update()
     learn.opt.zero_grad()
+    return True
 
 
 def _divide_gradients(learn: LearnerState, counted: list[tuple[int, Tensor]]) -> None:
@@ -274,6 +284,7 @@ def validate(
     targets : shape [n], on the CPU
     """
     learn.check_idle()
+    _look_anew(learn)
     with keep_freed_memory(learn.device):
         return _validate(learn, _batches(learn, loader, training=False), cbs)
 
@@ -314,8 +325,15 @@ def predictions(
     targets : shape [n], on the device
     """
     learn.check_idle()
+    _look_anew(learn)
     with keep_freed_memory(learn.device):
         yield from _predictions(learn, _batches(learn, loader, training=False), cbs)
+
+
+def _look_anew(learn: LearnerState) -> None:
+    """Outside runs, memory that others took may be free again."""
+    if not learn.run_cbs:
+        learn.memory = PartSizes()
 
 
 def _predictions(
@@ -323,11 +341,16 @@ def _predictions(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     learn.model.eval()
     learn.training = False
+    on_part = partial(_after_part, cbs, learn)
     for i, (x, y) in enumerate(batches):
         learn.iter = i
         _event(cbs, "before_batch", learn)
+
+        def logits_of(part: slice, x: Tensor = x) -> Tensor:
+            return batches.logits(batches.inputs(x[part]), on_part)
+
         with torch.no_grad():
-            logits = batches.logits(x, partial(_after_part, cbs, learn))
+            logits = in_parts(learn, batches.parts(len(x)), logits_of, on_part)
         yield logits, y.to(learn.device, non_blocking=True)
         _event(cbs, "after_batch", learn)
         _between()

@@ -30,6 +30,7 @@ from nbfinetune.runtime.interrupts import interrupts_held, whole
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
 from nbfinetune.training import options
 from nbfinetune.training.batches.feature_cache import FeatureCache
+from nbfinetune.training.batches.part_sizes import PartSizes
 from nbfinetune.training.chosen_rates import ChosenRate, safe_rate
 from nbfinetune.training.control import RunControl
 from nbfinetune.training.schedules import Schedule
@@ -84,6 +85,7 @@ class LearnerState:
     unrecorded : whether that batch is done but not in the history yet
     values : validation loss and metrics of the newest epoch
     n_valid, weakest : its held-out pictures, and which classes are predicted worst, in words
+    memory : what fits into it at once, as the run that is on found out
     lr_schedules : of each layer group, in the run that is on
     status : "running", "finished", "stopped", "interrupted", "failed" or "refused"
     body_epochs : epochs that run the frozen body, whose features are kept; None = all epochs
@@ -155,7 +157,7 @@ class LearnerState:
         self.run_cbs: Sequence[Callback] = ()
         self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
-        self.recorder, self.control = Recorder(), RunControl()
+        self.recorder, self.control, self.memory = Recorder(), RunControl(), PartSizes()
         self.vocab: list[str] | None = None
         self.transforms, self._taken = transforms, TakenLoaders.of(dls)
         self.dls, self.loss_func, self.metrics, self.cbs = dls, loss_func, metrics, cbs

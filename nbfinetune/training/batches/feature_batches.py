@@ -17,6 +17,8 @@ from nbfinetune.networks.weights_digest import IdentityKey
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.batches.feature_cache import CachedFeatures
 from nbfinetune.training.batches.microbatches import picture_parts
+from nbfinetune.training.batches.part_sizes import sizes
+from nbfinetune.training.batches.smaller_parts import in_parts
 from nbfinetune.training.state import LearnerState
 
 _VIEWS = 4  # of a picture that the user's own function augments
@@ -122,6 +124,14 @@ class FeatureBatches:
             if len(numbers):
                 yield numbers, self._targets[numbers]
 
+    def parts(self, n: int) -> list[slice]:
+        """Those that the features of n pictures are predicted in."""
+        return sizes(n, self._learn.memory.passes)
+
+    def inputs(self, numbers: Tensor) -> Tensor:
+        """The numbers, of which `logits` makes features."""
+        return numbers
+
     def logits(self, numbers: Tensor, on_part: Callable[[], None]) -> Tensor:
         """numbers: of pictures in the data set, shape [n]; returns [n, c].
 
@@ -140,18 +150,21 @@ class FeatureBatches:
         return learn.head_logits(self._head, features)
 
     def _features(self, numbers: Tensor, view: int, on_part: Callable[[], None]) -> Tensor:
-        cached, computed = self._cached, []
+        learn, cached = self._learn, self._cached
         missing = numbers[~cached.known_of(view)[numbers]]
-        for part in picture_parts(self._learn, len(missing)) if len(missing) else ():
-            if computed:
-                on_part()
-            computed.append(self._compute(missing[part], view))
-            cached.put(view, missing[part], computed[-1])
-            self._learn.features.computing = cached.n_known(view), len(cached.dataset)
-        if computed and not cached.fits:
-            self._learn.features.computing = None  # there will be none
-            return torch.cat(computed)
-        return cached.values[view][numbers].to(self._learn.device)
+
+        def compute(part: slice) -> Tensor:
+            features = self._compute(missing[part], view)
+            cached.put(view, missing[part], features)
+            learn.features.computing = cached.n_known(view), len(cached.dataset)
+            return features
+
+        if len(missing):
+            computed = in_parts(learn, picture_parts(learn, len(missing)), compute, on_part)
+            if not cached.fits:
+                learn.features.computing = None  # there will be none
+                return computed
+        return cached.values[view][numbers].to(learn.device)
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:
         learn = self._learn

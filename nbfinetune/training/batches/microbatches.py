@@ -7,7 +7,6 @@ Also what pictures count in a loss: batches make one step, or one validation, as
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,8 @@ from torch.utils.data import DataLoader
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.losses import Loss
 from nbfinetune.runtime.rng import RngState, get_rng_state, set_rng_state
+from nbfinetune.training.batches.part_sizes import sizes
+from nbfinetune.training.batches.smaller_parts import smaller_parts
 from nbfinetune.training.state import LearnerState
 
 # Pictures in one; efficientnet_lite0, 224 px, ms a picture in batches of 16, 52, 64: 75, 115, 139,
@@ -41,13 +42,8 @@ def microbatch_size(learn: LearnerState) -> int | None:
 def picture_parts(learn: LearnerState, n: int) -> list[slice]:
     """The pieces of n pictures that go through a network which does not train."""
     in_parts = learn.device.type == "cpu" and learn.transforms is not None
-    return _parts(n, PICTURES if in_parts else n)
-
-
-def _parts(n: int, size: int) -> list[slice]:
-    """n pictures in pieces of even size, of `size` at most."""
-    k = max(ceil(n / size), 1)
-    return [slice(i * n // k, (i + 1) * n // k) for i in range(k)]
+    most = min(n, PICTURES) if in_parts else n
+    return sizes(n, min(most, learn.memory.passes or n) or None)
 
 
 def microbatches(
@@ -64,9 +60,23 @@ def microbatches(
         return
     counts = target_weights(loss_func, y)
     whole = counts.sum()
-    for piece in _parts(len(y), size):
+    for piece in sizes(len(y), size):
         if share := counts[piece].sum() / whole:
             yield piece, share
+
+
+def training_parts(
+    learn: LearnerState, batches: "PictureBatches", x: Tensor, y: Tensor, size: int | None
+) -> Iterator[tuple[Tensor, Tensor, float | Tensor]]:
+    """Inputs, targets and the share in the loss of what is trained on at once.
+
+    What memory has no room for is made smaller after its augmentation, which stays the same.
+    """
+    weights = None if is_sum(learn.loss_func) else partial(target_weights, learn.loss_func)
+    for piece, share in microbatches(y, size, learn.loss_func):
+        inputs = batches.inputs(x[piece])
+        for part, targets, of_piece in smaller_parts(learn, inputs, y[piece], weights):
+            yield part, targets, share * of_piece
 
 
 class PictureBatches:
@@ -79,16 +89,17 @@ class PictureBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(self._loader)
 
-    def logits(self, x: Tensor, on_part: Callable[[], None]) -> Tensor:
-        """The inputs of a batch, or of a part of one that trains, to logits [n, c]."""
-        whole = [slice(None)]
-        logits = []
-        for part in whole if self._training else picture_parts(self._learn, len(x)):
-            if logits:
-                on_part()
-            inputs = self._learn.prepare(x[part], training=self._training)
-            logits.append(self._learn.logits(inputs, self._split))
-        return torch.cat(logits) if len(logits) > 1 else logits[0]
+    def parts(self, n: int) -> list[slice]:
+        """Those that n pictures are predicted in."""
+        return picture_parts(self._learn, n)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """The inputs of a batch, or of a piece of one, as the model takes them."""
+        return self._learn.prepare(x, training=self._training)
+
+    def logits(self, inputs: Tensor, on_part: Callable[[], None]) -> Tensor:
+        """Inputs to logits [n, c]."""
+        return self._learn.logits(inputs, self._split)
 
 
 class BatchOrNothing:

@@ -142,14 +142,17 @@ def layer_inputs(
     targets : shape [n], on the CPU
     """
     features, targets = [], []
+    parts: dict[int, Tensor] = {}  # of a batch, by where they begin: one may be taken again
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach().float()
-        features.append((x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu())
+        parts[learn.memory.at] = (x.mean((2, 3)) if x.ndim == 4 else x.flatten(1)).cpu()
 
     with hooked(lambda: [layer.register_forward_pre_hook(keep)]):
         for loader in loaders:
             for _, y in loop.predictions(learn, loader, cbs):
+                features += parts.values()
+                parts.clear()
                 targets.append(y.cpu())
     return torch.cat(features), torch.cat(targets)
 
