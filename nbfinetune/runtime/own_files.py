@@ -108,7 +108,7 @@ def _rights(target: Path) -> os.stat_result | None:
     if not os.path.isfile(target):
         raise OSError("it is a folder or a device")
     if not os.access(target, os.W_OK):
-        raise PermissionError("it is read-only; take another name, or allow it: chmod u+w")
+        raise OSError("it is read-only; take another name, or allow it: chmod u+w")
     return rights
 
 
