@@ -155,7 +155,7 @@ def _channels(values: Mapping[str, tuple[float, ...]]) -> str:
 
 @contextmanager
 def _all_or_nothing(learn: LearnerState) -> Iterator[None]:
-    """Put the learner back, bit for bit, if the body ends in an error or a second interrupt."""
+    """Put the learner back, bit for bit, if the body ends in an error."""
     tensors = [(t, t.detach().clone()) for t in (*learn.model.parameters(), *learn.model.buffers())]
     params = [(p, p.requires_grad, p.grad) for p in learn.model.parameters()]
     states = dict(learn.opt.state)
