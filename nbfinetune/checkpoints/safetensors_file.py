@@ -29,6 +29,7 @@ _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save and pickle begin
 _OPENING = 9  # bytes; the last is the brace of a safetensors header
 _LENGTH = 8  # bytes, of the length of the header of the format itself
 _KEY = "nbfinetune"  # of the JSON text in the file's metadata
+_DAMAGED = "is no safetensors file, or is damaged"
 _DIGEST = "digest"  # in that text
 _DTYPES = {
     "BOOL": torch.bool,
@@ -204,25 +205,23 @@ def _index(stream: BinaryIO, name: str) -> tuple[int, object, dict[str, Entry]]:
     length = int.from_bytes(stream.read(_LENGTH), "little")
     first = _LENGTH + length
     if size < _OPENING or first > size:
-        raise _damaged(name, "it is shorter than it says")
+        raise ValueError(f"{name} {_DAMAGED}: it is shorter than it says")
     try:
         listed = json.loads(stream.read(length), object_pairs_hook=_each_once)
         metadata = listed.pop("__metadata__", None)
         entries = {key: _entry(value) for key, value in listed.items()}
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(name, f"its index cannot be read: {shortened(error)}") from None
+        text = f"its index cannot be read: {shortened(error)}"
+        raise ValueError(f"{name} {_DAMAGED}: {text}") from None
     end = 0
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
-            raise _damaged(name, "its tensors lie over one another, or apart")
+            raise ValueError(f"{name} {_DAMAGED}: its tensors lie over one another, or apart")
         end = entry.stop
     if first + end != size:
-        raise _damaged(name, f"its tensors have {end:,} bytes, it has {size - first:,} for them")
+        room = f"its tensors have {end:,} bytes, it has {size - first:,} for them"
+        raise ValueError(f"{name} {_DAMAGED}: {room}")
     return first, metadata, entries
-
-
-def _damaged(name: str, why: str) -> ValueError:
-    return ValueError(f"{name} is no safetensors file, or is damaged: {why}")
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict:
