@@ -3,9 +3,9 @@
 Picture files are never moved, renamed or deleted.
 """
 
+import codecs
 import csv
 import io
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from nbfinetune.data.arguments import say
 from nbfinetune.rendering.names import first_few, shortened, shown
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
+from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.runtime.own_files import locked, write_whole
 
 ACTIONS = ("relabel", "remove", "fine")
 CORRECTIONS = "corrections.csv"
@@ -26,6 +28,7 @@ _ANY_NAME = "surrogateescape"  # as Python reads file names that are not UTF-8
 _FORMULA = re.compile("'*[=+@\t\r\n-]")  # what spreadsheets run (OWASP), and what is written for it
 _NO_MARK = "no picture is marked; mark some in the image panel of %confusion_matrix"
 _ESCAPED = re.compile("'+[=+@\t\r\n-]")
+_AROUND = 20  # characters before one that cannot be written
 
 
 @dataclass(frozen=True)
@@ -126,44 +129,64 @@ class Corrections:
         ------
         ValueError
             If there is nothing to undo, or the written file was changed since.
+        OSError
+            If the file cannot be written.
         """
         if self._before:
             return self.undo_mark()
         if not self._applied:
             raise ValueError("there is nothing to undo")
         file, before, after, marks = self._applied[-1]
-        if not file.exists() or file.read_bytes() != after:
-            raise ValueError(f"{file} was changed since it was written; it is left as it is")
-        if before is None:
-            file.unlink()
-        else:
-            _write(file, before)
-        self._applied.pop()
-        again = "it is a mark again" if len(marks) == 1 else "they are marks again"
-        taken = f"{counted(len(marks), 'correction')} taken out of {file.name}"
-        return self._changed(marks | self.marks, f"{taken}; {again}")
+        if not file.exists():  # before the lock: its folder may be gone too
+            raise ValueError(f"{shortened(file)} is not there any more; nothing is undone")
+        with locked(file), interrupts_held():
+            if _content(file) != after:
+                raise ValueError(
+                    f"{shortened(file)} was changed since it was written; it is left as it is"
+                )
+            if before is None:
+                file.resolve().unlink()  # not a link to it
+            else:
+                write_whole(file, before)
+            self._applied.pop()
+            again = "it is a mark again" if len(marks) == 1 else "they are marks again"
+            taken = f"{counted(len(marks), 'correction')} taken out of {file.name}"
+            return self._changed(marks | self.marks, f"{taken}; {again}")
 
     def apply(self, file: str | PathLike = CORRECTIONS) -> Path:
         """Write the marks to a CSV file, after those it has; a file marked twice has its newest.
 
+        Several notebooks may write to one file: each waits for the others. The marks are dropped
+        when what was written reads as they are.
+
         Raises
         ------
         ValueError
-            If there are no marks, or the file is there and holds something else.
+            If there are no marks, the file is there and holds something else, or they cannot be
+            written as text.
+        OSError
+            If the file cannot be written; the marks stay.
         """
-        path = Path(file).expanduser().absolute()
+        path = as_path(file, "corrections")
         if not self.marks:
             raise ValueError(_NO_MARK)
-        before = path.read_bytes() if path.exists() else None
-        everything = read_corrections(path) if before is not None else {}
-        for name, mark in self.marks.items():
-            everything.pop(name, None)
-            everything[name] = mark
-        after = _as_csv(everything, path.parent)
-        _write(path, after)
-        self._applied.append((path, before, after, self.marks))
-        self._before = []
-        self._changed({}, f"{counted(len(self.marks), 'correction')} written to {path.name}")
+        with locked(path), interrupts_held():
+            before = _content(path)
+            everything = {} if before is None else read_corrections(path)
+            for name, mark in self.marks.items():
+                everything.pop(name, None)
+                everything[name] = mark
+            after = _as_csv(everything, path.parent)
+            if _parsed(after, path) != everything:
+                raise ValueError(
+                    f"{shortened(path)} is not written: names in it would be read as others"
+                )
+            write_whole(path, after)
+            if _content(path) != after:
+                raise OSError(f"{shortened(path)} does not hold what was written; try again")
+            self._applied.append((path, before, after, self.marks))
+            self._before = []
+            self._changed({}, f"{counted(len(self.marks), 'correction')} written to {path.name}")
         return path
 
     def table(self) -> Table:
@@ -182,7 +205,13 @@ def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
     """Files in the folder are written relative to it: it may be moved with them.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it, which spreadsheets
-    take for "this is text" and `read_corrections` takes off.
+    take for "this is text" and `read_corrections` takes off. A mark at the start of the file tells
+    Excel that names beyond ASCII are UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If a text has no bytes: a lone half of a surrogate pair.
     """
     out = io.StringIO(newline="")
     plain = csv.writer(out, lineterminator="\n")
@@ -194,17 +223,24 @@ def _as_csv(marks: dict[Path, Mark], folder: Path) -> bytes:
         row = [name, mark.action, mark.label, mark.was]
         writer = quoted if "\r" in "".join(row) else plain  # csv does not quote "\r" by itself
         writer.writerow([f"'{text}" if _FORMULA.match(text) else text for text in row])
-    return out.getvalue().encode(errors=_ANY_NAME)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing: a half-written file would lose corrections."""
-    temporary = path.with_name(f".{path.name}.new")
+    text = out.getvalue()
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        content = text.encode(errors=_ANY_NAME)
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - _AROUND, 0) : error.end]
+        raise ValueError(f"{shown(around)} cannot be written as UTF-8; rename it") from None
+    return content if text.isascii() else codecs.BOM_UTF8 + content
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file, None if there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{shortened(path)} is no file of corrections: {reason}") from None
 
 
 def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
@@ -212,20 +248,22 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
 
     Raises
     ------
-    ValueError
-        If it is not such a file.
+    FileNotFoundError, ValueError
+        If it is not there, or not such a file.
     """
     path = as_path(file, "corrections")
+    content = _content(path)
+    if content is None:
+        raise FileNotFoundError(f"{shortened(path)} is not there; give corrections a file")
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, path: Path) -> dict[Path, Mark]:
+    text = content.decode("utf-8-sig", errors=_ANY_NAME)
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors=_ANY_NAME) as lines:
-            header, *rows = list(csv.reader(lines)) or [[]]
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{shortened(path)} is not there; give corrections a file"
-        ) from None
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{shortened(path)} is no file of corrections: {reason}") from None
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{shortened(path)} is no file of corrections: {error}") from None
     if header != _COLUMNS:
         raise ValueError(
             f"{shortened(path)} is no file of corrections: its columns are not {_COLUMNS}"
@@ -238,7 +276,7 @@ def read_corrections(file: str | PathLike) -> dict[Path, Mark]:
             or row[1] not in ACTIONS
             or (row[1] == "relabel") != bool(row[2])
         ):
-            raise ValueError(f"{shortened(path)}: line {i} is not a correction: {row}")
+            raise ValueError(f"{shortened(path)}: line {i} is not a correction: {shown(row)}")
         marks[path.parent / texts[0]] = Mark(*texts[1:])
     return marks
 
