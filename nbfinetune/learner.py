@@ -15,6 +15,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
+from nbfinetune.training.resuming import resume
 from nbfinetune.training.state import LearnerState
 
 
@@ -66,6 +67,7 @@ class Learner(LearnerState):
     fit_flat_cos = fitting.fit_flat_cos
     fit_sgdr = fitting.fit_sgdr
     fine_tune = stages.fine_tune
+    resume_run = resume.resume_run
     lr_find = search.lr_find
 
     validate = prediction.validate

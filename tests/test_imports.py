@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "networks": "data rendering",
     "history": "rendering",
     "training": "arguments data history networks objectives rendering runtime",
-    "checkpoints": "arguments rendering training version",
+    "checkpoints": "arguments rendering runtime training version",
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "learner": "arguments checkpoints interpretation lr_finder networks rendering training",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nbfinetune.checkpoints.going_on import going_on_header, read_going_on
 from nbfinetune.checkpoints.safetensors_file import read, write
 from nbfinetune.rendering.names import shortened
 from nbfinetune.training.arguments import check_model
@@ -49,7 +50,8 @@ def _fitting_weights(
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
-    The history and the state of the random numbers are not in it.
+    The state of the learner's random numbers and what `fine_tune` found for its second stage are
+    in it, so that a fit goes on with `start_epoch` as if it had not been ended. The history is not.
 
     Raises
     ------
@@ -62,7 +64,8 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
     settings = [{key: g[key] for key in _SETTINGS} for g in learn.opt.param_groups]
-    return write(file, tensors, _header(learn) | {"opt": settings}, overwrite=overwrite)
+    header = _header(learn) | {"opt": settings} | going_on_header(learn)
+    return write(file, tensors, header, overwrite=overwrite)
 
 
 def load(learn: LearnerState, file: str | PathLike) -> None:
@@ -89,6 +92,7 @@ def load(learn: LearnerState, file: str | PathLike) -> None:
         raise ValueError(f"{file} does not fit: it has more than {len(learn.groups)} layer groups")
     own = _fitting_weights(learn.model, weights, str(file))
     fitting = _fitting_states(learn.opt, states, str(file))
+    going_on = read_going_on(header, str(file))
     try:
         settings = [s | {"betas": tuple(s["betas"])} for s in header.get("opt", [])]
     except (KeyError, TypeError):
@@ -98,6 +102,7 @@ def load(learn: LearnerState, file: str | PathLike) -> None:
     learn.opt.load_state_dict(learn.opt.state_dict() | {"state": fitting})
     for group, of_group in zip(learn.opt.param_groups, settings, strict=False):
         group.update(of_group)
+    vars(learn).update(going_on)
 
 
 def _fitting_states(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nbfinetune.lr_finder.arguments import asked_for, check_range, check_repeats
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
-from nbfinetune.lr_finder.snapshot import generators, unchanged
+from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import (
     Suggestion,
     agree,
@@ -23,6 +23,7 @@ from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
+from nbfinetune.training.streams import generators
 
 
 @shows("search")

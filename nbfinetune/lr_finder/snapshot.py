@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nbfinetune.runtime.interrupts import interrupts_held
 from nbfinetune.training.state import LearnerState
+from nbfinetune.training.streams import generators, loaders
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def unchanged(learn: LearnerState) -> Iterator[None]:
     settings = [{k: v for k, v in g.items() if k != "params"} for g in opt.param_groups]
     scale = learn.scaler.state_dict()
     streams = [(g, g.get_state()) for g in generators(learn)]
-    workers = [(loader, loader._iterator) for loader in _loaders(learn)]
+    workers = [(loader, loader._iterator) for loader in loaders(learn)]
     recorder = vars(learn.recorder) | {"runs": list(learn.recorder.runs)}
     attributes = dict(vars(learn))
     try:
@@ -69,17 +70,6 @@ def _copy(value: Tensor | None) -> Tensor | None:
 
 def _training(learn: LearnerState) -> list[Tensor]:
     return [p for p in learn.model.parameters() if p.requires_grad]
-
-
-def _loaders(learn: LearnerState) -> list:
-    """The loaders whose worker processes may live on from epoch to epoch."""
-    both = (learn.dls.train, learn.dls.valid)
-    return [loader for loader in both if hasattr(loader, "_iterator")]
-
-
-def generators(learn: LearnerState) -> list[torch.Generator]:
-    owners = [o for loader in _loaders(learn) for o in (loader, loader.sampler)]
-    return [g for o in owners if (g := getattr(o, "generator", None)) is not None]
 
 
 def _replace(old: dict, new: dict) -> None:

@@ -15,6 +15,7 @@ from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
+    check_start,
     check_trains,
     check_wd,
     rates,
@@ -23,6 +24,8 @@ from nbfinetune.training.callbacks import ParamScheduler, Recording
 from nbfinetune.training.monitors import SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
+from nbfinetune.training.resuming.checkpointing import next_stage
+from nbfinetune.training.resuming.keeper import kept_run
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -30,6 +33,7 @@ from nbfinetune.training.steering import Steering, exclusive_run
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit(
     learn: LearnerState,
     n_epoch: int,
@@ -39,6 +43,7 @@ def fit(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at a constant learning rate.
@@ -54,6 +59,9 @@ def fit(
     cbs : callbacks of this fit, or one, after those of the learner
     start_epoch : first epoch that is run, to go on with a fit that was ended; the schedule
         goes on there too
+    checkpoint : steps between two checkpoints, with which `resume_run` goes on after the process
+        was killed; None = one at the end of each epoch, or fewer, so that they take 1 % of the time
+        at most; "off" = none
     show : whether its progress is shown: on a live screen after `%load_ext nbfinetune`, else as
         lines of text; see `learn.quiet` too
 
@@ -70,6 +78,7 @@ def fit(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_one_cycle(
     learn: LearnerState,
     n_epoch: int,
@@ -83,6 +92,7 @@ def fit_one_cycle(
     moms: tuple[float, float, float] | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with the 1cycle policy (Smith 2018); see `fit` for the other arguments.
@@ -113,6 +123,7 @@ def fit_one_cycle(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_flat_cos(
     learn: LearnerState,
     n_epoch: int,
@@ -124,6 +135,7 @@ def fit_flat_cos(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
@@ -136,6 +148,7 @@ def fit_flat_cos(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_sgdr(
     learn: LearnerState,
     n_cycles: int,
@@ -147,6 +160,7 @@ def fit_sgdr(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with warm restarts: `n_cycles` cosines, each `cycle_mult` times as long.
@@ -222,14 +236,15 @@ def _fit(
 ) -> Run:
     check_data(learn)
     n_epoch = as_whole_number("n_epoch", n_epoch, 1)
-    if not 0 <= start_epoch < n_epoch:
-        raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
+    check_start(start_epoch, n_epoch)
     check_wd(wd)
     check_trains(learn)
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    all_cbs = [Recording(notes), ParamScheduler(lrs, mom), Steering(), *learn.cbs, *cbs]
+    keeping, begun, start_epoch = next_stage(learn, start_epoch)
+    first = [Recording(notes, begun), ParamScheduler(lrs, mom), Steering()]
+    all_cbs = [*first, *learn.cbs, *cbs, *keeping]
     with learn.own_rng():
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)
 
