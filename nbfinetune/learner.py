@@ -68,6 +68,7 @@ class Learner(LearnerState):
     fit_sgdr = fitting.fit_sgdr
     fine_tune = stages.fine_tune
     resume_run = resume.resume_run
+    left_runs = resume.left_runs_table
     lr_find = search.lr_find
 
     validate = prediction.validate

@@ -106,6 +106,10 @@ class Keeper:
         """The first stage begins: make the folder, unless there is one, or cannot be any."""
         if self.off or self.folder is not None:
             return
+        with self._timed():
+            self._open(learn)
+
+    def _open(self, learn: LearnerState) -> None:
         try:
             root = run_folder.runs_folder()
             if root is None:
@@ -147,6 +151,10 @@ class Keeper:
         """The call begins: what it starts from is noted, before it changes anything."""
         if self.off or self.resumed is not None:
             return
+        with self._timed():
+            self._note_start(learn)
+
+    def _note_start(self, learn: LearnerState) -> None:
         try:
             self._begin_settings = Packed().pack(settings_tree(learn), "settings")
         except TypeError as error:
@@ -168,9 +176,20 @@ class Keeper:
         now = perf_counter()
         if not at_epoch and self._has_one and now - self._written < _LONG:
             return False
-        n_bytes = sum(p.nbytes * (3 if p.requires_grad else 0) for p in learn.model.parameters())
-        expected = max(n_bytes * self._second_a_byte, _LEAST)
+        expected = max(self._bytes_to_write(learn) * self._second_a_byte, _LEAST)
         return self._spent + expected <= _SHARE * (now - self._begun)
+
+    def _bytes_to_write(self, learn: LearnerState) -> int:
+        """About: a weight that trains with two moments, others and features the first time."""
+        n_bytes = 0
+        for name, p in learn.model.named_parameters():
+            written = f"{ROOT}.weights.model.{name}" in self._where
+            n_bytes += 3 * p.nbytes if p.requires_grad else 0 if written else p.nbytes
+        for side, cached in learn.features.kept(learn.dls).items():
+            for view, values in cached.values.items():
+                name = f"{ROOT}.features.{side} {view}.values"
+                n_bytes += 0 if name in self._where else values.nbytes
+        return n_bytes
 
     def count_step(self) -> None:
         """A training batch is done."""
@@ -183,16 +202,23 @@ class Keeper:
         ----------
         place : where in the stage it is, and the random numbers
         """
-        started = perf_counter()
+        before = self._spent
         try:
-            n_bytes = self._write(learn, cbs, place)
+            with self._timed():
+                n_bytes = self._write(learn, cbs, place)
         except (OSError, TypeError) as error:
             self._give_up(error)
             return
-        took = perf_counter() - started
-        self._spent += took
+        took = self._spent - before
         self._second_a_byte = max(took / max(n_bytes, 1), self._second_a_byte / 2)
         self._written, self._steps, self._has_one = perf_counter(), 0, True
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """What is done inside counts as the cost of checkpoints."""
+        started = perf_counter()
+        yield
+        self._spent += perf_counter() - started
 
     def _write(self, learn: LearnerState, cbs: Sequence[Callback], place: Tree) -> int:
         learn.recorder.flush()

@@ -120,13 +120,25 @@ def resume_run(
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         run.folder.release()
         raise ValueError(f"{run.text} cannot go on: {error}") from None
-    learn.resumed = resumed
+    learn.resumed, learn.rate_note = resumed, _goes_on_text(run, resumed)
     try:
         method = getattr(learn, record["method"])
         return method(**arguments, cbs=[*cbs, *ours], checkpoint=record["every"])
     finally:
         learn.resumed = None
         run.folder.release()
+
+
+def _goes_on_text(run: LeftRun, resumed: Resumed) -> str:
+    """Which run goes on, where, and how many others could."""
+    where = "from its begin"
+    if resumed.run is not None:
+        place, stage = resumed.tree["place"], resumed.run.stage
+        where = f"in epoch {place['epoch'] + 1} of {resumed.run.n_epoch}{stage and ' of ' + stage}"
+        where += f", after {counted(place['batch'], 'batch').replace('batchs', 'batches')}"
+    others = len(left_runs())  # it is in use now
+    more = f"; {counted(others, 'other')} could go on: %resume_run --list" if others else ""
+    return f"going on with {run.text}, {where}{more}"
 
 
 def _chosen(learn: LearnerState, number: int | None) -> LeftRun:
