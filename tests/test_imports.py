@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "history": "rendering",
     "training": "arguments data history networks objectives rendering runtime",
     "checkpoints": "arguments rendering runtime training version",
-    "lr_finder": "rendering runtime training",
+    "lr_finder": "rendering training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "learner": "arguments checkpoints interpretation lr_finder networks rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
@@ -189,7 +189,7 @@ print(state() == before)
 """
     assert printed(LOAD + code) == [
         "[False, False, False] ['clean', 'confusion_matrix']",
-        "['InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
+        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]

@@ -8,6 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from nbfinetune.live.background import wait_until_idle
 from nbfinetune.magics.lines import learner_arg, option, parse_line, scope_of, static_arg
 from nbfinetune.magics.training import TrainingMagics, bg_arg
 
@@ -73,3 +74,22 @@ class HistoryMagics(Magics):
         run = partial(learn.resume_run, args.get("number"), show=False)
         result = self._training.training_runs.fit(learn, run, **how)
         return None if quiet else result
+
+    @line_magic
+    @needs_local_scope
+    @magic_arguments()
+    @learner_arg
+    def undo_fit(self, line: str, local_ns: dict | None = None) -> None:
+        """Take the last fit back: weights, optimizer, random numbers and history, bit for bit.
+
+        Examples
+        --------
+        %undo_fit
+        %undo_fit -l learn
+        """
+        learn, _, _ = parse_line(self.undo_fit, line, scope_of(self.shell, local_ns))
+        wait_until_idle(learn)
+        try:
+            print(learn.undo_fit())
+        except ValueError as error:
+            raise UsageError(str(error)) from None

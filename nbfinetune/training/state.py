@@ -105,6 +105,7 @@ class LearnerState:
     place : where in its first epoch a run goes on, None = at its begin
     keeper : what writes the run that is on to the disk; None = nothing does
     resumed : what the next call goes on with
+    undoable : what it was before its fits
     """
 
     lr = options.Checked(options.checked_lr)
@@ -167,6 +168,7 @@ class LearnerState:
         self.place: Place | None = None
         self.keeper: object | None = None
         self.resumed: object | None = None
+        self.undoable: object | None = None
         self.run_cbs: Sequence[Callback] = ()
         self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
@@ -207,7 +209,7 @@ class LearnerState:
     def __getstate__(self) -> dict:
         """All but schedules and files of the run that is on, which nothing can pickle."""
         own = {k: v for k, v in vars(self).items() if k != "lr_schedules"}
-        return own | {"keeper": None, "resumed": None, "place": None}
+        return own | dict.fromkeys(("keeper", "resumed", "place", "undoable"))
 
     @property
     def metric_names(self) -> list[str]:

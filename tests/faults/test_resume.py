@@ -57,7 +57,7 @@ KILLS = [
     {"at": ["batch", 9]},  # of 20 of the head
     {"at": ["batch", 27]},  # with all layers
     {"at": ["validation", 5]},
-    {"writing": 23},  # a checkpoint is there in part
+    {"writing": 17},  # a checkpoint is there in part
 ]
 
 
@@ -65,7 +65,7 @@ KILLS = [
 def killed(run_jobs: Runner) -> dict[str, list[dict]]:
     jobs = [{"config": "fine_tune", "mode": "run"}]
     for kill in KILLS:
-        jobs.append({"config": "fine_tune", "mode": "run", "checkpoint": 1} | kill)
+        jobs.append({"config": "fine_tune", "mode": "run", "checkpoint": 4} | kill)
         jobs.append({"config": "fine_tune", "mode": "resume"})
     terms = [("fine_tune", "batch", 7), ("accumulated", "validation", 3)]
     for config, *place in terms:
@@ -139,14 +139,14 @@ CONFIGS = ["fine_tune", "accumulated", "views", "as fastai", "own loaders", "res
 def test_runs_killed_at_random_times_go_on(run_jobs, record_property) -> None:
     chance = random.Random(1)
     kills = [
-        {"after": chance.uniform(0.15, 1.4), "checkpoint": chance.choice([1, 2, 5, None])}
+        {"after": chance.uniform(0.3, 1.6), "checkpoint": chance.choice([1, 2, 5, None])}
         for _ in range(48)
     ]
     pairs = pairs_of(run_jobs, kills, CONFIGS)
     ended = [three for three in pairs if three[1]["code"] == 0]
-    before = [three for three in pairs if three[1]["code"] != 0 and three[2]["code"] != 0]
-    went_on = [three for three in pairs if three[1]["code"] != 0 and three[2]["code"] == 0]
-    unlike = [three for three in went_on if three[2]["digest"] != three[0]["digest"]]
+    before = [three for three in pairs if three[1]["code"] and three[2].get("nothing")]
+    went_on = [three for three in pairs if three[1]["code"] and not three[2].get("nothing")]
+    unlike = [three for three in went_on if three[2].get("digest") != three[0]["digest"]]
     record_property(
         "seen",
         f"{len(went_on)} went on, {len(unlike)} of them unlike; {len(ended)} had ended, "
@@ -154,7 +154,6 @@ def test_runs_killed_at_random_times_go_on(run_jobs, record_property) -> None:
     )
     assert not unlike
     assert len(went_on) >= 20
-    assert all(three[2].get("nothing") for three in before)
 
 
 @pytest.mark.bulk

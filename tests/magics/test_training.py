@@ -27,7 +27,7 @@ from nbfinetune.magics.training import TrainingMagics
 NAMES = [
     "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
     "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "pause", "resume",
-    "resume_run", "runs", "stop", "top_losses", "unfreeze",
+    "resume_run", "runs", "stop", "top_losses", "undo_fit", "unfreeze",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from inspect import BoundArguments, signature
 from time import perf_counter
@@ -30,6 +30,7 @@ from nbfinetune.training.resuming.run_state import (
     weights_tree,
 )
 from nbfinetune.training.resuming.termination import Termination
+from nbfinetune.training.resuming.undo import fits_to_undo
 from nbfinetune.training.state import Callback, LearnerState
 
 _SHARE = 0.01  # of the time of training that checkpoints may take
@@ -308,7 +309,13 @@ def kept_run(method: Callable) -> Callable:
         resumed, learn.resumed = learn.resumed, None
         if learn.dls is None:
             return method(learn, *args, **kwargs)
-        with _keeping(learn, Keeper(learn, method.__name__, given, every, resumed)):
+        name = method.__name__
+        with ExitStack() as stack:
+            if resumed is None:
+                everything = name == "fine_tune" or bool(given.get("cbs") or learn.cbs)
+                undo = fits_to_undo(learn)
+                stack.enter_context(undo.watching(learn, name, everything=everything))
+            stack.enter_context(_keeping(learn, Keeper(learn, name, given, every, resumed)))
             return method(learn, *args, **kwargs)
 
     return call

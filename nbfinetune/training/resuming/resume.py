@@ -24,6 +24,7 @@ from nbfinetune.training.resuming.run_state import (
     put_weights,
     runs_from,
 )
+from nbfinetune.training.resuming.undo import fits_to_undo
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run
 
@@ -111,6 +112,12 @@ def resume_run(
             f"the run had the callbacks {record.get('own_cbs')} of yours, and cbs has "
             f"{callback_names(cbs)}; pass the same, made anew: learn.resume_run(cbs=[...])"
         )
+    with fits_to_undo(learn).watching(learn, record["method"], everything=True):
+        return _resumed(learn, run, cbs)
+
+
+def _resumed(learn: LearnerState, run: LeftRun, cbs: Sequence[Callback]) -> FitResult:
+    record = run.record
     try:
         arguments = unpack(record["arguments"], {})
         ours = [_OURS[cb["of"]](**cb["options"]) for cb in record["cbs"]]
