@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader
 from nbfinetune import ImageDataLoaders, Learner, samples, vision_learner
 from nbfinetune.data.datasets import even_loader
 from nbfinetune.lr_finder.results import LRFindResult
-from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.training.fine_tuning.refit import RefitHead
+from nbfinetune.training.snapshot import unchanged
 
 SIZES = {"pets": 96, "cifar": 64, "omniglot": 64, "shapes": 64}  # px
 GRIDS = {"head": range(-8, 0), "all": range(-10, -4)}  # half decades: 1e-4 to 3e-1, 1e-5 to 3e-3

@@ -15,6 +15,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
+from nbfinetune.training.resuming import resume, undo
 from nbfinetune.training.state import LearnerState
 
 
@@ -72,6 +73,9 @@ class Learner(LearnerState):
     fit_flat_cos = fitting.fit_flat_cos
     fit_sgdr = fitting.fit_sgdr
     fine_tune = stages.fine_tune
+    resume_run = resume.resume_run
+    left_runs = resume.left_runs_table
+    undo_fit = undo.undo_fit
     lr_find = search.lr_find
 
     validate = prediction.validate

@@ -16,6 +16,8 @@ from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner
 
+os.environ.setdefault("NBFINETUNE_RUNS", "off")  # tests leave nothing in the user's cache
+
 GOLDEN = json.loads((Path(__file__).parent / "fastai_golden.json").read_text())
 
 NO_PETS = "NBFINETUNE_PETS is not set: no folder of Oxford-IIIT pets to test on"

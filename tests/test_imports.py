@@ -189,7 +189,7 @@ print(state() == before)
 """
     assert printed(LOAD + code) == [
         "[False, False, False] ['clean', 'confusion_matrix']",
-        "['InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
+        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]

@@ -22,6 +22,7 @@ from nbfinetune.checkpoints.fitting import (
     parted,
     weight_names,
 )
+from nbfinetune.checkpoints.going_on import going_on_header, read_going_on
 from nbfinetune.checkpoints.header import SETTINGS, check_header
 from nbfinetune.checkpoints.safetensors_file import opened, write
 from nbfinetune.data.transforms import ImageTransforms
@@ -38,7 +39,8 @@ from nbfinetune.training.state import LearnerState
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
     """Write weights, optimizer and frozen groups to a safetensors file; returns its path.
 
-    The history and the state of the random numbers are not in it.
+    The state of the learner's random numbers and what `fine_tune` found for its second stage are
+    in it, so that a fit goes on with `start_epoch` as if it had not been ended. The history is not.
 
     Raises
     ------
@@ -54,7 +56,8 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
     settings = [{key: g[key] for key in SETTINGS} for g in learn.opt.param_groups]
-    header = _header(learn) | {"opt": settings, "opt_weights": weight_names(learn.model, learn.opt)}
+    of_opt = {"opt": settings, "opt_weights": weight_names(learn.model, learn.opt)}
+    header = _header(learn) | of_opt | going_on_header(learn)
     return write(file, tensors, header, overwrite=overwrite)
 
 
@@ -85,6 +88,7 @@ def put(learn: LearnerState, tensors: Mapping[str, Tensor], header: dict, name: 
     weights, states = parted(tensors)
     check_weights(learn.model, weights, name)
     fitting = fitting_states(learn.opt, states, name)
+    going_on = read_going_on(header, name)
     transforms, other = _followed(learn, header)
     if other:
         said = f"{name} was saved with other settings: {'; '.join(other)}"
@@ -96,6 +100,7 @@ def put(learn: LearnerState, tensors: Mapping[str, Tensor], header: dict, name: 
         learn.model.load_state_dict(own)
         learn.freeze_to(header["frozen"], quiet=True)
         learn.transforms = transforms
+        vars(learn).update(going_on)
         learn.opt.state.update(fitting)
         for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
             group.update({key: settings[key] for key in SETTINGS})

@@ -18,7 +18,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.cpu_contention import contention_text
 from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.control import RunControl
-from nbfinetune.training.printing import say
+from nbfinetune.training.printing import say, stages_so_far
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
 from nbfinetune.widgets.screen import Screen
@@ -87,13 +87,13 @@ class LiveTraining(Callback):
         return bool(self.runs)
 
     def before_fit(self, learn: "Learner") -> None:
+        self.runs += stages_so_far(learn, self.runs)
         if self.plot is None:
             say(learn.rate_note)
             self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
             self._open(learn)
         self.plot.begin()
         learn.control.on_pause = self.plot.show_paused
-        self.runs.append(learn.recorder.run)
         self._time_left.start(learn)
         self._draw(learn)
 
@@ -101,7 +101,7 @@ class LiveTraining(Callback):
         from nbfinetune.widgets.training_plot import TrainingPlot  # brings bqplot, that pandas
 
         self.plot, control = (
-            TrainingPlot(learn.metric_names, learn.recorder.runs[:-1]),
+            TrainingPlot(learn.metric_names, learn.recorder.runs[: -len(self.runs)]),
             learn.control,
         )
         self.plot.observe(lambda change: _obey(control, change["new"]), "request")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from nbfinetune.lr_finder.arguments import asked_for, check_range, check_repeats
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
-from nbfinetune.lr_finder.snapshot import generators, unchanged
 from nbfinetune.lr_finder.suggestions import (
     Suggestion,
     agree,
@@ -22,8 +21,10 @@ from nbfinetune.training import loop
 from nbfinetune.training.callbacks import Recording
 from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
+from nbfinetune.training.snapshot import unchanged
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
+from nbfinetune.training.streams import generators
 
 
 @shows("search")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from time import monotonic
 
 from nbfinetune.lr_finder.results import LRFindResult
-from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import FLAT, MIN_POINTS, n_finite, rises_at
 from nbfinetune.lr_finder.sweeps import ShortRun, trial_steps
 from nbfinetune.rendering.numbers import counted, rate_text
@@ -16,6 +15,7 @@ from nbfinetune.training.arguments import rates
 from nbfinetune.training.batches.feature_batches import features_usable
 from nbfinetune.training.callbacks import CancelFit, Recording
 from nbfinetune.training.fine_tuning.recipe import batches_of
+from nbfinetune.training.snapshot import unchanged
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering
 

@@ -6,12 +6,13 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune.history import screens
 from nbfinetune.live.cell_errors import in_one_line
+from nbfinetune.magics.history import HistoryMagics
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.lines import option_matcher
 from nbfinetune.magics.model import ModelMagics
 from nbfinetune.magics.training import TrainingMagics
 
-_CLASSES = (TrainingMagics, InterpretationMagics, ModelMagics)
+_CLASSES = (TrainingMagics, InterpretationMagics, ModelMagics, HistoryMagics)
 
 
 def _magic_names() -> list[str]:
@@ -33,7 +34,8 @@ def load(shell: InteractiveShell) -> None:
     magics.shown_by, screens.make_screens = screens.make_screens, lambda: magics.training_runs
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
-    shell.register_magics(magics, InterpretationMagics, ModelMagics)
+    others = (InterpretationMagics, ModelMagics, HistoryMagics(shell, magics))
+    shell.register_magics(magics, *others)
     for name in _magic_names():
         line_magics[name] = in_one_line(line_magics[name])
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})
@@ -42,7 +44,7 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Take out what `load` added; magics of the same names that it hid are back."""
-    magics, looks, _ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
+    magics, looks, *_ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
     screens.make_screens = magics.shown_by
     for name in _magic_names():
         del shell.magics_manager.magics["line"][name]

@@ -11,7 +11,6 @@ from nbfinetune.live.background import wait_until_idle
 from nbfinetune.magics.lines import learner_arg, parse_line, scope_of
 
 if TYPE_CHECKING:
-    from nbfinetune.history.report import TrainingReport
     from nbfinetune.learner import Learner
     from nbfinetune.rendering.tables import Table
 
@@ -80,26 +79,6 @@ class ModelMagics(Magics):
         """
         learn, _, quiet = parse_line(self.learner_summary, line, scope_of(self.shell, local_ns))
         return None if quiet else learn.summary()
-
-    @line_magic
-    @needs_local_scope
-    @magic_arguments()
-    @argument("n", type=int, nargs="?", help="number of the run whose picture and table are shown")
-    @learner_arg
-    def runs(self, line: str, local_ns: dict | None = None) -> "Table | TrainingReport | None":
-        """List all runs of the learner, or show the picture and table of one again.
-
-        Examples
-        --------
-        %runs
-        %runs 2 -l learn
-        """
-        learn, args, quiet = parse_line(self.runs, line, scope_of(self.shell, local_ns))
-        try:
-            shown = learn.recorder.shown(args.get("n"))
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        return None if quiet else shown
 
 
 def _freeze(learn: "Learner", n: int) -> None:

@@ -40,6 +40,13 @@ early_arg = option(
     help="end a stage when its valid_loss has not improved for N epochs",
 )
 start_arg = option("start-epoch", type=int, help="first epoch to run, to go on with a fit")
+checkpoint_arg = option(
+    "checkpoint",
+    type=lambda text: int(text) if text.isdigit() else text,
+    metavar="N",
+    help="steps between two checkpoints, with which %%resume_run goes on, or off; default: an "
+    "epoch, or so many that they take 1 %% of the time",
+)
 
 
 @magics_class
@@ -80,6 +87,8 @@ class TrainingMagics(Magics):
     @option("no-keep-best", action="store_true", help="end with the last weights, not the best")
     @early_arg
     @wd_arg
+    @option("start-epoch", type=int, help="first epoch with all layers to run, to go on")
+    @checkpoint_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -107,6 +116,7 @@ class TrainingMagics(Magics):
     @early_arg
     @wd_arg
     @start_arg
+    @checkpoint_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -132,6 +142,7 @@ class TrainingMagics(Magics):
     @early_arg
     @wd_arg
     @start_arg
+    @checkpoint_arg
     @bg_arg
     @static_arg
     @learner_arg

@@ -78,6 +78,12 @@ def check_cycle(div: float, div_final: float, pct_start: float) -> None:
         raise ValueError(f"pct_start is {shown(pct_start)}; it must lie in [0, 1]")
 
 
+def check_start_epoch(start_epoch: int, n_epoch: int) -> None:
+    """Raise ValueError unless there is such an epoch."""
+    if not 0 <= start_epoch < n_epoch:
+        raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
+
+
 def check_data(learn: LearnerState) -> None:
     if learn.dls is None:
         raise ValueError("this learner has no data to train on; give load_learner dls=")

@@ -24,14 +24,23 @@ class Recording(Callback):
     Parameters
     ----------
     notes : what was decided for the run before it began
+    begun : the run, where it goes on with one that was begun in another process
     """
 
-    def __init__(self, notes: Sequence[str] = ()) -> None:
-        self._notes = list(notes)
+    def __init__(self, notes: Sequence[str] = (), begun: Run | None = None) -> None:
+        self._notes, self._begun_run = list(notes), begun
         self._run: Run | None = None
 
     @whole
     def before_fit(self, learn: LearnerState) -> None:
+        run = self._begun_run or self._new_run(learn)
+        learn.recorder.begin(run)
+        self._run, learn.unrecorded = run, False
+        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
+        self._groups = [first[i] for i in sorted(first)]
+        self._begun = perf_counter()
+
+    def _new_run(self, learn: LearnerState) -> Run:
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
         run.body_epochs, run.notes = learn.body_epochs, list(self._notes)
@@ -40,11 +49,7 @@ class Recording(Callback):
             for metric in learn.metrics
             if is_share_of_pictures(metric) and (rises := higher_is_better(metric)) is not None
         }
-        learn.recorder.begin(run)
-        self._run, learn.unrecorded = run, False
-        first = {g["layer_group"]: g for g in reversed(learn.opt.param_groups)}
-        self._groups = [first[i] for i in sorted(first)]
-        self._begun = perf_counter()
+        return run
 
     def before_epoch(self, learn: LearnerState) -> None:
         self._started = perf_counter() - learn.control.waited
@@ -74,6 +79,14 @@ class Recording(Callback):
         if learn.unrecorded:
             self._record(learn)  # interrupted between a step and its record
         learn.recorder.end(learn.status)
+
+    def state_dict(self) -> dict[str, object]:
+        now = perf_counter()
+        return {"of_run": now - self._begun, "of_epoch": now - self._started}
+
+    def load_state_dict(self, learn: LearnerState, state: dict[str, object]) -> None:
+        now = perf_counter()
+        self._begun, self._started = now - state["of_run"], now - state["of_epoch"]
 
 
 class ParamScheduler(Callback):

@@ -17,6 +17,7 @@ from nbfinetune.training import loop, schedules
 from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
+    check_start_epoch,
     check_trains,
     check_wd,
     rates,
@@ -26,6 +27,8 @@ from nbfinetune.training.finite import StopNotFinite, check_start
 from nbfinetune.training.monitors import SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
+from nbfinetune.training.resuming.checkpointing import next_stage
+from nbfinetune.training.resuming.keeper import kept_run
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -33,6 +36,7 @@ from nbfinetune.training.steering import Steering, exclusive_run
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit(
     learn: LearnerState,
     n_epoch: int,
@@ -42,6 +46,7 @@ def fit(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at a constant learning rate.
@@ -57,6 +62,9 @@ def fit(
     cbs : callbacks of this fit, or one, after those of the learner
     start_epoch : first epoch that is run, to go on with a fit that was ended; the schedule
         goes on there too
+    checkpoint : steps between two checkpoints, with which `resume_run` goes on after the process
+        was killed; None = one at the end of each epoch, or fewer, so that they take 1 % of the time
+        at most; "off" = none
     show : whether its progress is shown: on a live screen after `%load_ext nbfinetune`, else as
         lines of text; see `learn.quiet` too
 
@@ -74,6 +82,7 @@ def fit(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_one_cycle(
     learn: LearnerState,
     n_epoch: int,
@@ -87,6 +96,7 @@ def fit_one_cycle(
     moms: tuple[float, float, float] | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with the 1cycle policy (Smith 2018); see `fit` for the other arguments.
@@ -118,6 +128,7 @@ def fit_one_cycle(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_flat_cos(
     learn: LearnerState,
     n_epoch: int,
@@ -129,6 +140,7 @@ def fit_flat_cos(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
@@ -142,6 +154,7 @@ def fit_flat_cos(
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fit_sgdr(
     learn: LearnerState,
     n_cycles: int,
@@ -153,6 +166,7 @@ def fit_sgdr(
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with warm restarts: `n_cycles` cosines, each `cycle_mult` times as long.
@@ -229,15 +243,15 @@ def _fit(
 ) -> Run:
     check_data(learn)
     n_epoch = as_whole_number("n_epoch", n_epoch, 1)
-    if not 0 <= start_epoch < n_epoch:
-        raise ValueError(f"start_epoch is {start_epoch}; it must be in 0 to {n_epoch - 1}")
+    check_start_epoch(start_epoch, n_epoch)
     check_wd(wd)
     check_trains(learn)
     for group in learn.opt.param_groups:
         if wd is not None and group["decays"]:
             group["weight_decay"] = wd
-    watching = [Steering(), StopNotFinite()]
-    all_cbs = [Recording(notes), ParamScheduler(lrs, mom), *watching, *learn.cbs, *cbs]
+    keeping, begun, start_epoch = next_stage(learn, start_epoch)
+    first = [Recording(notes, begun), ParamScheduler(lrs, mom), Steering(), StopNotFinite()]
+    all_cbs = [*first, *learn.cbs, *cbs, *keeping]
     loaders = (learn.dls.train, learn.dls.valid)
     with learn.own_rng(), leaving_out(loaders, partial(_say, learn)):
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)

@@ -42,6 +42,7 @@ from nbfinetune.training.batches.smaller_parts import (
     optimizer_step,
 )
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
+from nbfinetune.training.resuming.places import Place
 from nbfinetune.training.state import Callback, LearnerState
 
 
@@ -85,10 +86,13 @@ def run(
                 _between()
                 learn.epoch = epoch
                 _event(cbs, "before_epoch", learn)
+                place, learn.place = learn.place, None
                 how = {"jitter": jitter, "compare_bytes": False}
-                with suppress(CancelTrain):
-                    _train(learn, _batches(learn, learn.dls.train, training=True, **how), cbs)
-                _event(cbs, "after_train", learn)
+                if place is None or not place.trained:
+                    with suppress(CancelTrain):
+                        batches = _batches(learn, learn.dls.train, training=True, **how)
+                        _train(learn, batches, cbs, place)
+                    _event(cbs, "after_train", learn)
                 if validates:
                     held_out = _batches(learn, learn.dls.valid, training=False, compare_bytes=False)
                     learn.values, outputs, targets = _validate(learn, held_out, cbs)
@@ -187,7 +191,9 @@ def _body_epochs(learn: LearnerState, epochs: range, jitter: bool, validates: bo
     return max(n, valid.body_epochs(range(1))) if valid else n
 
 
-def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> None:
+def _train(
+    learn: LearnerState, batches: _Batches, cbs: Sequence[Callback], place: Place | None
+) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
@@ -195,7 +201,8 @@ def _train(learn: LearnerState, batches: _Batches, cbs: Sequence[Callback]) -> N
     counted: list[tuple[int, Tensor]] = []
     step, batch_or_nothing = StepInMemory(learn, counted.clear), BatchOrNothing(learn.model, size)
     how = size, counted, partial(_after_part, cbs, learn)
-    for i, (x, y) in enumerate(batches):
+    numbered = enumerate(batches)
+    for i, (x, y) in numbered if place is None else place.left(numbered):
         learn.iter = i
         _event(cbs, "before_batch", learn)
         y = learn.targets = y.to(learn.device, non_blocking=True)

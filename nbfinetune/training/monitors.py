@@ -89,6 +89,12 @@ class EarlyStopping(Callback):
         self.monitor, self.min_delta, self.patience = monitor, min_delta, patience
         self._monitor = _Monitor("EarlyStopping", monitor, mode)
 
+    @property
+    def options(self) -> dict[str, object]:
+        """What it was made with."""
+        own = {"monitor": self.monitor, "mode": self._monitor.mode}
+        return own | {"min_delta": self.min_delta, "patience": self.patience}
+
     def check(self, learn: LearnerState) -> None:
         """Raise ValueError if `monitor` cannot be watched in a fit of this learner."""
         self._monitor.rises(learn)
@@ -107,6 +113,12 @@ class EarlyStopping(Callback):
             epochs = counted(self.wait, "epoch")
             learn.recorder.run.ended = f"{self.monitor} did not improve for {epochs}"
             raise CancelFit
+
+    def state_dict(self) -> dict[str, object]:
+        return {"best": self.best, "wait": self.wait}
+
+    def load_state_dict(self, learn: LearnerState, state: dict[str, object]) -> None:
+        self.best, self.wait = state["best"], state["wait"]
 
 
 class SaveBest(Callback):
@@ -142,6 +154,12 @@ class SaveBest(Callback):
         self._seen: list[tuple[float, float]] = []  # values, turned so that less is better; losses
         self._kept = (inf, inf)
         self._weights: dict[str, object] = {}
+        self._where = ""
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What it was made with."""
+        return {"monitor": self.monitor, "mode": self._monitor.mode}
 
     def check(self, learn: LearnerState) -> None:
         """Raise ValueError if `monitor` cannot be watched in a fit of this learner."""
@@ -208,6 +226,23 @@ class SaveBest(Callback):
     def after_fit(self, learn: LearnerState) -> None:
         if learn.status in ("finished", "stopped", "interrupted") and self.row is not None:
             learn.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, object]:
+        known = {"row": self.row, "why": self.why, "where": self._where}
+        return known | {"seen": self._seen, "kept": self._kept, "weights": dict(self._weights)}
+
+    def load_state_dict(self, learn: LearnerState, state: dict[str, object]) -> None:
+        rows = [row for run in learn.recorder.runs for row in run.rows]
+        known = {repr(row): row for row in rows}  # the same one, as results tell by
+        self.row = state["row"] and known.get(repr(state["row"]), state["row"])
+        self.why, self._where = state["why"], state["where"]
+        self._seen, self._kept = list(state["seen"]), tuple(state["kept"])
+        if self.row is not None:
+            self._weights = deepcopy(learn.model.state_dict())
+            for name, value in state["weights"].items():
+                if isinstance(value, Tensor):
+                    self._weights[name].copy_(value)
+        self._tell(learn.recorder.run)
 
 
 def _copied(state: dict[str, object], earlier: dict[str, object]) -> dict[str, object]:

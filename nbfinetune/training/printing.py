@@ -1,6 +1,6 @@
 """Printing: runs of methods shown as lines of text, where no screens are put in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import signature
 
@@ -33,7 +33,7 @@ class PrintedTable(Callback):
         return bool(self.columns)
 
     def before_fit(self, learn: LearnerState) -> None:
-        self.runs.append(learn.recorder.run)
+        self.runs += stages_so_far(learn, self.runs)
         if not self.columns:
             self.columns = list(learn.recorder.run.names)
             if learn.rate_note:
@@ -54,6 +54,12 @@ class PrintedTable(Callback):
         """Say how all of it ended."""
         if self.began and text:
             print(text, flush=True)
+
+
+def stages_so_far(learn: LearnerState, shown: Sequence[Run]) -> list[Run]:
+    """The run that begins, after the stages of a call that goes on, where none is shown yet."""
+    before = learn.keeper.stages if learn.keeper is not None and not shown else []
+    return [*before, learn.recorder.run]
 
 
 class PrintedRuns:

@@ -33,6 +33,8 @@ from nbfinetune.training.batches.feature_cache import FeatureCache
 from nbfinetune.training.batches.part_sizes import PartSizes
 from nbfinetune.training.chosen_rates import ChosenRate, safe_rate
 from nbfinetune.training.control import RunControl
+from nbfinetune.training.fine_tuning.second_stage import SecondStage
+from nbfinetune.training.resuming.places import Place
 from nbfinetune.training.schedules import Schedule
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
@@ -56,6 +58,13 @@ class Callback:
     def after_train(self, learn: "LearnerState") -> None: ...
     def after_epoch(self, learn: "LearnerState") -> None: ...
     def after_fit(self, learn: "LearnerState") -> None: ...
+
+    def state_dict(self) -> dict[str, object]:
+        """What it changes in a run, for checkpoints: numbers, texts, tensors, and dicts of them."""
+        return {}
+
+    def load_state_dict(self, learn: "LearnerState", state: dict[str, object]) -> None:
+        """Go on from there; called when a run goes on in another process, after `before_epoch`."""
 
 
 def as_callbacks(cbs: Callback | Sequence[Callback]) -> list[Callback]:
@@ -95,6 +104,12 @@ class LearnerState:
         a search, that of the next run
     rate_how : where that of the next run comes from, after a search
     last_search : what the newest search found
+    second_stage : what the newest `fine_tune` found for the training of all layers
+    first_wd : the weight decay that it was made with
+    place : where in its first epoch a run goes on, None = at its begin
+    keeper : what writes the run that is on to the disk; None = nothing does
+    resumed : what the next call goes on with
+    undoable : what it was before its fits
     """
 
     lr = options.Checked(options.checked_lr)
@@ -153,7 +168,13 @@ class LearnerState:
         layer_groups.check_groups(model, self.groups)
         self.lr, self.moms, self.train_bn = lr, moms, bool(train_bn)
         self._first_lr, self.chosen, self.rate_note = self.lr, None, ""
+        self.first_wd = float(wd)
         self.last_search: object | None = None
+        self.second_stage: SecondStage | None = None
+        self.place: Place | None = None
+        self.keeper: object | None = None
+        self.resumed: object | None = None
+        self.undoable: object | None = None
         self.run_cbs: Sequence[Callback] = ()
         self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed
@@ -192,8 +213,9 @@ class LearnerState:
         return dls
 
     def __getstate__(self) -> dict:
-        """All but the schedules of the newest run, which are functions that nothing can pickle."""
-        return {k: v for k, v in vars(self).items() if k != "lr_schedules"}
+        """All but schedules and files of the run that is on, which nothing can pickle."""
+        own = {k: v for k, v in vars(self).items() if k != "lr_schedules"}
+        return own | dict.fromkeys(("keeper", "resumed", "place", "undoable"))
 
     @property
     def metric_names(self) -> list[str]:

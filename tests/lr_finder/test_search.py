@@ -12,11 +12,11 @@ import torch
 
 from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.lr_finder.pictures import lr_figure
-from nbfinetune.lr_finder.snapshot import unchanged
 from nbfinetune.lr_finder.suggestions import minimum, steep, valley
 from nbfinetune.lr_finder.trials import trial_loss
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.rng import get_rng_state
+from nbfinetune.training.snapshot import unchanged
 
 
 class At(Callback):

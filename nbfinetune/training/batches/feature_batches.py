@@ -103,7 +103,7 @@ class FeatureBatches:
         jitter: bool,
     ) -> None:
         self._learn, self._body, self._head = learn, body, head
-        self._cached, self._views, self._jitter = cached, views, jitter
+        self.cached, self._views, self._jitter = cached, views, jitter
         self._targets = torch.tensor(cached.dataset.targets)  # read anew: they may be corrected
         # The loader itself, but of numbers: the same order, and the same random numbers drawn.
         self._numbers = DataLoader(
@@ -116,11 +116,11 @@ class FeatureBatches:
     def body_epochs(self, epochs: range) -> int:
         """How many of these epochs will run the body, each for the features of one view."""
         views = {min(e, 1) if self._jitter else e % self._views for e in epochs}
-        return sum(not self._cached.known_of(view).all() for view in views)
+        return sum(not self.cached.known_of(view).all() for view in views)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for every in self._numbers:
-            numbers = those_there(self._cached.dataset, every)
+            numbers = those_there(self.cached.dataset, every)
             if len(numbers):
                 yield numbers, self._targets[numbers]
 
@@ -150,7 +150,7 @@ class FeatureBatches:
         return learn.head_logits(self._head, features)
 
     def _features(self, numbers: Tensor, view: int, on_part: Callable[[], None]) -> Tensor:
-        learn, cached = self._learn, self._cached
+        learn, cached = self._learn, self.cached
         missing = numbers[~cached.known_of(view)[numbers]]
 
         def compute(part: slice) -> Tensor:
@@ -168,12 +168,12 @@ class FeatureBatches:
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:
         learn = self._learn
-        x, _ = self._cached.dataset.batch(numbers.tolist())
+        x, _ = self.cached.dataset.batch(numbers.tolist())
         if not view:
             return learn.features_of(self._body, learn.prepare(x, training=False))
         views = []
         for i, one in zip(numbers.tolist(), x.split(1), strict=True):
             # Random numbers of its own: neither the batch nor earlier runs matter.
-            with seeded_rng(learn.features.seed + view * len(self._cached.dataset) + i):
+            with seeded_rng(learn.features.seed + view * len(self.cached.dataset) + i):
                 views.append(learn.prepare(one, training=True))
         return learn.features_of(self._body, torch.cat(views))

@@ -92,6 +92,11 @@ class FeatureCache:
         self._cached.append(CachedFeatures(dataset))
         return self._cached[-1]
 
+    def kept(self, dls: object) -> dict[str, CachedFeatures]:
+        """Those that there are of the data of "train" and "valid" of some loaders."""
+        sides = {side: getattr(getattr(dls, side), "dataset", None) for side in ("train", "valid")}
+        return {side: c for side, data in sides.items() for c in self._cached if c.dataset is data}
+
     def drop(self) -> None:
         """Forget all features."""
         self._cached = []

@@ -13,7 +13,6 @@ more, if batches of 16 allow that. At the end of both stages the head is fitted 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import isfinite, log
 
 import torch
@@ -30,6 +29,7 @@ from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.interrupts import interrupts_held, whole
 from nbfinetune.training.batches.microbatches import PICTURES
+from nbfinetune.training.fine_tuning.second_stage import SecondStage
 from nbfinetune.training.state import LearnerState
 
 RECIPES = ("measured", "fastai")
@@ -52,22 +52,6 @@ def check_recipe(learn: LearnerState, recipe: str, bs: int | None) -> None:
             raise ValueError(
                 f"bs is {bs}, but these loaders make batches of their own; leave it out"
             )
-
-
-@dataclass(frozen=True)
-class SecondStage:
-    """How all layers train after the head.
-
-    Parameters
-    ----------
-    rate : of the body
-    scale : of the head's weights before
-    why : in words
-    """
-
-    rate: float
-    scale: float
-    why: str
 
 
 def second_stage(learn: LearnerState, fit: HeadFit | None) -> SecondStage:

@@ -91,6 +91,16 @@ class RefitHead(Callback):
             f"({_mixture(self.fit)}, by cross-validation)"
         )
 
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "fit": None if self.fit is None else vars(self.fit),
+            "fitted": self.head is not None,
+        }
+
+    def load_state_dict(self, learn: LearnerState, state: dict[str, object]) -> None:
+        self.fit = None if state["fit"] is None else HeadFit(**state["fit"])
+        self.head = _linear_head(learn) if state["fitted"] else None
+
 
 def _mixture(fit: HeadFit) -> str:
     if fit.share == 1:

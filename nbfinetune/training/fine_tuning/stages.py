@@ -10,6 +10,7 @@ from nbfinetune.history.runs import HEAD_STAGE
 from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
+    check_start_epoch,
     check_wd,
     ends,
     has_start,
@@ -30,6 +31,8 @@ from nbfinetune.training.finite import check_start
 from nbfinetune.training.fitting import one_cycle, result_of, with_keeper
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.printing import shows
+from nbfinetune.training.resuming.checkpointing import in_second_stage, stages_before
+from nbfinetune.training.resuming.keeper import kept_run
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run
 
@@ -44,6 +47,7 @@ _CHEAP_HEAD_STEPS = 100
 
 @shows("fit")
 @exclusive_run(scales_rates=True)
+@kept_run
 def fine_tune(
     learn: LearnerState,
     epochs: int,
@@ -58,6 +62,8 @@ def fine_tune(
     keep_best: bool | None = None,
     wd: float | None = None,
     cbs: Callback | Sequence[Callback] = (),
+    start_epoch: int = 0,
+    checkpoint: int | str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train the head with the body frozen, then all layers.
@@ -83,9 +89,13 @@ def fine_tune(
     recipe : "measured" or "fastai"
     keep_best : end with the weights of the best epoch of both stages, as in `fit`; None = True, but
         for fastai
-    wd, cbs, show : see `fit`
+    start_epoch : first epoch with all layers that is run, to go on with a `fine_tune` that was
+        ended there; above 0 the head is not trained alone before, and the body has the rate that
+        was found then, which `save` writes too
+    wd, cbs, checkpoint, show : see `fit`
     """
     epochs = as_whole_number("epochs", epochs, 1)
+    check_start_epoch(start_epoch, epochs)
     check_data(learn)
     check_recipe(learn, recipe, bs)
     measured = recipe == "measured"
@@ -110,8 +120,8 @@ def fine_tune(
     cbs = with_keeper(learn, cbs, measured if keep_best is None else keep_best)
     head = {"div": 25.0, "div_final": 1e5, "pct_start": 0.99}
     both = {"div": div, "div_final": 1e5, "pct_start": pct_start}
-    runs = []
-    if freeze_epochs != 0:
+    runs, goes_on = stages_before(learn), start_epoch > 0 or in_second_stage(learn)
+    if freeze_epochs != 0 and not goes_on:
         learn.freeze_to(-1, quiet=True)
         freeze_epochs = freeze_epochs or _head_epochs(learn)
         name = f"fine_tune: {HEAD_STAGE}"
@@ -121,7 +131,9 @@ def fine_tune(
     learn.freeze_to(0, quiet=True)
     lrs, notes = slice(low / 2, high / 2), []
     if chosen:
-        stage = second_stage(learn, refit.fit)
+        if not goes_on or learn.second_stage is None:
+            learn.second_stage = second_stage(learn, refit.fit)
+        stage = learn.second_stage
         lrs, notes = [stage.rate] * (len(learn.groups) - 1) + [high / 2], [stage.why]
         if refit.head is not None:
             soften(refit.head, stage.scale)
@@ -130,7 +142,8 @@ def fine_tune(
         if chosen:
             stack.enter_context(first_layers_fixed(learn))
         name = "fine_tune: all layers"
-        runs += [one_cycle(learn, name, epochs, lrs, **both, wd=wd, cbs=cbs, notes=notes)]
+        how = both | {"wd": wd, "cbs": cbs, "notes": notes, "start_epoch": start_epoch}
+        runs += [one_cycle(learn, name, epochs, lrs, **how)]
     return result_of(learn, runs, cbs)
 
 

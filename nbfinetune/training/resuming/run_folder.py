@@ -1,0 +1,294 @@
+"""Run folders: what is on the disk of a run, its record and its two newest checkpoints.
+
+A checkpoint is a JSON file and the safetensors files that it names; what has not changed since an
+earlier one stays in the file of that. Each is written whole, the JSON last.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from nbfinetune.rendering.names import shortened
+from nbfinetune.runtime.memmap import cache_folder
+from nbfinetune.runtime.own_files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
+MOST_BYTES = 2 * 2**30  # of all runs; the oldest go first
+_MOST_RUNS = 200  # whose records stay
+_FREE = 2**30  # bytes of a disk that are left to others
+_CHECKPOINTS = 2  # that stay of a run
+_RECORD, _LOCK = "run.json", "run.lock"
+_CHECKPOINT = re.compile(r"(\d{6})\.json")
+_said: set[str] = set()
+
+
+def runs_folder() -> Path | None:
+    """The folder of `NBFINETUNE_RUNS`, else `runs` in the cache folder; None if it is "off".
+
+    Without a home folder it is one among the temporary files, which a warning says once.
+    """
+    chosen = os.environ.get("NBFINETUNE_RUNS", "")
+    if chosen.lower() == "off":
+        return None
+    try:
+        return Path(chosen).expanduser() if chosen else cache_folder() / "runs"
+    except (OSError, RuntimeError):
+        name = f"nbfinetune-{getattr(os, 'getuid', lambda: '')()}"
+        folder = Path(tempfile.gettempdir()) / name / "runs"
+        say_once(
+            f"there is no home folder, so checkpoints of runs are in {folder}, which a restart of "
+            "the machine may empty; set NBFINETUNE_RUNS to a folder, or to off"
+        )
+        return folder
+
+
+def say_once(text: str) -> None:
+    """Warn, but not a second time in this process."""
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, stacklevel=2)
+
+
+class RunFolder:
+    """The files of one run.
+
+    Attributes
+    ----------
+    path : the folder; its name begins with the time
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: BinaryIO | None = None
+
+    @classmethod
+    def new(cls, root: Path) -> "RunFolder":
+        """A new folder, held by this process."""
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+        folder = cls(root / name)
+        folder.path.mkdir(mode=0o700)
+        folder.claim()
+        return folder
+
+    def claim(self) -> bool:
+        """Hold the folder until `release`, or the end of the process; False if another has it."""
+        if self.in_use():
+            return False
+        self._lock = open(self.path / _LOCK, "wb+")  # noqa: SIM115 (held)
+        self._lock.write(str(os.getpid()).encode())
+        self._lock.flush()
+        if fcntl is not None:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+
+    def release(self) -> None:
+        """Hold it no longer."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            with suppress(OSError):
+                (self.path / _LOCK).unlink()
+
+    def in_use(self) -> bool:
+        """Whether a living process holds it."""
+        lock = self.path / _LOCK
+        if fcntl is None:  # Windows deletes no open file
+            with suppress(FileNotFoundError):
+                try:
+                    lock.unlink()
+                except PermissionError:
+                    return True
+            return False
+        try:
+            with open(lock, "rb") as file:
+                pid = file.read().decode()
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _lives(pid)  # a worker process of a dead one may hold it a while
+        except OSError:
+            pass
+        return False
+
+    def write_record(self, record: dict) -> None:
+        """Write what is known of the run; not synced, as it costs little to lose."""
+        path = self.path / _RECORD
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record))
+        os.replace(part, path)
+
+    def record(self) -> dict:
+        """What is known of the run; {} if that cannot be read."""
+        with suppress(OSError, ValueError):
+            record = json.loads((self.path / _RECORD).read_text())
+            if isinstance(record, dict):
+                return record
+        return {}
+
+    def write_checkpoint(
+        self, state: dict, files: Mapping[str, Mapping[str, Tensor]], elsewhere: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Write a checkpoint, and drop those before the last two.
+
+        Parameters
+        ----------
+        state : plain values
+        files : suffix of a file's name -> the tensors that it gets
+        elsewhere : name of a tensor -> the file of an earlier checkpoint that has it
+
+        Returns
+        -------
+        where : name of each tensor -> the file that has it
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the text says why.
+        """
+        number = max(self.checkpoints(), default=-1) + 1
+        where = dict(elsewhere)
+        for suffix, tensors in files.items():
+            if not tensors:
+                continue
+            path = self.path / f"{number:06}{suffix}.safetensors"
+            # Cloned where it must be: safetensors takes neither shared storage nor channels-last.
+            plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            self._check_room(sum(v.nbytes for v in plain.values()))
+            write_whole(path, save_bytes(_unshared(plain)))
+            where |= dict.fromkeys(tensors, path.name)
+        text = json.dumps({"state": state, "files": where})
+        write_whole(self.path / f"{number:06}.json", text.encode())
+        self._drop_before(number - _CHECKPOINTS + 1)
+        return where
+
+    def _check_room(self, n_bytes: int) -> None:
+        if 3 * n_bytes > MOST_BYTES:  # two stay while the next is written
+            raise OSError(f"a checkpoint of {n_bytes / 2**30:.1f} GB is too large to keep two")
+        free = shutil.disk_usage(self.path).free
+        if n_bytes + _FREE > free:
+            raise OSError(f"{free / 2**30:.1f} GB free, of which 1 is left to others")
+
+    def checkpoints(self) -> list[int]:
+        """The numbers of those that are there, the oldest first."""
+        with suppress(OSError):
+            matches = [_CHECKPOINT.fullmatch(name) for name in os.listdir(self.path)]
+            return sorted(int(match[1]) for match in matches if match)
+        return []
+
+    def read_checkpoints(self) -> Iterator[tuple[dict, dict[str, Tensor]]]:
+        """State and tensors of those that can be read, the newest first."""
+        for number in reversed(self.checkpoints()):
+            with suppress(OSError, ValueError, TypeError, KeyError, SafetensorError):
+                yield self._read(number)
+
+    def _read(self, number: int) -> tuple[dict, dict[str, Tensor]]:
+        read = self._manifest(number)
+        tensors: dict[str, Tensor] = {}
+        for file in set(read["files"].values()):
+            if os.path.basename(file) != file:
+                raise ValueError("a file of another folder")
+            with safe_open(self.path / file, framework="pt") as opened:
+                wanted = [name for name, of in read["files"].items() if of == file]
+                tensors |= {name: opened.get_tensor(name).clone() for name in wanted}
+        return read["state"], tensors
+
+    def _manifest(self, number: int) -> dict:
+        return json.loads((self.path / f"{number:06}.json").read_text())
+
+    def _drop_before(self, first: int) -> None:
+        """Delete older checkpoints, and the files that no newer one needs."""
+        needed: set[str] = set()
+        for number in self.checkpoints():
+            if number < first:
+                with suppress(OSError):
+                    (self.path / f"{number:06}.json").unlink()
+            else:
+                with suppress(OSError, ValueError):
+                    needed |= set(self._manifest(number)["files"].values())
+        for file in self.path.glob("*.safetensors"):
+            if file.name not in needed:
+                with suppress(OSError):
+                    file.unlink()
+
+    def drop_checkpoints(self) -> None:
+        """Delete all of them; the record stays."""
+        for file in [*self.path.glob("*.json"), *self.path.glob("*.safetensors")]:
+            if file.name != _RECORD:
+                with suppress(OSError):
+                    file.unlink()
+
+    @property
+    def n_bytes(self) -> int:
+        total = 0
+        with suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    total += entry.stat().st_size
+        return total
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, each in memory of its own."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        start = tensor.untyped_storage().data_ptr()
+        whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+        own[name] = tensor if whole and start not in seen else tensor.clone()
+        seen.add(start)
+    return own
+
+
+def run_folders(root: Path | None) -> list[RunFolder]:
+    """The runs that are there, the newest first."""
+    with suppress(OSError):
+        if root is not None:
+            names = sorted(os.listdir(root), reverse=True)
+            return [RunFolder(root / name) for name in names if (root / name).is_dir()]
+    return []
+
+
+def sweep(root: Path) -> None:
+    """Delete the oldest runs where all together are too large or too many; never one in use."""
+    total = 0
+    for number, folder in enumerate(run_folders(root)):
+        total += folder.n_bytes
+        if (total > MOST_BYTES or number >= _MOST_RUNS) and not folder.in_use():
+            total -= folder.n_bytes
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def unwritable(error: OSError) -> str:
+    """That there are no checkpoints of a run, and why, in one line."""
+    return (
+        f"no checkpoints are written of this run, which goes on: {shortened(str(error), 200)}; "
+        "set NBFINETUNE_RUNS to a folder with room, or to off"
+    )
