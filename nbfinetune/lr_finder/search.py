@@ -18,13 +18,13 @@ from nbfinetune.lr_finder.trials import is_unsure, tried
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.runtime.interrupts import whole
 from nbfinetune.training import loop
+from nbfinetune.training.batches.streams import generators
 from nbfinetune.training.callbacks import Recording
 from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.snapshot import unchanged
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
-from nbfinetune.training.streams import generators
 
 
 @shows("search")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.training.batches.streams import generators, loaders
 from nbfinetune.training.state import LearnerState
-from nbfinetune.training.streams import generators, loaders
 
 
 class Snapshot:

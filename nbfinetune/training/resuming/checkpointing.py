@@ -2,6 +2,7 @@
 
 from nbfinetune.history.runs import Run
 from nbfinetune.runtime.interrupts import interrupts_held
+from nbfinetune.training.batches.streams import Streams, put_streams, streams_of
 from nbfinetune.training.resuming.keeper import Keeper
 from nbfinetune.training.resuming.places import Place
 from nbfinetune.training.resuming.resumed import Resumed
@@ -15,7 +16,6 @@ from nbfinetune.training.resuming.run_state import (
 )
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import annealed
-from nbfinetune.training.streams import Streams, put_streams, streams_of
 
 
 class Checkpoints(Callback):

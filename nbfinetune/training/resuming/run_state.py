@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from nbfinetune.history.runs import Run
 from nbfinetune.runtime.rng import rng_as_json, rng_from_json
 from nbfinetune.training.batches.feature_batches import feature_batches, features_usable
+from nbfinetune.training.batches.streams import Streams
 from nbfinetune.training.chosen_rates import ChosenRate
 from nbfinetune.training.fine_tuning.second_stage import SecondStage
 from nbfinetune.training.resuming.packing import Same, Unchanging
 from nbfinetune.training.state import Callback, LearnerState
-from nbfinetune.training.streams import Streams
 
 ROOT = "run"  # of the names of packed tensors
 _CONTROL = ("scale", "scale_used", "finish_in", "finishing", "finished")
