@@ -15,7 +15,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
-from nbfinetune.training.resuming import resume, undo
+from nbfinetune.training.resuming import ledger, resume, undo
 from nbfinetune.training.state import LearnerState
 
 
@@ -76,6 +76,7 @@ class Learner(LearnerState):
     resume_run = resume.resume_run
     left_runs = resume.left_runs_table
     undo_fit = undo.undo_fit
+    ledger = ledger.ledger
     lr_find = search.lr_find
 
     validate = prediction.validate

@@ -1,7 +1,8 @@
 """Plots of a run that was, as fastai's recorder draws them: its losses, and its schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import localtime, strftime
 from typing import TYPE_CHECKING
 
 from nbfinetune.history.report import (
@@ -12,6 +13,7 @@ from nbfinetune.history.report import (
     draw_rates,
     format_value,
     step_axis,
+    step_ends,
 )
 from nbfinetune.history.runs import HEAD_STAGE, Run
 from nbfinetune.history.verdicts import verdict
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHT = 3.4  # inches
+_COLUMNS = ("method", "epochs", "status", "result", "time")
 
 
 def loss_plot(runs: Sequence[Run], skip_start: int, with_valid: bool, log: bool) -> figures.Picture:
@@ -107,6 +110,53 @@ def calls(runs: Sequence[Run]) -> list[list[Run]]:
     return found
 
 
+def summary_of(stages: Sequence[Run]) -> dict[str, str]:
+    """What a call was, how far it came, its result, its highest rate and how long it took."""
+    done = " + ".join(
+        f"{len(run.rows)}" if len(run.rows) == run.n_epoch else f"{len(run.rows)} of {run.n_epoch}"
+        for run in stages
+    )
+    rates = [step[-1] for run in stages for step in run.lrs]
+    return {
+        "when": strftime("%d %b %H:%M", localtime(stages[0].when)) if stages[0].when else "",
+        "method": stages[0].method,
+        "trained": ", then ".join(dict.fromkeys(run.trained for run in stages if run.trained)),
+        "rate": rate_text(max(rates)) if rates else "",
+        "epochs": done,
+        "status": stages[-1].status,
+        "result": _result(stages),
+        "time": minutes(sum(row["time"] for run in stages for row in run.rows)),
+    }
+
+
+def overlaid(named: Mapping[str, Sequence[Run]]) -> figures.Picture:
+    """The averaged training losses of several calls as lines, and their validation losses dashed.
+
+    Parameters
+    ----------
+    named : name of a call -> its stages
+    """
+    curves = {name: _trained(runs) for name, runs in named.items()}
+    figure = figures.new_figure(figures.WIDTH, _HEIGHT)
+    ax = figure.subplots()
+    axes.style_axes(ax)
+    longest = max(curves.values(), key=lambda one: one.losses[0][-1])
+    ax.set_xlim(step_ends(longest))
+    both = [part[1] for one in curves.values() for part in (one.smooth, one.valid)]
+    low, high = axes.loss_range(both)
+    axes.scale_y(ax, (low, high), "loss")
+    lines = []
+    for k, one in enumerate(curves.values()):
+        lines.append(axes.draw_line(ax, *one.smooth, axes.colour_of(k)))
+        if len(one.valid[0]):
+            axes.draw_line(ax, *one.valid, axes.colour_of(k), marker="s", dashed=True)
+    step_axis(ax)
+    axes.legend(ax, lines, list(curves))
+    ends = [f"{name} {one.smooth[1][-1]:.4f}" for name, one in curves.items()]
+    text = f"train_loss of {', '.join(ends)} at the end; valid_loss dashed"
+    return figures.Picture(figure, text)
+
+
 def runs_table(runs: Sequence[Run]) -> Table:
     """A row for each call: what it was, how far it came, its result and how long it took.
 
@@ -114,18 +164,11 @@ def runs_table(runs: Sequence[Run]) -> Table:
     """
     rows = []
     for number, stages in enumerate(calls(runs), 1):
-        done = " + ".join(
-            f"{len(run.rows)}"
-            if len(run.rows) == run.n_epoch
-            else f"{len(run.rows)} of {run.n_epoch}"
-            for run in stages
-        )
-        seconds = sum(row["time"] for run in stages for row in run.rows)
-        end = stages[-1].status
-        rows.append((str(number), stages[0].method, done, end, _result(stages), minutes(seconds)))
+        found = summary_of(stages)
+        rows.append((str(number), *(found[key] for key in _COLUMNS)))
         if text := verdict(stages):
             rows.append((f"run {number}: {text}",))
-    columns = ("run", "method", "epochs", "status", "result", "time")
+    columns = ("run", *_COLUMNS)
     title = counted(len(calls(runs)), "run") if rows else "nothing was trained yet"
     return Table(title, columns, rows)
 

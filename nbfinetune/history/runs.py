@@ -35,6 +35,8 @@ class Run:
     n_valid : held-out pictures; None before the first epoch is done
     shares : metrics that are shares of these pictures -> whether larger is better
     weakest : for each epoch done, which classes are predicted worst, in words, or ""
+    when : seconds since 1970 at which it began
+    trained : which layer groups train, in words
     """
 
     name: str
@@ -60,6 +62,8 @@ class Run:
     n_valid: int | None = None
     shares: dict[str, bool] = field(default_factory=dict)
     weakest: list[str] = field(default_factory=list)
+    when: float = 0.0
+    trained: str = ""
 
     @property
     def method(self) -> str:

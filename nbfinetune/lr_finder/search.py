@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from time import time
 
 from nbfinetune.lr_finder.arguments import asked_for, check_range, check_repeats
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
@@ -92,7 +93,9 @@ def lr_find(
     check_range(learn, start_lr, end_lr, num_it)
     check_repeats(learn, seeds, groups, verify)
     sweep = (start_lr, end_lr, num_it, stop_div)
+    began = time()
     found = _found(learn, sweep, asked, seeds, groups, verify, cbs=cbs)
+    learn.searches.append((began, time() - began, learn.trained_text(), found))
     _adopt(learn, found)
     return found
 

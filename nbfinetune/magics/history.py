@@ -14,7 +14,6 @@ from nbfinetune.magics.training import TrainingMagics, bg_arg
 
 if TYPE_CHECKING:
     from nbfinetune.history.recorder import FitResult
-    from nbfinetune.history.report import TrainingReport
     from nbfinetune.rendering.tables import Table
 
 
@@ -34,19 +33,19 @@ class HistoryMagics(Magics):
     @line_magic
     @needs_local_scope
     @magic_arguments()
-    @argument("n", type=int, nargs="?", help="number of the run whose picture and table are shown")
+    @argument("n", nargs="*", help="numbers of runs: one is shown, several are laid over another")
     @learner_arg
-    def runs(self, line: str, local_ns: dict | None = None) -> "Table | TrainingReport | None":
-        """List all runs of the learner, or show the picture and table of one again.
+    def runs(self, line: str, local_ns: dict | None = None) -> object:
+        """List all searches and fits, those of killed kernels too, or show some of them again.
 
         Examples
         --------
         %runs
-        %runs 2 -l learn
+        %runs 2 5
         """
         learn, args, quiet = parse_line(self.runs, line, scope_of(self.shell, local_ns))
         try:
-            shown = learn.recorder.shown(args.get("n"))
+            shown = learn.ledger(*args["n"])
         except ValueError as error:
             raise UsageError(str(error)) from None
         return None if quiet else shown

@@ -5,6 +5,6 @@
 are as they were; `schedules` are their rates), `loop` the epochs and batches, `callbacks` what
 each run has on its events, `monitors` what stops one or keeps its best epoch. `control` takes
 requests, `steering` acts on them; `chosen_rates` are the rates that searches leave, `printing`
-shows runs as text. `snapshot` puts a learner back as it was, `streams` its random numbers. Packages
+shows runs as text. `snapshot` puts a learner back as it was. Packages
 of their own are `batches`, what goes through the network at once, `fine_tuning` and `resuming`.
 """

@@ -1,7 +1,7 @@
 """Callbacks: what each run has on its events, and what ends one there."""
 
 from collections.abc import Sequence
-from time import perf_counter
+from time import perf_counter, time
 
 from nbfinetune.history.runs import Run
 from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
@@ -44,6 +44,7 @@ class Recording(Callback):
         names = ["epoch", "train_loss", "valid_loss", *learn.metric_names, "time"]
         run = Run(learn.run_name, learn.n_epoch, learn.n_iter, names, first_epoch=learn.epoch)
         run.body_epochs, run.notes = learn.body_epochs, list(self._notes)
+        run.when, run.trained = time(), learn.trained_text()
         run.shares = {
             metric_name(metric): rises
             for metric in learn.metrics

@@ -28,7 +28,7 @@ from nbfinetune.training.monitors import SaveBest
 from nbfinetune.training.options import check_moms
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.checkpointing import next_stage
-from nbfinetune.training.resuming.keeper import kept_run
+from nbfinetune.training.resuming.kept_runs import kept_run
 from nbfinetune.training.schedules import Schedule
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run

@@ -2,8 +2,9 @@
 
 python killed_runs.py FOLDER JOBS: the jobs are a JSON list of dicts; a line of JSON is printed for
 each. Keys of a job: config (a name below), mode ("run" or "resume"), checkpoint (as of fits), and
-how it ends: at (place and number, as ["batch", 7]), after (seconds), writing (number of a file), or
-sigterm (place and number), which it sends to itself.
+how it ends: at (place and number, as ["batch", 7]), after (of the time of the whole run, which is a
+job before), writing (number of a file), or sigterm (place and number), which it sends to
+itself.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from nbfinetune import Callback, EarlyStopping, ImageDataLoaders, Learner, vision_learner
-from nbfinetune.training.resuming import run_folder
+from nbfinetune.training.resuming.runs_root import run_folders, runs_folder
 
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
@@ -193,13 +195,15 @@ def digest(learn: Learner) -> str:
     return seen.hexdigest()
 
 
-def work(folder: Path, job: dict) -> dict:
+def work(folder: Path, job: dict, begun: Callable[[], None]) -> dict:
     make, call = CONFIGS[job["config"]]
     learn = make(folder)
     kills = [Kills(*job["at"], None)] if job.get("at") else []
     kills += [Kills(*job["sigterm"], signal.SIGTERM)] if job.get("sigterm") else []
     if job.get("writing"):
         killed_while_writing(job["writing"])
+    begun()
+    started = time.monotonic()
     if job["mode"] == "run":
         how = {"show": False, "cbs": kills}
         if job.get("checkpoint"):
@@ -212,41 +216,43 @@ def work(folder: Path, job: dict) -> dict:
             if "there is no run" in str(error):
                 return {"nothing": True}
             raise
-    left = [
-        file
-        for folder in run_folder.run_folders(run_folder.runs_folder())
-        for file in folder.path.glob("0*")
-    ]
+    left = [file for folder in run_folders(runs_folder()) for file in folder.path.glob("0*")]
     stages = [f"{run.name} {len(run.rows)}" for run in learn.recorder.runs]
-    return {"digest": digest(learn), "stages": stages, "left": len(left)}
+    took = time.monotonic() - started
+    return {"digest": digest(learn), "stages": stages, "left": len(left), "took": took}
 
 
-def forked(folder: Path, job: dict) -> dict:
-    """The result of the job's process, and how it ended."""
+def forked(folder: Path, job: dict, took: dict[str, float]) -> dict:
+    """The result of the job's process, and how it ended.
+
+    took : seconds that a whole run of each config takes
+    """
     reads, writes = os.pipe()
-    started = time.monotonic()
     pid = os.fork()
     if not pid:
         try:
-            os.write(writes, json.dumps(work(folder, job)).encode())
+            result = work(folder, job, lambda: os.write(writes, b" "))
+            os.write(writes, json.dumps(result).encode())
             os._exit(0)
         except BaseException:
             traceback.print_exc(limit=-2)
             os._exit(1)
     os.close(writes)
-    if job.get("after") is not None:
-        time.sleep(job["after"])
-        os.kill(pid, signal.SIGKILL)
     with open(reads, "rb") as pipe:
+        pipe.read(1)
+        if job.get("after") is not None:
+            time.sleep(job["after"] * took[job["config"]])
+            os.kill(pid, signal.SIGKILL)
         text = pipe.read()
     _, status = os.waitpid(pid, 0)
-    seconds = time.monotonic() - started
-    return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds} | json.loads(
-        text or "{}"
-    )
+    return {"code": os.waitstatus_to_exitcode(status)} | json.loads(text or "{}")
 
 
 if __name__ == "__main__":
     os.fsync = lambda descriptor: None  # what a process has written outlives its kill
+    took: dict[str, float] = {}
     for job in json.loads(sys.argv[2]):
-        print(json.dumps(forked(Path(sys.argv[1]), job)), flush=True)
+        result = forked(Path(sys.argv[1]), job, took)
+        if "took" in result:
+            took.setdefault(job["config"], result["took"])
+        print(json.dumps(result), flush=True)

@@ -140,10 +140,12 @@ def test_freezing_says_what_trains_or_that_nothing_changed(ip, capsys) -> None:
 
 def test_runs_lists_all_and_shows_one_again(ip) -> None:
     ip.run_line_magic("fit_flat_cos", "1 1e-3 --no-widgets;")
-    assert ip.run_line_magic("runs", "").rows[0][:2] == ("1", "fit_flat_cos")
+    table = ip.run_line_magic("runs", "")
+    assert table.columns[:5] == ("run", "when", "method", "trained", "rate")
+    assert table.rows[0][:1] + table.rows[0][2:5] == ("1", "fit_flat_cos", "all layers", "1.0e-3")
     assert "<img" in ip.run_line_magic("runs", "1")._repr_html_()
     assert ip.run_line_magic("runs", ";") is None
-    with pytest.raises(UsageError, match="no run 2; this learner has runs 1 to 1"):
+    with pytest.raises(UsageError, match="there is no run 2; %runs lists 1"):
         ip.run_line_magic("runs", "2")
 
 

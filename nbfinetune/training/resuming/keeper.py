@@ -1,20 +1,17 @@
 """Keeper: writes a run to the disk while it is on, as often as that costs next to nothing."""
 
+import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from inspect import BoundArguments, signature
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 
 from torch import Tensor
 
-from nbfinetune.arguments import as_whole_number
+from nbfinetune.history.plots import summary_of
 from nbfinetune.history.runs import Run
 from nbfinetune.networks.weights_digest import weights_digest
-from nbfinetune.rendering.names import shown
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
-from nbfinetune.training.resuming import run_folder
 from nbfinetune.training.resuming.description import callback_names, description
 from nbfinetune.training.resuming.packing import Packed, Unchanging
 from nbfinetune.training.resuming.resumed import Resumed
@@ -29,34 +26,15 @@ from nbfinetune.training.resuming.run_state import (
     settings_tree,
     weights_tree,
 )
+from nbfinetune.training.resuming.runs_root import runs_folder, say_once, sweep, unwritable
 from nbfinetune.training.resuming.termination import Termination
-from nbfinetune.training.resuming.undo import fits_to_undo
 from nbfinetune.training.state import Callback, LearnerState
 
 _SHARE = 0.01  # of the time of training that checkpoints may take
 _SPEED = 1e8  # bytes a second that a disk writes, until it is known
 _LEAST = 0.005  # s that a checkpoint takes at least, until it is known
+SESSION = secrets.token_hex(8)  # of this process
 _LONG = 600.0  # s after which one is written within an epoch too
-
-
-def checked_interval(checkpoint: object) -> int | None:
-    """Steps between two checkpoints; 0 = none are written, None = at the ends of epochs.
-
-    Raises
-    ------
-    ValueError
-        If it is neither None, "off" nor a number of steps.
-    """
-    if checkpoint is None or checkpoint == "epoch":
-        return None
-    if checkpoint == "off" or checkpoint is False:
-        return 0
-    try:
-        return as_whole_number("checkpoint", checkpoint, 1)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f'checkpoint is {shown(checkpoint)}; it must be a number of steps, "epoch" or "off"'
-        ) from None
 
 
 class Keeper:
@@ -105,21 +83,23 @@ class Keeper:
 
     def open(self, learn: LearnerState) -> None:
         """The first stage begins: make the folder, unless there is one, or cannot be any."""
-        if self.off or self.folder is not None:
+        if self.off or self._record.get("status") == "running":
             return
         with self._timed():
             self._open(learn)
 
     def _open(self, learn: LearnerState) -> None:
         try:
-            root = run_folder.runs_folder()
+            root = runs_folder()
             if root is None:
                 self.off = True
                 return
-            self.folder = RunFolder.new(root)
-            self._record = self._new_record(learn)
+            if self.folder is None:
+                self.folder = RunFolder.new(root)
+                self._record = self._new_record(learn)
+            self._record["status"] = "running"
             self.folder.write_record(self._record)
-            run_folder.sweep(root)
+            sweep(root)
         except (OSError, TypeError) as error:
             self._give_up(error)
 
@@ -145,7 +125,7 @@ class Keeper:
             "settings": self._begin_settings,
             "weights": self._begin_weights,
             "trained": learn.trained_text(),
-            "status": "running",
+            "session": SESSION,
         }
 
     def begin(self, learn: LearnerState) -> None:
@@ -263,9 +243,9 @@ class Keeper:
 
     def _give_up(self, error: Exception) -> None:
         self.off = True
-        run_folder.say_once(run_folder.unwritable(error))
+        say_once(unwritable(error))
 
-    def end(self, status: str) -> None:
+    def end(self, learn: LearnerState, status: str) -> None:
         """The call is over: what went well needs no checkpoints."""
         if self.folder is None:
             return
@@ -273,10 +253,15 @@ class Keeper:
         seconds = self._record.get("seconds", 0.0) + perf_counter() - self._begun
         self._record |= {"status": status, "seconds": seconds}
         try:
+            if runs := learn.recorder.runs[self._first_run :]:
+                packed = Packed()
+                state = packed.pack([run_tree(run) for run in runs], ROOT)
+                self.folder.write_history(state, packed.tensors)
+                self._record["summary"] = summary_of(runs)
             self.folder.write_record(self._record)
             if well:
                 self.folder.drop_checkpoints()
-        except OSError as error:
+        except (OSError, TypeError) as error:
             self._give_up(error)
         finally:
             self.folder.release()
@@ -289,49 +274,3 @@ def start_digest(learn: LearnerState) -> str:
         return weights_digest(learn.model).hex()
     body = learn.features.digest(parts[0], compare_bytes=False)
     return body.hex() + weights_digest(parts[1]).hex()
-
-
-def kept_run(method: Callable) -> Callable:
-    """Makes a fit method write checkpoints; see `fit` for its argument `checkpoint`."""
-    arguments = signature(method)
-
-    @wraps(method)
-    def call(learn: LearnerState, *args, checkpoint: object = None, **kwargs) -> object:
-        every = checked_interval(checkpoint)
-        if learn.keeper is not None:  # a call within a call
-            return method(learn, *args, **kwargs)
-        try:
-            bound: BoundArguments = arguments.bind(learn, *args, **kwargs)
-        except TypeError:
-            return method(learn, *args, **kwargs)  # which says what is wrong
-        given = dict(bound.arguments)
-        given.pop(next(iter(given)))
-        resumed, learn.resumed = learn.resumed, None
-        if learn.dls is None:
-            return method(learn, *args, **kwargs)
-        name = method.__name__
-        with ExitStack() as stack:
-            if resumed is None:
-                everything = name == "fine_tune" or bool(given.get("cbs") or learn.cbs)
-                undo = fits_to_undo(learn)
-                stack.enter_context(undo.watching(learn, name, everything=everything))
-            stack.enter_context(_keeping(learn, Keeper(learn, name, given, every, resumed)))
-            return method(learn, *args, **kwargs)
-
-    return call
-
-
-@contextmanager
-def _keeping(learn: LearnerState, keeper: Keeper) -> Iterator[None]:
-    learn.keeper, status = keeper, "failed"
-    try:
-        keeper.begin(learn)
-        with keeper.termination.held():
-            yield
-        status = learn.status
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        learn.keeper = learn.place = None
-        keeper.end(status)

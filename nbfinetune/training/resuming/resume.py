@@ -16,7 +16,7 @@ from nbfinetune.training.resuming.description import callback_names, description
 from nbfinetune.training.resuming.keeper import start_digest
 from nbfinetune.training.resuming.packing import unpack
 from nbfinetune.training.resuming.resumed import Resumed
-from nbfinetune.training.resuming.run_folder import RunFolder, run_folders, runs_folder
+from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.resuming.run_state import (
     check_weights,
     put_features,
@@ -24,6 +24,7 @@ from nbfinetune.training.resuming.run_state import (
     put_weights,
     runs_from,
 )
+from nbfinetune.training.resuming.runs_root import run_folders, runs_folder
 from nbfinetune.training.resuming.undo import fits_to_undo
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run

@@ -9,9 +9,7 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from nbfinetune.rendering.names import shortened
-from nbfinetune.runtime.memmap import cache_folder
 from nbfinetune.runtime.own_files import write_whole
+from nbfinetune.training.resuming.packing import unpack
 
 try:
     import fcntl
@@ -31,39 +28,10 @@ except ImportError:  # on Windows
     fcntl = None
 
 MOST_BYTES = 2 * 2**30  # of all runs; the oldest go first
-_MOST_RUNS = 200  # whose records stay
 _FREE = 2**30  # bytes of a disk that are left to others
 _CHECKPOINTS = 2  # that stay of a run
-_RECORD, _LOCK = "run.json", "run.lock"
+_RECORD, _LOCK, _HISTORY = "run.json", "run.lock", "history"
 _CHECKPOINT = re.compile(r"(\d{6})\.json")
-_said: set[str] = set()
-
-
-def runs_folder() -> Path | None:
-    """The folder of `NBFINETUNE_RUNS`, else `runs` in the cache folder; None if it is "off".
-
-    Without a home folder it is one among the temporary files, which a warning says once.
-    """
-    chosen = os.environ.get("NBFINETUNE_RUNS", "")
-    if chosen.lower() == "off":
-        return None
-    try:
-        return Path(chosen).expanduser() if chosen else cache_folder() / "runs"
-    except (OSError, RuntimeError):
-        name = f"nbfinetune-{getattr(os, 'getuid', lambda: '')()}"
-        folder = Path(tempfile.gettempdir()) / name / "runs"
-        say_once(
-            f"there is no home folder, so checkpoints of runs are in {folder}, which a restart of "
-            "the machine may empty; set NBFINETUNE_RUNS to a folder, or to off"
-        )
-        return folder
-
-
-def say_once(text: str) -> None:
-    """Warn, but not a second time in this process."""
-    if text not in _said:
-        _said.add(text)
-        warnings.warn(text, stacklevel=2)
 
 
 class RunFolder:
@@ -82,7 +50,9 @@ class RunFolder:
     def new(cls, root: Path) -> "RunFolder":
         """A new folder, held by this process."""
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+        now = time.time()
+        begun = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}.{now % 1 * 1000:03.0f}"
+        name = f"{begun}-{os.getpid()}-{secrets.token_hex(3)}"
         folder = cls(root / name)
         folder.path.mkdir(mode=0o700)
         folder.claim()
@@ -224,14 +194,35 @@ class RunFolder:
                 with suppress(OSError, ValueError):
                     needed |= set(self._manifest(number)["files"].values())
         for file in self.path.glob("*.safetensors"):
-            if file.name not in needed:
+            if file.name not in needed and file.stem != _HISTORY:
                 with suppress(OSError):
                     file.unlink()
+
+    def write_history(self, state: object, tensors: Mapping[str, Tensor]) -> None:
+        """Write what the run did; not synced, as its record is not."""
+        for suffix, content in (
+            (".safetensors", save_bytes(dict(tensors))),
+            (".json", json.dumps(state).encode()),
+        ):
+            part = self.path / f"{_HISTORY}.part"
+            part.write_bytes(content)
+            os.replace(part, self.path / f"{_HISTORY}{suffix}")
+
+    def read_history(self) -> object:
+        """What the run did, as packed; None if that cannot be read, or it is not over."""
+        with suppress(OSError, ValueError, TypeError, SafetensorError):
+            state = json.loads((self.path / f"{_HISTORY}.json").read_text())
+            tensors = {}
+            with safe_open(self.path / f"{_HISTORY}.safetensors", framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    tensors[name] = opened.get_tensor(name).clone()
+            return unpack(state, tensors)
+        return None
 
     def drop_checkpoints(self) -> None:
         """Delete all of them; the record stays."""
         for file in [*self.path.glob("*.json"), *self.path.glob("*.safetensors")]:
-            if file.name != _RECORD:
+            if file.name != _RECORD and file.stem != _HISTORY:
                 with suppress(OSError):
                     file.unlink()
 
@@ -265,30 +256,3 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         own[name] = tensor if whole and start not in seen else tensor.clone()
         seen.add(start)
     return own
-
-
-def run_folders(root: Path | None) -> list[RunFolder]:
-    """The runs that are there, the newest first."""
-    with suppress(OSError):
-        if root is not None:
-            names = sorted(os.listdir(root), reverse=True)
-            return [RunFolder(root / name) for name in names if (root / name).is_dir()]
-    return []
-
-
-def sweep(root: Path) -> None:
-    """Delete the oldest runs where all together are too large or too many; never one in use."""
-    total = 0
-    for number, folder in enumerate(run_folders(root)):
-        total += folder.n_bytes
-        if (total > MOST_BYTES or number >= _MOST_RUNS) and not folder.in_use():
-            total -= folder.n_bytes
-            shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def unwritable(error: OSError) -> str:
-    """That there are no checkpoints of a run, and why, in one line."""
-    return (
-        f"no checkpoints are written of this run, which goes on: {shortened(str(error), 200)}; "
-        "set NBFINETUNE_RUNS to a folder with room, or to off"
-    )
