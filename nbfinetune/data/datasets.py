@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from os import cpu_count
 from pathlib import Path
+from weakref import ref
 
 import torch
 from PIL import Image
@@ -43,6 +44,42 @@ class PictureItems:
     def cached_image(self, i: int) -> Tensor | None:
         """The decoded image of item i, uint8 [3, side, side], None if it is not in memory."""
         raise NotImplementedError
+
+    def kept_by_others(self) -> "PictureItems":
+        """The same items, as long as something else keeps them."""
+        return _KeptByOthers(self)
+
+
+class _KeptByOthers(PictureItems):
+    """Items that are not kept in memory by this."""
+
+    def __init__(self, items: PictureItems) -> None:
+        self._items = ref(items)
+
+    def __reduce__(self) -> tuple:
+        return _kept_by_others, (self._items(),)
+
+    def kept_by_others(self) -> PictureItems:
+        return self
+
+    def path(self, i: int) -> Path | None:
+        items = self._items()
+        return None if items is None else items.path(i)
+
+    def image(self, i: int) -> Image.Image:
+        items = self._items()
+        if items is None:
+            raise ValueError("its data was deleted, with its learner")
+        return items.image(i)
+
+    def cached_image(self, i: int) -> Tensor | None:
+        items = self._items()
+        return None if items is None else items.cached_image(i)
+
+
+def _kept_by_others(items: PictureItems | None) -> PictureItems | None:
+    """What is unpickled has nobody else who keeps it."""
+    return items
 
 
 class ImageDataset(PictureItems, Dataset):

@@ -222,6 +222,9 @@ class _Joined(PictureItems):
 
     parts: Sequence[PictureItems]
 
+    def kept_by_others(self) -> PictureItems:
+        return _Joined([part.kept_by_others() for part in self.parts])
+
     def _find(self, i: int) -> tuple[PictureItems, int]:
         for part in self.parts:
             if i < len(part):

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from nbfinetune.live.cell_errors import interrupted_as
 from nbfinetune.live.event_pump import EventPump
 from nbfinetune.runtime.interrupts import act_on_interrupt
+from nbfinetune.training.control import RunControl, calls_that_are_on
+
+__all__ = ["BackgroundRun", "RunControl", "calls_that_are_on", "wait_until_idle"]
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner

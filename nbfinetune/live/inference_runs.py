@@ -144,6 +144,7 @@ class InferenceRuns:
             show_with_static_view(screen, report, screen.status)
         else:
             display(report)
+            dispose(screen)  # open, it would keep the data
         self._display_hook.note(screen)
 
     def _close_earlier(self, screen: ipywidgets.Widget) -> None:

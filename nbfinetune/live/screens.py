@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -21,6 +22,7 @@ from nbfinetune.training.control import RunControl
 from nbfinetune.training.printing import say, stages_so_far
 from nbfinetune.training.state import Callback
 from nbfinetune.training.steering import rates_to_come
+from nbfinetune.widgets.disposal import dispose, is_open
 from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
 
@@ -45,7 +47,7 @@ def pumping_events(learn: "Learner") -> Iterator[EventPump]:
         try:
             yield pump
         finally:
-            learn.control.poll = lambda: None
+            learn.control.tell_nobody()
 
 
 class _Throttle:
@@ -65,6 +67,26 @@ class _Throttle:
     @property
     def due(self) -> bool:
         return time.monotonic() >= self._next
+
+
+def unless_closed(show: Callable) -> Callable:
+    """Lets a method of a screen do nothing once its widgets were closed; no run ends by that.
+
+    Anyone may close them, in part and from any thread: `Widget.close_all()`.
+    """
+
+    @wraps(show)
+    def call(self: "LiveTraining | LiveSearch | LiveInference", *args: object) -> None:
+        if self.plot is not None and self.plot.comm is None:
+            return
+        try:
+            show(self, *args)
+        except Exception:
+            if self.plot is None or is_open(self.plot):
+                raise
+            self.plot.close()
+
+    return call
 
 
 class LiveTraining(Callback):
@@ -92,10 +114,18 @@ class LiveTraining(Callback):
             say(learn.rate_note)
             self.hint = ". ".join(filter(None, [self.hint, contention_text(learn.device)]))
             self._open(learn)
-        self.plot.begin()
-        learn.control.on_pause = self.plot.show_paused
+        learn.control.on_pause = self._show_paused
         self._time_left.start(learn)
+        self._begin(learn)
+
+    @unless_closed
+    def _begin(self, learn: "Learner") -> None:
+        self.plot.begin()
         self._draw(learn)
+
+    @unless_closed
+    def _show_paused(self, paused: bool) -> None:
+        self.plot.show_paused(paused)
 
     def _open(self, learn: "Learner") -> None:
         from nbfinetune.widgets.training_plot import TrainingPlot  # brings bqplot, that pandas
@@ -122,6 +152,7 @@ class LiveTraining(Callback):
         if self._clock.due:  # epochs may be shorter than a draw
             self._draw(learn)
 
+    @unless_closed
     def _draw(self, learn: "Learner") -> None:
         with self._clock.drawing(lambda: self.plot.n_bytes):
             learn.recorder.flush()
@@ -153,7 +184,11 @@ class LiveTraining(Callback):
         learn.control.on_pause = lambda paused: None
         if self.plot is not None:  # not refused before it was shown
             self._draw(learn)
-            self.plot.show_ended(learn.status)
+            self._show_ended(learn.status)
+
+    @unless_closed
+    def _show_ended(self, how: str) -> None:
+        self.plot.show_ended(how)
 
     def close(self, text: str = "") -> None:
         """Put the picture and the table in the place of the screen, for good."""
@@ -171,22 +206,23 @@ class LiveInference(InferenceProgress):
 
     def __init__(self, n_batches: int) -> None:
         super().__init__(n_batches)
-        self._screen: Screen | None = None
+        self.plot: Screen | None = None
 
+    @unless_closed
     def show(self, learn: "Learner", text: str) -> None:
         if time.monotonic() - self._started < _PATIENCE:
             return
-        if self._screen is None:
+        if self.plot is None:
             self._label = ipywidgets.Label()
             stop = ipywidgets.Button(description="Stop", icon="stop", layout={"width": "auto"})
             stop.on_click(lambda _: learn.control.stop())
-            self._screen = Screen([ipywidgets.HBox([stop, self._label])])
-            self._screen.words = "predicting"
-            self._displayed = Displayed(self._screen)
+            self.plot = Screen([ipywidgets.HBox([stop, self._label])])
+            self.plot.words = "predicting"
+            self._displayed = Displayed(self.plot)
         self._label.value = f"predicting: {text}"
 
     def close(self) -> None:
-        if self._screen is not None:
+        if self.plot is not None:
             self._displayed.end(Line(""))
 
 
@@ -222,7 +258,12 @@ def show_with_static_view(screen: Screen, report: object, status: Status) -> Non
     screen.words = repr(report)
     with EventPump() as pump:
         displayed = Displayed(screen)
-        keep(status, pump, displayed.stay, displayed.give_way, report)
+
+        def give_way(report: object) -> None:
+            displayed.give_way(report)
+            dispose(screen)  # a page that does not show it would keep the data; see `Screen`
+
+        keep(status, pump, displayed.stay, give_way, report)
 
 
 class LiveSearch(Callback):
@@ -255,6 +296,7 @@ class LiveSearch(Callback):
             self.plot.words = "searching for a learning rate; what it finds stays when it ends"
             self._displayed = Displayed(self.plot)
 
+    @unless_closed
     def after_part(self, learn: "Learner") -> None:
         if self._clock.due:
             with self._clock.drawing(lambda: self.plot.n_bytes):
@@ -262,8 +304,11 @@ class LiveSearch(Callback):
 
     def after_batch(self, learn: "Learner") -> None:
         self.done += learn.training
-        if not self._clock.due:
-            return
+        if self._clock.due:
+            self._draw(learn)
+
+    @unless_closed
+    def _draw(self, learn: "Learner") -> None:
         with self._clock.drawing(lambda: self.plot.n_bytes):
             learn.recorder.flush()
             run = learn.recorder.run
@@ -289,6 +334,10 @@ class LiveSearch(Callback):
         on_pick : gets each rate that the marker is moved to; says why, if it is not used
         """
         self._found = found
+        line = f"next run: {rate_text(lr)} ({how})"
+        if not is_open(self.plot):
+            self._end(SearchReport(found, line))
+            return
         self.plot.draw(found.lrs, found.losses, found.centred)
         usable = (found.low, found.high) if found.low is not None else None
         band = (found.lrs[: len(found.band[0])], *found.band) if found.band else None

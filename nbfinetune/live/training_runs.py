@@ -238,8 +238,10 @@ def _in_background(
             if screen.began:  # nobody waits for it any more
                 traceback.print_exception(error)
         finally:
-            screen.close(text)
-            begun.set()
+            try:
+                screen.close(text)
+            finally:
+                begun.set()
 
     # The context knows the cell in which the thread's output belongs.
     thread = BackgroundRun(target=copy_context().run, args=(work,), daemon=True)

@@ -19,6 +19,7 @@ from IPython.core.magic_arguments import argument, parse_argstring
 
 if TYPE_CHECKING:
     from nbfinetune.learner import Learner
+    from nbfinetune.live.background import RunControl
 
 LR_HELP = (
     "3e-3, 1e-6:1e-4 or slice(1e-6,1e-4) (first group to head), a variable, or @, @/10, @valley "
@@ -64,6 +65,41 @@ def parse_line(
     """The learner, the options that were given, and whether a semicolon asks for silence."""
     args, quiet = parse_options(magic, _filled_in(line, scope))
     return find_learner(scope, args.pop("learner", None)), args, quiet
+
+
+def control_of_line(magic: Callable, line: str, scope: "ChainMap[str, object]") -> "RunControl":
+    """The control of the run that a line means; one whose learner has no variable has it too.
+
+    Without a name that is the run of the learner a line would mean, else the newest without a
+    variable, else the only one that is on.
+
+    Raises
+    ------
+    UsageError
+        If there is none or no single one.
+    """
+    args, _ = parse_options(magic, _filled_in(line, scope))
+    name, idle = args.get("learner"), f"%{magic.__name__}: this learner is not training"
+    try:
+        control = find_learner(scope, name).control
+        if control.running:
+            return control
+    except UsageError as error:
+        idle = str(error)
+    if name is not None or "nbfinetune.learner" not in sys.modules:  # of which there is none
+        raise UsageError(idle)
+    from nbfinetune.live.background import calls_that_are_on  # brings torch
+
+    named = {scope[n].control: n for n in learner_names(scope)}
+    on = calls_that_are_on()
+    if lost := [control for control in on if control not in named]:
+        return lost[-1]
+    if len(on) > 1:
+        names = [named[control] for control in on]
+        raise UsageError(f"{', '.join(names)} are training; say which: -l {names[0]}")
+    if not on:
+        raise UsageError(idle)
+    return on[0]
 
 
 def _filled_in(line: str, scope: ChainMap) -> str:

@@ -13,6 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.magics.lines import (
     LR_HELP,
+    control_of_line,
     learner_arg,
     option,
     parse_line,
@@ -246,10 +247,8 @@ class TrainingMagics(Magics):
         self._steer("resume", line, local_ns)
 
     def _steer(self, what: str, line: str, local_ns: dict | None) -> None:
-        learn, _, _ = parse_line(getattr(self, what), line, scope_of(self.shell, local_ns))
-        if not learn.control.running:
-            raise UsageError(f"%{what}: this learner is not training")
-        getattr(learn.control, what)()
+        scope = scope_of(self.shell, local_ns)
+        getattr(control_of_line(getattr(self, what), line, scope), what)()
 
     def _fit(
         self, magic: str, line: str, lr_name: str, local_ns: dict | None

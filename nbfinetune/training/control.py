@@ -9,6 +9,16 @@ def _nothing(paused: bool = False) -> None:
     """What nobody asked for; with a name, as a learner is pickled with it."""
 
 
+_LOCK = threading.Lock()  # one thread gets a learner
+_on: list["RunControl"] = []  # of calls that are on, the newest last
+_LOOK = 0.05  # seconds between two looks whether a run still goes on
+
+
+def calls_that_are_on() -> list["RunControl"]:
+    """The controls of all calls that are on, of any learner in any thread, the newest last."""
+    return list(_on)
+
+
 class RunControl:
     """What is asked of the runs of a learner; it is `learn.control`.
 
@@ -16,6 +26,8 @@ class RunControl:
     it is at, or after the part of one (see `Steering`): a step that is stopped is dropped whole,
     the weights are those of the step before. What was done by hand is in the `events` of the run.
     An interrupt acts at the same places, and keeps the same weights as `stop`.
+
+    A copy is that of a learner that rests.
 
     Attributes
     ----------
@@ -36,10 +48,17 @@ class RunControl:
     """
 
     def __init__(self) -> None:
-        self.poll: Callable[[], None] = _nothing
-        self.on_pause: Callable[[bool], None] = _nothing
+        self.tell_nobody()
         self.thread: threading.Thread | None = None
         self._reset(scales_rates=True)
+
+    def __reduce__(self) -> tuple:
+        return RunControl, ()
+
+    def tell_nobody(self) -> None:
+        """Forget what was to be called."""
+        self.poll: Callable[[], None] = _nothing
+        self.on_pause: Callable[[bool], None] = _nothing
 
     def _reset(self, *, scales_rates: bool) -> None:
         self.paused = self.stopping = self.finished = False
@@ -56,15 +75,48 @@ class RunControl:
     @contextmanager
     def claim(self, *, scales_rates: bool) -> Iterator[None]:
         """One call in this thread: a fit with all its stages, or a search."""
-        if self.running:  # a call within a call, such as that of a callback
+        me = threading.current_thread()
+        if self.thread is me:  # a call within a call, such as that of a callback
             yield
             return
-        self._reset(scales_rates=scales_rates)
-        self.thread = threading.current_thread()
+        with _LOCK:
+            self.check_idle()
+            self.thread = me
+            _on.append(self)
         try:
+            self._reset(scales_rates=scales_rates)
             yield
         finally:
             self.thread = None
+            _on.remove(self)
+
+    def check_idle(self) -> None:
+        """Raise RuntimeError if a call is on in another thread."""
+        if self.thread not in (None, threading.current_thread()):
+            raise RuntimeError(
+                "this learner is training in the background; wait for it, or stop it with %stop "
+                "or learn.control.stop()"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A call that is on in another thread waits inside, between two batches or parts."""
+        if self.thread in (None, threading.current_thread()) or self.paused:
+            yield
+            return
+        waits, on_pause = threading.Event(), self.on_pause
+
+        def tell(paused: bool) -> None:
+            on_pause(paused)
+            waits.set()
+
+        self.on_pause, self.paused = tell, True
+        try:
+            while self.running and not self.stopping and not waits.wait(_LOOK):
+                pass
+            yield
+        finally:
+            self.on_pause, self.paused = on_pause, False
 
     @property
     def running(self) -> bool:

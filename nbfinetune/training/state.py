@@ -1,8 +1,8 @@
 """State: all that a run works on and changes of a learner, and the events that it tells of."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from math import inf
 from warnings import warn
 
@@ -215,9 +215,22 @@ class LearnerState:
         return dls
 
     def __getstate__(self) -> dict:
-        """All but schedules and files of the run that is on, which nothing can pickle."""
+        """All but schedules and what belongs to the run that is on, which nothing can pickle."""
         own = {k: v for k, v in vars(self).items() if k != "lr_schedules"}
+        own["run_cbs"] = ()
         return own | dict.fromkeys(("keeper", "resumed", "place", "undoable"))
+
+    def __deepcopy__(self, memo: dict) -> "LearnerState":
+        """A learner that rests; a run that is on in another thread waits for the copy."""
+        copied = memo[id(self)] = object.__new__(type(self))
+        with self.control.held():
+            vars(copied).update(deepcopy(self.__getstate__(), memo))
+        if copied.recorder.runs and copied.recorder.runs[-1].status == "running":
+            copied.recorder.end("stopped")
+            copied.status, copied.training, copied.features.computing = "stopped", False, None
+            copied.opt.zero_grad()
+            copied.model.eval()
+        return copied
 
     @property
     def metric_names(self) -> list[str]:
@@ -341,11 +354,7 @@ class LearnerState:
 
     def check_idle(self) -> None:
         """Raise RuntimeError if a run is on in another thread."""
-        if self.control.running and self.control.thread is not threading.current_thread():
-            raise RuntimeError(
-                "this learner is training in the background; wait for it, or stop it with %stop "
-                "or learn.control.stop()"
-            )
+        self.control.check_idle()
 
     def _freeze_to(self, n: int) -> bool:
         self.check_idle()

@@ -2,9 +2,11 @@
 
 import ipywidgets
 
+from nbfinetune.widgets.disposal import dispose, reopen
+
 
 class Screen(ipywidgets.VBox):
-    """Parts below each other; as text it is `words`.
+    """Parts below each other; as text it is `words`. Displayed once closed, it opens again.
 
     Attributes
     ----------
@@ -16,6 +18,12 @@ class Screen(ipywidgets.VBox):
     def __repr__(self) -> str:
         return self.words or f"<{type(self).__name__}>"
 
+    def close(self) -> None:
+        """Close it and all that it holds."""
+        dispose(self)
+
     def _repr_mimebundle_(self, **kwargs: object) -> dict:
+        if self.comm is None:
+            reopen(self)
         # ipywidgets cuts the text after 110 characters.
         return {**super()._repr_mimebundle_(**kwargs), "text/plain": repr(self)}
