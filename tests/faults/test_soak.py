@@ -21,8 +21,8 @@ warnings.simplefilter("ignore")
 screens.wait_until_rendered = lambda status, pump: True  # as a page that answers at once
 torch.set_num_threads(1)
 dls = ImageDataLoaders.from_folder({folder!r}, size=32, bs=6, seed=0)
-body = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-learn = vision_learner(dls, nn.Sequential(body, nn.Linear(8, 3)), device="cpu")
+body = [nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+learn = vision_learner(dls, nn.Sequential(nn.Sequential(*body), nn.Linear(8, 3)), device="cpu")
 
 def kept():
     gc.collect()
