@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from weakref import WeakMethod
+from weakref import WeakMethod, WeakSet
 
 from nbfinetune.arguments import as_path
 from nbfinetune.data.arguments import say
@@ -50,6 +50,23 @@ class Mark:
         return f"relabel as {self.label}" if self.action == "relabel" else self.action
 
 
+_LIVING: "WeakSet[Corrections]" = WeakSet()
+
+
+def all_marks() -> list[list[str]]:
+    """File, action, label and former class of all marks that are not written yet."""
+    marks = [mark for living in _LIVING for mark in living.marks.items()]
+    return [[str(file), m.action, m.label, m.was] for file, m in marks]
+
+
+def put_marks(marks: Sequence[Sequence[str]]) -> None:
+    """Have marks of another process, beside those that there are; a file's own one stays."""
+    made = {Path(file): Mark(*texts) for file, *texts in marks}
+    for living in _LIVING:
+        if set(made) - set(living.marks):
+            living._changed(made | living.marks, f"{counted(len(made), 'mark')} of before are back")
+
+
 class Corrections:
     """Marks that are not written yet, in the order they were made.
 
@@ -65,6 +82,7 @@ class Corrections:
         self._before: list[dict[Path, Mark]] = []
         self._applied: list[tuple[Path, bytes | None, bytes, dict[Path, Mark]]] = []
         self._watching: list[WeakMethod] = []
+        _LIVING.add(self)
 
     def watch(self, method: Callable[[], None]) -> None:
         """Call a method whenever the marks have changed; its object is not kept alive."""

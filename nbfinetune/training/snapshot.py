@@ -1,6 +1,6 @@
 """Snapshot: all of a learner that a trial run changes, put back in memory, whatever happens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -48,12 +48,23 @@ class Snapshot:
         self._recorder = vars(learn.recorder) | {"runs": list(learn.recorder.runs)}
         self.attributes, self._all_attributes = dict(vars(learn)), True
 
+    def copies(self) -> dict[str, Tensor]:
+        """All copies in memory, each under a name of its own."""
+        found = {f"tensor {i}": copy for i, (_, copy) in enumerate(self.tensors)}
+        for i, state in enumerate(self.states.values()):
+            found |= {f"state {i} {k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        return found
+
+    def take_copies(self, copies: Mapping[str, Tensor]) -> None:
+        """Have these in the place of the copies of the same names."""
+        self.tensors = [(t, copies[f"tensor {i}"]) for i, (t, _) in enumerate(self.tensors)]
+        for i, state in enumerate(self.states.values()):
+            state.update({k: copies.get(f"state {i} {k}", v) for k, v in state.items()})
+
     @property
     def n_bytes(self) -> int:
         """Of the copies."""
-        states = [v for state in self.states.values() for v in state.values()]
-        both = [*(copy for _, copy in self.tensors), *states]
-        return sum(t.nbytes for t in both if isinstance(t, Tensor))
+        return sum(t.nbytes for t in self.copies().values())
 
     def part_from_workers(self) -> None:
         """Loaders start processes anew: those that live on have random numbers of their own."""

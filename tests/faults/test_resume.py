@@ -1,5 +1,6 @@
 """Dead kernels: a run that is killed goes on in a new process, equal to the last bit."""
 
+import gc
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbfinetune import Callback, ImageDataLoaders, Learner, vision_learner
+from nbfinetune import Callback, Corrections, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.training.resuming import keeper, run_folder, runs_root
 from nbfinetune.training.resuming.resume import left_runs
 
@@ -225,6 +226,30 @@ def test_a_run_that_failed_goes_on(make, runs) -> None:
     result = learn.resume_run(show=False)
     assert len(result.rows) == 3
     assert all(map(torch.equal, kept, learn.model.parameters()))
+
+
+@pytest.mark.fault("marks on pictures, a found rate, events", "are back with the run")
+def test_marks_rate_and_events_are_back(make, runs) -> None:
+    class Slower(Callback):
+        def before_epoch(self, learn: Learner) -> None:
+            learn.control.scale = 0.5
+
+    Slower.__module__ = "nbfinetune.tests"
+    marks = Corrections()
+    marks.mark(Path("a.png"), "remove", "cat")
+    learn = make()
+    learn.use_rate(0.003, "as lr_find found")
+    with pytest.raises(RuntimeError, match="broken"):
+        learn.fit_one_cycle(3, cbs=[Slower(), Break(12)], show=False, checkpoint=1)
+    left = dict(marks.marks)
+    del marks
+    gc.collect()
+    new, learn = Corrections(), make()
+    learn.resume_run(show=False)
+    assert new.marks == left
+    assert learn.chosen.text == "3.0e-3, as lr_find found"
+    assert learn.recorder.run.events == [(0, "learning rate times 0.5")]
+    assert max(step[-1] for step in learn.recorder.run.lrs) <= 0.0015
 
 
 @pytest.mark.fault("no run was killed", "one line")

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from torch import Tensor
 
+from nbfinetune.data.corrections import all_marks
 from nbfinetune.history.plots import summary_of
 from nbfinetune.history.runs import Run
 from nbfinetune.networks.weights_digest import weights_digest
@@ -215,6 +216,7 @@ class Keeper:
             "runs": [self._run_tree(run) for run in learn.recorder.runs],
             "first_run": self._first_run,
             "average": learn.recorder._average,
+            "marks": all_marks(),
         }
         state = packed.pack(tree, ROOT)
         elsewhere, unchanging = {}, {}

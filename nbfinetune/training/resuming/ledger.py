@@ -115,7 +115,7 @@ def _of_other_kernels(learn: LearnerState) -> list[_Entry]:
     for folder in run_folders(runs_folder()):
         record = folder.record()
         there = record.get("description", {})
-        same = all(there.get(key) == here.get(key) for key in _SAME)
+        same = bool(there) and all(there.get(key) == here.get(key) for key in _SAME)
         if len(entries) == _MOST or record.get("session") == SESSION or not same:
             continue
         with suppress(KeyError, TypeError, ValueError):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbfinetune.arguments import as_whole_number
+from nbfinetune.data.corrections import put_marks
 from nbfinetune.history.recorder import FitResult
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
@@ -183,6 +184,7 @@ def _prepared(learn: LearnerState, run: LeftRun) -> Resumed:
             put_settings(learn, start)
             learn.second_stage = second_stage
             learn.recorder.runs[:] = runs[:-1]
+            put_marks(tree["marks"])
         return Resumed(run.folder, run.record, tree, runs[tree["first_run"] : -1], runs[-1])
     if start_digest(learn) != run.record["weights"]:
         raise ValueError("it wrote no checkpoint yet, and began with other weights")

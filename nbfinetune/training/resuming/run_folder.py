@@ -138,16 +138,31 @@ class RunFolder:
         for suffix, tensors in files.items():
             if not tensors:
                 continue
-            path = self.path / f"{number:06}{suffix}.safetensors"
-            # Cloned where it must be: safetensors takes neither shared storage nor channels-last.
-            plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            self._check_room(sum(v.nbytes for v in plain.values()))
-            write_whole(path, save_bytes(_unshared(plain)))
-            where |= dict.fromkeys(tensors, path.name)
+            file = self.write_tensors(f"{number:06}{suffix}.safetensors", tensors)
+            where |= dict.fromkeys(tensors, file)
         text = json.dumps({"state": state, "files": where})
         write_whole(self.path / f"{number:06}.json", text.encode())
         self._drop_before(number - _CHECKPOINTS + 1)
         return where
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> str:
+        """Write a file of tensors; returns its name.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, or is too large.
+        """
+        # Cloned where it must be: safetensors takes neither shared storage nor channels-last.
+        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        self._check_room(sum(v.nbytes for v in plain.values()))
+        write_whole(self.path / name, save_bytes(_unshared(plain)))
+        return name
+
+    def read_tensors(self, name: str) -> dict[str, Tensor]:
+        """All tensors of a file."""
+        with safe_open(self.path / name, framework="pt") as opened:
+            return {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
 
     def _check_room(self, n_bytes: int) -> None:
         if 3 * n_bytes > MOST_BYTES:  # two stay while the next is written
@@ -212,11 +227,7 @@ class RunFolder:
         """What the run did, as packed; None if that cannot be read, or it is not over."""
         with suppress(OSError, ValueError, TypeError, SafetensorError):
             state = json.loads((self.path / f"{_HISTORY}.json").read_text())
-            tensors = {}
-            with safe_open(self.path / f"{_HISTORY}.safetensors", framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    tensors[name] = opened.get_tensor(name).clone()
-            return unpack(state, tensors)
+            return unpack(state, self.read_tensors(f"{_HISTORY}.safetensors"))
         return None
 
     def drop_checkpoints(self) -> None:

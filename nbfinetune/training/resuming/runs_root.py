@@ -12,6 +12,7 @@ from nbfinetune.runtime.memmap import cache_folder
 from nbfinetune.training.resuming.run_folder import MOST_BYTES, RunFolder
 
 _MOST_RUNS = 200  # whose records stay
+FOR_UNDO = "what was before fits"  # status of a folder that is of no use without its process
 _said: set[str] = set()
 
 
@@ -56,7 +57,8 @@ def sweep(root: Path) -> None:
     total = 0
     for number, folder in enumerate(run_folders(root)):
         total += folder.n_bytes
-        if (total > MOST_BYTES or number >= _MOST_RUNS) and not folder.in_use():
+        useless = folder.record().get("status") == FOR_UNDO
+        if (total > MOST_BYTES or number >= _MOST_RUNS or useless) and not folder.in_use():
             total -= folder.n_bytes
             shutil.rmtree(folder.path, ignore_errors=True)
 

@@ -4,7 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from safetensors import SafetensorError
+
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.training.resuming.run_folder import RunFolder
+from nbfinetune.training.resuming.runs_root import FOR_UNDO, runs_folder
 from nbfinetune.training.snapshot import Snapshot
 from nbfinetune.training.state import LearnerState
 
@@ -19,13 +24,16 @@ class FitsToUndo:
 
     def __init__(self) -> None:
         self.fits: list[tuple[str, Snapshot]] = []
+        self.on_disk: list[tuple[str, Snapshot, str]] = []  # older ones, and their files
+        self._folder: RunFolder | None = None
 
     @contextmanager
     def watching(self, learn: LearnerState, method: str, *, everything: bool) -> Iterator[None]:
         """A fit goes on inside; it can be taken back afterwards, however it ended."""
         n_bytes = sum(p.nbytes for p in learn.model.parameters())
         if n_bytes > MOST_BYTES:
-            self.fits.clear()  # what was before cannot be put back over what comes now
+            self.fits.clear()
+            self.on_disk.clear()  # what was before cannot be put back over what comes now
             yield
             return
         before = Snapshot(learn, everything=everything, device="cpu")
@@ -37,11 +45,43 @@ class FitsToUndo:
             if len(learn.recorder.runs) > n_runs:
                 before.keep_changed(learn, always=_ALWAYS, never=_NEVER)
                 self.fits.append((name, before))
-                self._forget_oldest()
+                self._make_room()
 
-    def _forget_oldest(self) -> None:
+    def _make_room(self) -> None:
+        """Older ones go to the disk, as far as there is room."""
         while sum(snapshot.n_bytes for _, snapshot in self.fits) > MOST_BYTES:
-            del self.fits[0]
+            name, snapshot = self.fits.pop(0)
+            try:
+                self.on_disk.append((name, snapshot, self._written(snapshot)))
+            except OSError:
+                self.on_disk.clear()  # what was before cannot be put back over what comes now
+
+    def _written(self, snapshot: Snapshot) -> str:
+        """Let the copies of a snapshot be in a file; returns its name."""
+        root = runs_folder()
+        if root is None:
+            raise OSError("no files are wanted")
+        if self._folder is None:
+            self._folder = RunFolder.new(root)
+            self._folder.write_record({"status": FOR_UNDO})
+        number = len(self.on_disk)
+        copies = snapshot.copies()
+        file = self._folder.write_tensors(f"undo-{number}.safetensors", copies)
+        snapshot.take_copies(dict.fromkeys(copies, torch.empty(0)))
+        return file
+
+    def newest(self) -> tuple[str, Snapshot] | None:
+        """The last fit, from the disk where it is there; None if nothing is left."""
+        if not self.fits and self.on_disk:
+            name, snapshot, file = self.on_disk[-1]
+            try:
+                snapshot.take_copies(self._folder.read_tensors(file))
+            except (OSError, SafetensorError, KeyError):
+                self.on_disk.clear()
+                return None
+            self.on_disk.pop()
+            self.fits.append((name, snapshot))
+        return self.fits[-1] if self.fits else None
 
 
 def fits_to_undo(learn: LearnerState) -> FitsToUndo:
@@ -55,7 +95,7 @@ def undo_fit(learn: LearnerState) -> str:
     """Take the last fit back: weights, optimizer, random numbers, history and rates, bit for bit.
 
     Called again it takes back the fit before. What was before the fits is kept in memory, up to
-    1 GB of it; older fits cannot be taken back.
+    1 GB of it, and before that on the disk, with the checkpoints, until the process ends.
 
     Returns
     -------
@@ -68,13 +108,14 @@ def undo_fit(learn: LearnerState) -> str:
     """
     learn.check_idle()
     undoable: FitsToUndo | None = learn.undoable
-    if undoable is None or not undoable.fits:
+    newest = undoable and undoable.newest()
+    if newest is None:
         why = "no fit was done"
         if learn.recorder.runs:
-            why = "what was before the last one is not in memory (1 GB is kept)"
+            why = "what was before the last one is kept no longer"
         raise ValueError(f"there is no fit to take back: {why}")
-    name, before = undoable.fits[-1]
+    name, before = newest
     before.put_back(learn)
     undoable.fits.pop()
-    left = counted(len(undoable.fits), "fit")
+    left = counted(len(undoable.fits) + len(undoable.on_disk), "fit")
     return f"{name} is taken back; {left} before it can be taken back too"

@@ -4,6 +4,7 @@ import torch
 from nbfinetune import Callback, Learner, vision_learner
 from nbfinetune.runtime.rng import rng_as_json
 from nbfinetune.training.resuming import undo
+from nbfinetune.training.resuming.runs_root import sweep
 
 
 def state(learn: Learner) -> list:
@@ -93,14 +94,49 @@ def test_settings_that_were_changed_since_stay(learn: Learner) -> None:
     assert [p.requires_grad for p in learn.groups[1][0].parameters()] == [False] * 2
 
 
-def test_memory_is_bounded_and_the_oldest_fits_go_first(learn: Learner, monkeypatch) -> None:
-    learn.fit(1, show=False)
-    learn.fit(1, show=False)
-    newest = learn.undoable.fits[-1][1]
-    monkeypatch.setattr(undo, "MOST_BYTES", 2 * newest.n_bytes)
-    learn.fit(1, show=False)
+def fits_with_room_for_two(learn: Learner, monkeypatch) -> list[list[torch.Tensor]]:
+    """Five fits of which two are kept in memory; returns the weights before each."""
+    weights = []
+    for k in range(5):
+        weights.append([p.detach().clone() for p in learn.model.parameters()])
+        learn.fit(1, show=False)
+        if k == 1:  # the first optimizer had no state yet
+            monkeypatch.setattr(undo, "MOST_BYTES", 2 * learn.undoable.fits[-1][1].n_bytes)
     assert len(learn.undoable.fits) == 2
-    while learn.undoable.fits:
+    return weights
+
+
+def test_older_fits_are_taken_back_from_the_disk(learn: Learner, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("NBFINETUNE_RUNS", str(tmp_path / "runs"))
+    weights = fits_with_room_for_two(learn, monkeypatch)
+    assert len(learn.undoable.on_disk) == 3
+    for before in reversed(weights):
         learn.undo_fit()
-    with pytest.raises(ValueError, match="is not in memory"):
+        assert all(map(torch.equal, before, learn.model.parameters()))
+    assert learn.recorder.runs == []
+    assert not learn.opt.state
+
+
+def test_without_files_older_fits_are_forgotten(learn: Learner, monkeypatch) -> None:
+    monkeypatch.setenv("NBFINETUNE_RUNS", "off")
+    weights = fits_with_room_for_two(learn, monkeypatch)
+    learn.undo_fit()
+    learn.undo_fit()
+    assert all(map(torch.equal, weights[-2], learn.model.parameters()))
+    with pytest.raises(ValueError, match="what was before the last one is kept no longer"):
+        learn.undo_fit()
+
+
+def test_files_of_a_process_that_is_gone_are_swept(learn: Learner, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("NBFINETUNE_RUNS", str(tmp_path))
+    fits_with_room_for_two(learn, monkeypatch)
+    folder = learn.undoable._folder
+    sweep(tmp_path)
+    assert folder.path.exists()
+    folder.release()
+    sweep(tmp_path)
+    assert not folder.path.exists()
+    learn.undo_fit()
+    learn.undo_fit()
+    with pytest.raises(ValueError, match="what was before the last one is kept no longer"):
         learn.undo_fit()
