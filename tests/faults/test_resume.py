@@ -70,15 +70,13 @@ def killed(run_jobs: Runner) -> dict[str, list[dict]]:
         jobs.append({"config": "fine_tune", "mode": "resume"})
     terms = [("fine_tune", "batch", 7), ("accumulated", "validation", 3)]
     for config, *place in terms:
-        jobs.append({"config": config, "mode": "run"})
         jobs.append({"config": config, "mode": "run", "sigterm": place})
         jobs.append({"config": config, "mode": "resume"})
-    results = run_jobs(*jobs)
-    pairs = {
-        json.dumps(kill): [results[0], *results[1 + 2 * i :][:2]] for i, kill in enumerate(KILLS)
-    }
-    first = 1 + 2 * len(KILLS)
-    return pairs | {config: results[first + 3 * i :][:3] for i, (config, *_) in enumerate(terms)}
+    jobs.append({"config": "accumulated", "mode": "run"})
+    whole, *results, accumulated = run_jobs(*jobs)
+    names = [*map(json.dumps, KILLS), *(config for config, *_ in terms)]
+    pairs = {name: [whole, *results[2 * i :][:2]] for i, name in enumerate(names)}
+    return pairs | {"accumulated": [accumulated, *pairs["accumulated"][1:]]}
 
 
 def check_equal(results: list[dict], code: int, record: Callable) -> None:

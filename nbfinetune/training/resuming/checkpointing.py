@@ -4,8 +4,8 @@ from nbfinetune.history.runs import Run
 from nbfinetune.runtime.interrupts import interrupts_held
 from nbfinetune.training.resuming.keeper import Keeper
 from nbfinetune.training.resuming.places import Place
-from nbfinetune.training.resuming.resumed import Resumed
 from nbfinetune.training.resuming.run_state import (
+    Resumed,
     put_callbacks,
     put_optimizer,
     put_settings,
