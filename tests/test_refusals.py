@@ -255,6 +255,7 @@ def test_the_package_raises_no_other_errors_than_users_are_told_of() -> None:
         *("UnreadableImage", "InvalidItem"),  # kinds of ValueError
         *("CancelFit", "CancelTrain"),  # end a run quietly
         *("Interrupted", "KeyboardInterrupt"),
+        "OutOfMemory",  # a MemoryError
         # of Python's own protocols
         *("NotImplementedError", "IndexError", "AttributeError", "ImportError"),
     }

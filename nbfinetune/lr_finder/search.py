@@ -23,6 +23,7 @@ from nbfinetune.training.batches.streams import generators
 from nbfinetune.training.callbacks import Recording
 from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
+from nbfinetune.training.resuming.searches import Search, note_search
 from nbfinetune.training.snapshot import unchanged
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
@@ -95,7 +96,7 @@ def lr_find(
     sweep = (start_lr, end_lr, num_it, stop_div)
     began = time()
     found = _found(learn, sweep, asked, seeds, groups, verify, cbs=cbs)
-    learn.searches.append((began, time() - began, learn.trained_text(), found))
+    note_search(learn, Search(began, time() - began, learn.trained_text(), found))
     _adopt(learn, found)
     return found
 

@@ -110,7 +110,6 @@ class LearnerState:
     keeper : what writes the run that is on to the disk; None = nothing does
     resumed : what the next call goes on with
     undoable : what it was before its fits
-    searches : when each was, how long it took, what trained, and what it found
     """
 
     lr = options.Checked(options.checked_lr)
@@ -176,7 +175,6 @@ class LearnerState:
         self.keeper: object | None = None
         self.resumed: object | None = None
         self.undoable: object | None = None
-        self.searches: list[tuple[float, float, str, object]] = []
         self.run_cbs: Sequence[Callback] = ()
         self._quiet = 0
         self.accumulate, self.clip_grad, self.seed = accumulate, clip_grad, seed

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbfinetune import Callback, Corrections, ImageDataLoaders, Learner, vision_learner
+from nbfinetune import Callback, CancelFit, Corrections, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.training.resuming import keeper, run_folder, runs_root
 from nbfinetune.training.resuming.resume import left_runs
 
@@ -70,15 +70,13 @@ def killed(run_jobs: Runner) -> dict[str, list[dict]]:
         jobs.append({"config": "fine_tune", "mode": "resume"})
     terms = [("fine_tune", "batch", 7), ("accumulated", "validation", 3)]
     for config, *place in terms:
-        jobs.append({"config": config, "mode": "run"})
         jobs.append({"config": config, "mode": "run", "sigterm": place})
         jobs.append({"config": config, "mode": "resume"})
-    results = run_jobs(*jobs)
-    pairs = {
-        json.dumps(kill): [results[0], *results[1 + 2 * i :][:2]] for i, kill in enumerate(KILLS)
-    }
-    first = 1 + 2 * len(KILLS)
-    return pairs | {config: results[first + 3 * i :][:3] for i, (config, *_) in enumerate(terms)}
+    jobs.append({"config": "accumulated", "mode": "run"})
+    whole, *results, accumulated = run_jobs(*jobs)
+    names = [*map(json.dumps, KILLS), *(config for config, *_ in terms)]
+    pairs = {name: [whole, *results[2 * i :][:2]] for i, name in enumerate(names)}
+    return pairs | {"accumulated": [accumulated, *pairs["accumulated"][1:]]}
 
 
 def check_equal(results: list[dict], code: int, record: Callable) -> None:
@@ -501,3 +499,42 @@ def test_a_second_signal_acts_at_once_and_the_handler_is_put_back(make, runs) ->
         assert len(seen) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class StopAfter(Callback):
+    """Ends a call after the first epoch with all layers."""
+
+    def after_epoch(self, learn: Learner) -> None:
+        if learn.recorder.run.stage == "all layers":
+            raise CancelFit
+
+
+@pytest.mark.parametrize("recipe", ["measured", "fastai"])
+@pytest.mark.fault("fine_tune ended, saved, loaded, start_epoch=1", "weights equal to the last bit")
+def test_a_saved_fine_tune_goes_on(photos, small_net, tmp_path, recipe) -> None:
+    def learner() -> Learner:
+        dls = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=4)
+        return vision_learner(dls, small_net(), device="cpu", train_bn=recipe == "fastai")
+
+    how = {"recipe": recipe, "keep_best": False, "freeze_epochs": 2, "show": False}
+    whole, ended, learn = learner(), learner(), learner()
+    whole.fine_tune(3, **how)
+    ended.fine_tune(3, cbs=[StopAfter()], **how)
+    ended.save(tmp_path / "ended.safetensors")
+    learn.load(tmp_path / "ended.safetensors")
+    result = learn.fine_tune(3, start_epoch=1, **how)
+    assert [row["epoch"] for row in result.rows] == [1, 2]
+    assert all(map(torch.equal, whole.model.parameters(), learn.model.parameters()))
+
+
+@pytest.mark.fault("random numbers in a file are damaged", "one line, nothing is changed")
+def test_damaged_random_numbers_are_refused(make, tmp_path) -> None:
+    learn = make()
+    learn.fit(1, show=False)
+    learn._rng = learn._rng | {"torch": learn._rng["torch"][:100]}
+    learn.save(tmp_path / "a.safetensors")
+    other = make()
+    before = [p.detach().clone() for p in other.model.parameters()]
+    with pytest.raises(ValueError, match="in its header there is no state of random numbers"):
+        other.load(tmp_path / "a.safetensors")
+    assert all(map(torch.equal, before, other.model.parameters()))

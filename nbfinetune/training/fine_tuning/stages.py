@@ -128,7 +128,8 @@ def fine_tune(
         runs += [one_cycle(learn, name, freeze_epochs, slice(high), **head, wd=wd, cbs=cbs)]
         if learn.control.ended or runs[-1].diverged:
             return result_of(learn, runs, cbs)
-    learn.freeze_to(0, quiet=True)
+    if start_epoch == 0 or learn.frozen:
+        learn.freeze_to(0, quiet=True)  # which forgets momentum
     lrs, notes = slice(low / 2, high / 2), []
     if chosen:
         if not goes_on or learn.second_stage is None:

@@ -5,8 +5,8 @@ from nbfinetune.runtime.interrupts import interrupts_held
 from nbfinetune.training.batches.streams import Streams, put_streams, streams_of
 from nbfinetune.training.resuming.keeper import Keeper
 from nbfinetune.training.resuming.places import Place
-from nbfinetune.training.resuming.resumed import Resumed
 from nbfinetune.training.resuming.run_state import (
+    Resumed,
     put_callbacks,
     put_optimizer,
     put_settings,

@@ -15,10 +15,10 @@ from nbfinetune.networks.weights_digest import weights_digest
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.resuming.description import callback_names, description
 from nbfinetune.training.resuming.packing import Packed, Unchanging
-from nbfinetune.training.resuming.resumed import Resumed
 from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.resuming.run_state import (
     ROOT,
+    Resumed,
     Tree,
     callback_trees,
     feature_trees,
@@ -32,10 +32,10 @@ from nbfinetune.training.resuming.termination import Termination
 from nbfinetune.training.state import Callback, LearnerState
 
 _SHARE = 0.01  # of the time of training that checkpoints may take
-_SPEED = 1e8  # bytes a second that a disk writes, until it is known
+_SPEED = 2e8  # bytes a second that a disk writes, until it is known
 _LEAST = 0.005  # s that a checkpoint takes at least, until it is known
 SESSION = secrets.token_hex(8)  # of this process
-_LONG = 600.0  # s after which one is written within an epoch too
+_LONG = 60.0  # s after which one is written within an epoch too
 
 
 class Keeper:
@@ -101,7 +101,7 @@ class Keeper:
             self._record["status"] = "running"
             self.folder.write_record(self._record)
             sweep(root)
-        except (OSError, TypeError) as error:
+        except Exception as error:  # whatever it is, the run goes on
             self._give_up(error)
 
     def _new_record(self, learn: LearnerState) -> dict:
@@ -162,11 +162,14 @@ class Keeper:
         return self._spent + expected <= _SHARE * (now - self._begun)
 
     def _bytes_to_write(self, learn: LearnerState) -> int:
-        """About: a weight that trains with two moments, others and features the first time."""
+        """About: a weight that trains with its moments, others and features the first time."""
         n_bytes = 0
         for name, p in learn.model.named_parameters():
             written = f"{ROOT}.weights.model.{name}" in self._where
-            n_bytes += 3 * p.nbytes if p.requires_grad else 0 if written else p.nbytes
+            if p.requires_grad:
+                n_bytes += (3 if learn.opt.state.get(p) else 1) * p.nbytes
+            elif not written:
+                n_bytes += p.nbytes
         for side, cached in learn.features.kept(learn.dls).items():
             for view, values in cached.values.items():
                 name = f"{ROOT}.features.{side} {view}.values"
@@ -188,7 +191,7 @@ class Keeper:
         try:
             with self._timed():
                 n_bytes = self._write(learn, cbs, place)
-        except (OSError, TypeError) as error:
+        except Exception as error:  # whatever it is, the run goes on
             self._give_up(error)
             return
         took = self._spent - before
@@ -263,7 +266,7 @@ class Keeper:
             self.folder.write_record(self._record)
             if well:
                 self.folder.drop_checkpoints()
-        except (OSError, TypeError) as error:
+        except Exception as error:  # whatever it is, the run goes on
             self._give_up(error)
         finally:
             self.folder.release()

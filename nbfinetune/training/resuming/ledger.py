@@ -19,6 +19,7 @@ from nbfinetune.training.resuming.packing import unpack
 from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.resuming.run_state import runs_from
 from nbfinetune.training.resuming.runs_root import run_folders, runs_folder
+from nbfinetune.training.resuming.searches import searches_of
 from nbfinetune.training.state import LearnerState
 
 _COLUMNS = ("when", "method", "trained", "rate", "epochs", "status", "result", "time")
@@ -94,13 +95,13 @@ def _own(learn: LearnerState) -> list[_Entry]:
             lambda report=report: report,
         )
         entries.append((stages[0].when, entry))
-    for number, (when, seconds, trained, found) in enumerate(learn.searches, 1):
-        rate = getattr(found, "lr", None)
-        cells = {"when": _when(when), "method": "lr_find", "trained": trained}
+    for number, search in enumerate(searches_of(learn), 1):
+        found, rate = search.found, getattr(search.found, "lr", None)
+        cells = {"when": _when(search.when), "method": "lr_find", "trained": search.trained}
         cells |= {"rate": lr_text(rate) if rate is not None else "none", "status": "finished"}
-        cells["time"] = minutes(seconds)
+        cells["time"] = minutes(search.seconds)
         entry = _Entry(f"s{number}", cells, "", lambda: _no_fit(), lambda found=found: found)
-        entries.append((when, entry))
+        entries.append((search.when, entry))
     return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
 
 

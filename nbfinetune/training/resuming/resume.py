@@ -16,9 +16,9 @@ from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.description import callback_names, description, differences
 from nbfinetune.training.resuming.keeper import start_digest
 from nbfinetune.training.resuming.packing import unpack
-from nbfinetune.training.resuming.resumed import Resumed
 from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.resuming.run_state import (
+    Resumed,
     check_weights,
     put_features,
     put_settings,

@@ -1,7 +1,7 @@
 """Run state: all that a run changes of a learner, taken for a checkpoint and put back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from nbfinetune.training.batches.streams import Streams
 from nbfinetune.training.chosen_rates import ChosenRate
 from nbfinetune.training.fine_tuning.second_stage import SecondStage
 from nbfinetune.training.resuming.packing import Same, Unchanging
+from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.state import Callback, LearnerState
 
 ROOT = "run"  # of the names of packed tensors
@@ -200,3 +201,27 @@ def put_callbacks(learn: LearnerState, cbs: Sequence[Callback], trees: Sequence[
     have = [cb for cb in cbs if type(cb).state_dict is not Callback.state_dict]
     for cb, tree in zip(have, trees, strict=True):
         cb.load_state_dict(learn, tree["state"])
+
+
+@dataclass
+class Resumed:
+    """A call, as its newest checkpoint has it.
+
+    Parameters
+    ----------
+    folder, record : of the run
+    tree : the checkpoint, None where none was written yet: the call begins anew
+    runs_before : its stages that are over
+    run : the stage that goes on
+    """
+
+    folder: RunFolder
+    record: dict
+    tree: dict | None = None
+    runs_before: list[Run] = field(default_factory=list)
+    run: Run | None = None
+
+    @property
+    def stage(self) -> int:
+        """The number of the stage that goes on, from 0."""
+        return 0 if self.tree is None else self.tree["stage"]

@@ -16,7 +16,7 @@ from nbfinetune.training.state import LearnerState
 MOST_BYTES = 2**30  # of all that a learner keeps in memory for it
 # Attributes: what freezing sets goes with `requires_grad`; others are of the call that is on.
 _ALWAYS = ("frozen", "_lr", "chosen")
-_NEVER = {"undoable", "searches", "keeper", "resumed", "place", "run_cbs"}
+_NEVER = {"undoable", "keeper", "resumed", "place", "run_cbs"}
 
 
 class FitsToUndo:
