@@ -104,11 +104,11 @@ class RunControl:
         if self.thread in (None, threading.current_thread()) or self.paused:
             yield
             return
-        waits, on_pause = threading.Event(), self.on_pause
+        waits, goes_on, on_pause = threading.Event(), threading.Event(), self.on_pause
 
         def tell(paused: bool) -> None:
             on_pause(paused)
-            waits.set()
+            (waits if paused else goes_on).set()
 
         self.on_pause, self.paused = tell, True
         try:
@@ -116,7 +116,11 @@ class RunControl:
                 pass
             yield
         finally:
-            self.on_pause, self.paused = on_pause, False
+            self.paused = False
+            # Until it has seen that: who holds it next must not take this wait for another one.
+            while waits.is_set() and self.running and not (self.paused or goes_on.wait(_LOOK)):
+                pass
+            self.on_pause = on_pause
 
     @property
     def running(self) -> bool:

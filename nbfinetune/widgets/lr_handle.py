@@ -36,7 +36,7 @@ class LRHandle(anywidget.AnyWidget):
     """
 
     _esm = "\n".join((_HERE / f"{name}.js").read_text() for name in ("plot_overlay", "lr_handle"))
-    _css = _HERE / "lr_handle.css"
+    _css = (_HERE / "lr_handle.css").read_text("utf-8")
     value = traitlets.Float(None, allow_none=True).tag(sync=True)
     min = traitlets.Float(1e-7).tag(sync=True)
     max = traitlets.Float(10.0).tag(sync=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from nbfinetune.widgets.disposal import dispose
 from nbfinetune.widgets.screen import Screen
 
 _HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ class OutputKeeper(anywidget.AnyWidget):
     known : whether a page keeps the screen
     """
 
-    _esm = _HERE / "output_keeper.js"
+    _esm = (_HERE / "output_keeper.js").read_text("utf-8")
     screen = traitlets.Unicode().tag(sync=True)
     words = traitlets.Unicode().tag(sync=True)
     cell = traitlets.Unicode().tag(sync=True)
@@ -45,6 +46,10 @@ class OutputKeeper(anywidget.AnyWidget):
         self.known = False
         self._then: Callable[[], None] = self.close
         self.on_msg(self._on_msg)
+
+    def close(self) -> None:
+        """Close it and its layout."""
+        dispose(self)
 
     def end(
         self, then: Callable[[], None], *, instead: dict | None = None, below: dict | None = None

@@ -20,8 +20,8 @@ class Status(anywidget.AnyWidget):
     rendered : whether a front end has shown it
     """
 
-    _esm = _HERE / "status.js"
-    _css = _HERE / "screens.css"
+    _esm = (_HERE / "status.js").read_text("utf-8")
+    _css = (_HERE / "screens.css").read_text("utf-8")
     text = traitlets.Unicode("").tag(sync=True)
     rendered = traitlets.Bool(False)
 

@@ -30,7 +30,7 @@ class Crosshair(anywidget.AnyWidget):
     _esm = "\n".join(
         file.read_text() for file in (_HERE.parent / "plot_overlay.js", _HERE / "crosshair.js")
     )
-    _css = _HERE / "crosshair.css"
+    _css = (_HERE / "crosshair.css").read_text("utf-8")
     x_scale = traitlets.Unicode().tag(sync=True)
     lines = traitlets.List().tag(sync=True)
     ruler = traitlets.List().tag(sync=True)

@@ -25,8 +25,8 @@ class PlotOptions(anywidget.AnyWidget):
     n_earlier : how many there are
     """
 
-    _esm = _HERE / "plot_options.js"
-    _css = _HERE / "plot_options.css"
+    _esm = (_HERE / "plot_options.js").read_text("utf-8")
+    _css = (_HERE / "plot_options.css").read_text("utf-8")
     series = traitlets.List().tag(sync=True)
     hidden = traitlets.List().tag(sync=True)
     x_by = traitlets.Unicode("step").tag(sync=True)

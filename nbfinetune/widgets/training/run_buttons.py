@@ -26,8 +26,8 @@ class RunButtons(anywidget.AnyWidget):
     text : that in words
     """
 
-    _esm = _HERE / "run_buttons.js"
-    _css = _HERE / "run_buttons.css"
+    _esm = (_HERE / "run_buttons.js").read_text("utf-8")
+    _css = (_HERE / "run_buttons.css").read_text("utf-8")
     state = traitlets.Unicode("running").tag(sync=True)
     text = traitlets.Unicode("").tag(sync=True)
 

@@ -18,7 +18,7 @@ class ScaleSlider(anywidget.AnyWidget):
     min, max : ends of the axis, above 0
     """
 
-    _esm = Path(__file__).parent / "scale_slider.js"
+    _esm = (Path(__file__).parent / "scale_slider.js").read_text("utf-8")
     _css = """
     .nbft-scale {
       display: flex; align-items: center; gap: 8px; min-height: 28px; white-space: nowrap;
