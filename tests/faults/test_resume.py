@@ -156,7 +156,7 @@ def test_runs_killed_at_random_times_go_on(run_jobs, record_property) -> None:
 
 
 @pytest.mark.bulk
-@pytest.mark.fault("kill -9 in each of the first 40 writes, then again, 3 recipes", EQUAL)
+@pytest.mark.fault("kill -9 in each of the first 40 writes, 3 recipes", EQUAL)
 def test_runs_killed_in_any_write_go_on(run_jobs, record_property) -> None:
     kills = [{"writing": n, "checkpoint": 1} for n in range(1, 41)]
     pairs = pairs_of(run_jobs, kills, CONFIGS[:3])
