@@ -38,6 +38,7 @@ def validate(learn: LearnerState, ds: str | DataLoader = "valid") -> list[float]
     ----------
     ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
     """
+    learn.check_idle()  # before it waits for random numbers that the run draws from
     loader = loader_of(learn, ds)
     check_finite(learn, "what it predicts")
     with seeded_rng(learn.seed):
@@ -61,6 +62,7 @@ def get_preds(
     targets : class indices, shape [n], or labels, shape [n, c]
     losses : shape [n], if asked for
     """
+    learn.check_idle()  # before it waits for random numbers that the run draws from
     loader = loader_of(learn, ds)
     check_finite(learn, "what it predicts")
     with seeded_rng(learn.seed):
