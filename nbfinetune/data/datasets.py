@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from os import cpu_count
@@ -55,6 +55,10 @@ class _KeptByOthers(PictureItems):
 
     def __init__(self, items: PictureItems) -> None:
         self._items = ref(items)
+        self._n = len(items) if isinstance(items, Sized) else 0
+
+    def __len__(self) -> int:
+        return self._n
 
     def __reduce__(self) -> tuple:
         return _kept_by_others, (self._items(),)

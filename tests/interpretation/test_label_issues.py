@@ -130,3 +130,12 @@ def test_finding_issues_changes_nothing(learn) -> None:
     assert len(label_issues(learn, "valid").interp) == 10
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in learn.model.modules())
+
+
+def test_pictures_that_only_the_learner_keeps_are_still_found(dls, tiny_net) -> None:
+    learn = vision_learner(dls, tiny_net, device="cpu")
+    items = label_issues(learn).interp.dataset
+    kept = items.kept_by_others()
+    n = len(dls.train.dataset) + len(dls.valid.dataset)
+    assert [kept.path(i) for i in range(n)] == [items.path(i) for i in range(n)]
+    assert kept.path(n - 1).is_file()
