@@ -12,8 +12,8 @@ import nbfinetune
 from nbfinetune.rendering.left_out import names_left_out
 
 PACKAGE = Path(nbfinetune.__file__).parent
-README = (PACKAGE.parent / "README.md").read_text()
-# What each package, and each module beside them, may import of the others; README shows it too.
+README = (PACKAGE / "README.md").read_text()
+# What each package, and each module beside them, may import of the others; its README shows it too.
 MAY_IMPORT = {
     "rendering": "",
     "runtime": "rendering",

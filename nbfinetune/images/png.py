@@ -10,8 +10,6 @@ _BLOCK = 2**20  # bytes read at once
 def check_chunks(stream: RawIOBase) -> None:
     """Raise OSError if a chunk that pixels depend on is not what its check sum says.
 
-    A check takes 5 % of decoding.
-
     Parameters
     ----------
     stream : at the begin of the file

@@ -1,9 +1,8 @@
 """OpenMP: how the threads that compute wait for each other, set before torch brings its library.
 
 libgomp, which comes with torch's wheels for Linux, lets a thread that waits spin: it holds its core
-against the thread it waits for as soon as another process has work. A training step of resnet18 on
-2 cores beside one busy process took 480 to 3,200 ms, 275 to 325 with the count below, and 150 to
-165 and 151 to 155 on the quiet machine. `benchmarks/busy.py` measures it.
+against the thread it waits for as soon as another process has work. What that costs is measured by
+`benchmarks/busy.py`, see "Busy machines" in `benchmarks/README.md`.
 """
 
 import os

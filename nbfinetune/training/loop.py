@@ -197,9 +197,12 @@ def _train(
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
     learn.opt.zero_grad()  # an epoch cut short may have left some
-    size = None if isinstance(batches, FeatureBatches) else microbatch_size(learn)
+    pictures = not isinstance(batches, FeatureBatches)
+    size = microbatch_size(learn) if pictures else None
     counted: list[tuple[int, Tensor]] = []
-    step, batch_or_nothing = StepInMemory(learn, counted.clear), BatchOrNothing(learn.model, size)
+    augments = pictures and learn.transforms is not None
+    step = StepInMemory(learn, counted.clear, pictures=augments)
+    batch_or_nothing = BatchOrNothing(learn.model, size)
     how = size, counted, partial(_after_part, cbs, learn)
     numbered = enumerate(batches)
     for i, (x, y) in numbered if place is None else place.left(numbered):

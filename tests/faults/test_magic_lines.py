@@ -92,19 +92,15 @@ def broken(ip: InteractiveShell, n: int, seed: int) -> tuple[list[str], Counter]
     return wrong, ended
 
 
-@pytest.mark.fault("100 lines of words by lot after magics", "work, or end in one line")
+def row(n: int, *marks: pytest.MarkDecorator) -> object:
+    what = f"{n:,} lines of words by lot after magics"
+    return pytest.param(n, marks=[pytest.mark.fault(what, "work, or end in one line"), *marks])
+
+
+@pytest.mark.parametrize("n", [row(100), row(3000, pytest.mark.bulk)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_any_line_works_or_is_refused_in_one_line(ip, capsys, record_property) -> None:
-    wrong, ended = broken(ip, 100, 0)
+def test_any_line_works_or_is_refused_in_one_line(n: int, ip, capsys, record_property) -> None:
+    wrong, ended = broken(ip, n, n)
     record_property("seen", f"{ended['done']} done, {ended['refused']} refused")
     assert wrong == []
     assert ip.user_ns["learn"].control.running is False
-
-
-@pytest.mark.bulk
-@pytest.mark.fault("3,000 lines of words by lot after magics", "work, or end in one line")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thousands_of_lines_work_or_are_refused_in_one_line(ip, capsys, record_property) -> None:
-    wrong, ended = broken(ip, 3000, 1)
-    record_property("seen", f"{ended['done']} done, {ended['refused']} refused")
-    assert wrong == []

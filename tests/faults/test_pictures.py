@@ -270,7 +270,10 @@ def in_use() -> int:
 
 @pytest.mark.bulk
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.fault("2,500 mutated pictures in 10 kinds", "right, or named in a line; no crash")
+@pytest.mark.fault(
+    "2,500 mutated pictures in 10 kinds",
+    "no crash; of PNGs that come out wrong 99 % are named, of GIFs and JPEGs 90 %, each in a line",
+)
 def test_mutated_pictures_are_right_or_named(tmp_path: Path, record_property) -> None:
     seen: dict[str, Counter] = {kind: Counter() for kind in KINDS}
     before = in_use() if Path("/proc/self/status").exists() else 0

@@ -4,21 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from nbfinetune.networks import head_fit, logistic
 from nbfinetune.networks.discriminants import discriminants
 from nbfinetune.networks.head_fit import fit_head
-
-
-def classes(n: int, d: int, c: int, spread: float) -> tuple[Tensor, Tensor]:
-    """Features of c classes around centres of their own, and one-hot targets."""
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(n) % c
-    centres = torch.randn(c, d, generator=generator)
-    x = centres[targets] + spread * torch.randn(n, d, generator=generator)
-    return x, F.one_hot(targets, c).float()
 
 
 def test_features_that_tell_nothing_leave_the_shares_of_the_classes() -> None:
@@ -28,7 +18,7 @@ def test_features_that_tell_nothing_leave_the_shares_of_the_classes() -> None:
     assert (fit.weight == 0).all()
 
 
-def test_noise_gets_the_strongest_penalty_and_clear_classes_a_weak_one() -> None:
+def test_noise_gets_the_strongest_penalty_and_clear_classes_a_weak_one(classes) -> None:
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(90, 20, generator=generator)
     x, y = classes(90, 20, 3, 0.3)
@@ -38,7 +28,7 @@ def test_noise_gets_the_strongest_penalty_and_clear_classes_a_weak_one() -> None
     assert fit_head(x, y).loss < 0.05
 
 
-def test_shift_and_scale_of_the_features_do_not_matter() -> None:
+def test_shift_and_scale_of_the_features_do_not_matter(classes) -> None:
     x, y = classes(60, 8, 3, 2.0)
     plain, changed = fit_head(x, y), fit_head(100 * x + 7, y)
     assert changed.penalty == plain.penalty
@@ -46,7 +36,7 @@ def test_shift_and_scale_of_the_features_do_not_matter() -> None:
     assert logits.softmax(1).allclose((x @ plain.weight.T + plain.bias).softmax(1), atol=1e-2)
 
 
-def test_an_item_of_weight_two_counts_as_the_item_twice(monkeypatch) -> None:
+def test_an_item_of_weight_two_counts_as_the_item_twice(monkeypatch, classes) -> None:
     monkeypatch.setattr(logistic, "_PENALTIES", (0.1,))
     monkeypatch.setattr(logistic, "_ENOUGH", 1e-12)
     monkeypatch.setattr(head_fit, "_SHRINKAGES", (0.2,))
@@ -70,20 +60,20 @@ def test_folds_hold_each_class_in_turn() -> None:
     assert folds.tolist() == [0, 0, 1, 1, 2, 2, 0]
 
 
-def test_classes_of_one_item_each_are_fitted_though_nothing_can_be_left_out() -> None:
+def test_classes_of_one_item_each_are_fitted_though_nothing_can_be_left_out(classes) -> None:
     x, y = classes(4, 6, 4, 0.1)
     fit = fit_head(x, y)
     assert (x @ fit.weight.T + fit.bias).argmax(1).tolist() == [0, 1, 2, 3]
     assert (fit.penalty, math.isnan(fit.loss)) == (1, True)
 
 
-def test_the_only_item_of_a_class_does_not_count_where_it_is_left_out() -> None:
+def test_the_only_item_of_a_class_does_not_count_where_it_is_left_out(classes) -> None:
     x, y = classes(60, 4, 2, 0.2)
     alone = torch.cat([y, torch.zeros(60, 1)], 1), torch.tensor([[0.0, 0.0, 1.0]])
     assert fit_head(torch.cat([x, 9 * torch.ones(1, 4)]), torch.cat(alone)).loss < 0.1
 
 
-def test_discriminants_are_those_of_scikit_learn() -> None:
+def test_discriminants_are_those_of_scikit_learn(classes) -> None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     x, y = classes(50, 6, 3, 2.0)
@@ -94,7 +84,7 @@ def test_discriminants_are_those_of_scikit_learn() -> None:
     assert logistic.logits_of(x, ours).sub(decision).abs().max() < 1e-3
 
 
-def test_soft_targets_are_items_that_belong_to_several_classes() -> None:
+def test_soft_targets_are_items_that_belong_to_several_classes(classes) -> None:
     x, y = classes(30, 4, 3, 2.0)
     split = torch.cat([y, y.roll(1, 0)])
     twice = discriminants(torch.cat([x, x]), split, torch.ones(60), 0.5)
@@ -102,7 +92,7 @@ def test_soft_targets_are_items_that_belong_to_several_classes() -> None:
     assert once.allclose(twice, atol=1e-4)
 
 
-def test_a_few_items_of_normal_classes_are_for_discriminants_and_many_for_logistic() -> None:
+def test_a_few_items_of_normal_classes_are_for_discriminants_and_many_for_logistic(classes) -> None:
     few, of_few = classes(60, 40, 12, 1.0)
     assert fit_head(few, of_few).share > 0.5
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +101,9 @@ def test_a_few_items_of_normal_classes_are_for_discriminants_and_many_for_logist
     assert fit_head(x, line).share < 0.5
 
 
-def test_mixing_never_raises_the_loss_of_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixing_never_raises_the_loss_of_what_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, classes
+) -> None:
     x, y = classes(60, 20, 6, 1.5)
     mixed = fit_head(x, y)
     monkeypatch.setattr(head_fit, "_SHARES", (0.0,))

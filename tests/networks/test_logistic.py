@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from nbfinetune.networks import logistic
 from nbfinetune.networks.logistic import fit_penalised
@@ -17,17 +15,8 @@ def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "_STEPS", 3000)
 
 
-def classes(n: int, d: int, c: int, spread: float) -> tuple[Tensor, Tensor]:
-    """Features of c classes around centres of their own, and one-hot targets."""
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(n) % c
-    centres = torch.randn(c, d, generator=generator)
-    x = centres[targets] + spread * torch.randn(n, d, generator=generator)
-    return x, F.one_hot(targets, c).float()
-
-
 @pytest.mark.parametrize(("n", "d"), [(60, 5), (20, 40)])
-def test_at_the_minimum_the_gradient_of_the_penalised_loss_is_zero(n: int, d: int) -> None:
+def test_at_the_minimum_the_gradient_of_the_penalised_loss_is_zero(n: int, d: int, classes) -> None:
     x, y = classes(n, d, 3, 2.0)
     weight, bias = fit_penalised(x, y, 0.1)
     errors = ((x @ weight.T + bias).softmax(1) - y) / n

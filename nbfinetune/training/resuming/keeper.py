@@ -84,7 +84,8 @@ class Keeper:
 
     def open(self, learn: LearnerState) -> None:
         """The first stage begins: make the folder, unless there is one, or cannot be any."""
-        if self.off or self._record.get("status") == "running":
+        here = self._record.get("status") == "running" and self._record["session"] == SESSION
+        if self.off or here:
             return
         with self._timed():
             self._open(learn)
@@ -98,7 +99,7 @@ class Keeper:
             if self.folder is None:
                 self.folder = RunFolder.new(root)
                 self._record = self._new_record(learn)
-            self._record["status"] = "running"
+            self._record |= {"status": "running", "session": SESSION}
             self.folder.write_record(self._record)
             sweep(root)
         except Exception as error:  # whatever it is, the run goes on

@@ -95,6 +95,20 @@ def test_runs_of_other_kernels_are_listed_and_shown(make, monkeypatch) -> None:
     assert len(learn.ledger("k1", "k2").figure.axes[0].lines) == 4
 
 
+def test_a_run_that_goes_on_is_one_of_this_kernel(make, monkeypatch) -> None:
+    killed = make()
+    end = keeper.Keeper.end
+    monkeypatch.setattr(keeper.Keeper, "end", lambda self, *_: self.folder.release())
+    with pytest.raises(SystemExit):
+        killed.fit(3, 1e-3, cbs=[Broken()], checkpoint=1, show=False)
+    monkeypatch.setattr(keeper.Keeper, "end", end)
+    learn = make()
+    assert [row[0] for row in learn.ledger().rows] == ["k1"]
+    monkeypatch.setattr(Broken, "after_epoch", Callback.after_epoch)
+    learn.resume_run(cbs=[Broken()])
+    assert [(row[0], row[6]) for row in learn.ledger().rows if len(row) > 1] == [("1", "finished")]
+
+
 def test_runs_on_other_pictures_are_left_out(make, tmp_path, photos) -> None:
     make().fit(1, show=False)
     other = tmp_path / "photos"
