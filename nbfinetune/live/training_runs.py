@@ -25,6 +25,7 @@ from nbfinetune.runtime.cpu_contention import one_thread_if_busy
 from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.training.monitors import EarlyStopping
 from nbfinetune.training.printing import say, stopped_text
+from nbfinetune.training.resuming.termination import tell_runs_elsewhere
 from nbfinetune.training.state import Callback
 
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
@@ -243,6 +244,7 @@ def _in_background(
             finally:
                 begun.set()
 
+    tell_runs_elsewhere()
     # The context knows the cell in which the thread's output belongs.
     thread = BackgroundRun(target=copy_context().run, args=(work,), daemon=True)
     thread.start()

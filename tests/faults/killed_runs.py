@@ -4,7 +4,7 @@ python killed_runs.py FOLDER JOBS: the jobs are a JSON list of dicts; a line of 
 each. Keys of a job: config (a name below), mode ("run" or "resume"), checkpoint (as of fits), and
 how it ends: at (place and number, as ["batch", 7]), after (of the time of the whole run, which is a
 job before), writing (number of a file), or sigterm (place and number), which it sends to
-itself.
+itself; thread (true: the run is in a thread, as by --bg).
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -28,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nbfinetune import Callback, EarlyStopping, ImageDataLoaders, Learner, vision_learner
 from nbfinetune.training.resuming.runs_root import run_folders, runs_folder
+from nbfinetune.training.resuming.termination import tell_runs_elsewhere
 
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
@@ -208,7 +210,7 @@ def work(folder: Path, job: dict, begun: Callable[[], None]) -> dict:
         how = {"show": False, "cbs": kills}
         if job.get("checkpoint"):
             how["checkpoint"] = job["checkpoint"]
-        call(learn, how)
+        in_thread(call, learn, how) if job.get("thread") else call(learn, how)
     else:
         try:
             learn.resume_run(show=False, cbs=kills)
@@ -220,6 +222,15 @@ def work(folder: Path, job: dict, begun: Callable[[], None]) -> dict:
     stages = [f"{run.name} {len(run.rows)}" for run in learn.recorder.runs]
     took = time.monotonic() - started
     return {"digest": digest(learn), "stages": stages, "left": len(left), "took": took}
+
+
+def in_thread(call: Callable, *args: object) -> None:
+    """Call it in a thread, as `--bg` does, while the main one waits."""
+    tell_runs_elsewhere()
+    thread = threading.Thread(target=call, args=args)
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.01)
 
 
 def forked(folder: Path, job: dict, took: dict[str, float]) -> dict:

@@ -72,9 +72,11 @@ def killed(run_jobs: Runner) -> dict[str, list[dict]]:
     for config, *place in terms:
         jobs.append({"config": config, "mode": "run", "sigterm": place})
         jobs.append({"config": config, "mode": "resume"})
+    jobs.append({"config": "fine_tune", "mode": "run", "sigterm": ["batch", 7], "thread": True})
+    jobs.append({"config": "fine_tune", "mode": "resume"})
     jobs.append({"config": "accumulated", "mode": "run"})
     whole, *results, accumulated = run_jobs(*jobs)
-    names = [*map(json.dumps, KILLS), *(config for config, *_ in terms)]
+    names = [*map(json.dumps, KILLS), *(config for config, *_ in terms), "thread"]
     pairs = {name: [whole, *results[2 * i :][:2]] for i, name in enumerate(names)}
     return pairs | {"accumulated": [accumulated, *pairs["accumulated"][1:]]}
 
@@ -116,6 +118,11 @@ def test_a_run_that_is_told_to_end_writes_a_checkpoint_first(killed, record_prop
 @pytest.mark.fault("SIGTERM while it validates, with accumulation", "a checkpoint; " + EQUAL)
 def test_a_run_that_is_told_to_end_while_it_validates_goes_on(killed, record_property) -> None:
     check_equal(killed["accumulated"], TERMINATED, record_property)
+
+
+@pytest.mark.fault("SIGTERM while a --bg run trains", "a checkpoint at the next batch; " + EQUAL)
+def test_a_run_in_a_thread_that_is_told_to_end_goes_on(killed, record_property) -> None:
+    check_equal(killed["thread"], TERMINATED, record_property)
 
 
 def pairs_of(run_jobs: Runner, kills: list[dict], configs: list[str]) -> list[list[dict]]:
