@@ -13,6 +13,8 @@ from nbfinetune.networks import layer_groups
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
+from nbfinetune.runtime.calls import repeatable
+from nbfinetune.scripts import repeating
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
 from nbfinetune.training.resuming import ledger, resume, undo
@@ -68,24 +70,29 @@ class Learner(LearnerState):
     amp, amp_inference : mixed precision of training, and of passes without gradients
     """
 
-    fit = fitting.fit
-    fit_one_cycle = fitting.fit_one_cycle
-    fit_flat_cos = fitting.fit_flat_cos
-    fit_sgdr = fitting.fit_sgdr
-    fine_tune = stages.fine_tune
+    fit = repeatable(fitting.fit)
+    fit_one_cycle = repeatable(fitting.fit_one_cycle)
+    fit_flat_cos = repeatable(fitting.fit_flat_cos)
+    fit_sgdr = repeatable(fitting.fit_sgdr)
+    fine_tune = repeatable(stages.fine_tune)
     resume_run = resume.resume_run
     left_runs = resume.left_runs_table
     undo_fit = undo.undo_fit
     ledger = ledger.ledger
-    lr_find = search.lr_find
+    lr_find = repeatable(search.lr_find)
+    freeze = repeatable(LearnerState.freeze)
+    unfreeze = repeatable(LearnerState.unfreeze)
+    freeze_to = repeatable(LearnerState.freeze_to)
+    use_rate = repeatable(LearnerState.use_rate)
 
     validate = prediction.validate
     get_preds = prediction.get_preds
     predict = prediction.predict
 
     save = checkpoint.save
-    load = checkpoint.load
+    load = repeatable(checkpoint.load)
     export = checkpoint.export
+    to_script = repeating.to_script
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(left_out("Learner", name), name=name, obj=self)

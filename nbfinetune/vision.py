@@ -32,6 +32,7 @@ from nbfinetune.networks.skeletons import WithoutMemory
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.metrics import Metric, error_rate
 from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.calls import makes
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
@@ -66,6 +67,7 @@ def _assemble(
     return nn.Sequential(body, top), [*body_groups(backbone, body), [top]]
 
 
+@makes
 def vision_learner(
     dls: ImageDataLoaders,
     arch: Arch,
@@ -183,6 +185,7 @@ def vision_learner(
 cnn_learner = vision_learner  # its name in fastai's lectures
 
 
+@makes
 def load_learner(
     file: str | PathLike,
     dls: ImageDataLoaders | None = None,

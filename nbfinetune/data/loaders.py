@@ -41,6 +41,7 @@ from nbfinetune.data.transforms import Augment, ImageTransforms, presize
 from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.tables import PictureSheet, Table
+from nbfinetune.runtime.calls import makes
 from nbfinetune.runtime.rng import seeded_rng
 
 _OPTIONS = (
@@ -109,6 +110,7 @@ class ImageDataLoaders:
 
     @classmethod
     @known_options(*_OPTIONS)
+    @makes
     def from_folder(
         cls, path: str | PathLike, *, train: str = "train", valid: str = "valid", **options
     ) -> "ImageDataLoaders":
@@ -135,6 +137,7 @@ class ImageDataLoaders:
 
     @classmethod
     @known_options(*_OPTIONS)
+    @makes
     def from_name_re(
         cls, path: str | PathLike, fnames: Sequence[str | PathLike] | None, pat: str, **options
     ) -> "ImageDataLoaders":
@@ -156,6 +159,7 @@ class ImageDataLoaders:
 
     @classmethod
     @known_options(*_OPTIONS)
+    @makes
     def from_csv(
         cls,
         path: str | PathLike,
@@ -196,6 +200,7 @@ class ImageDataLoaders:
 
     @classmethod
     @known_options()
+    @makes
     def from_lists(
         cls,
         path: str | PathLike,
@@ -245,6 +250,7 @@ class ImageDataLoaders:
 
     @classmethod
     @known_options()
+    @makes
     def from_datasets(
         cls,
         train: Sequence,

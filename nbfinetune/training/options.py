@@ -16,6 +16,7 @@ from nbfinetune.objectives.loss_weights import Loss, check_loss_weight, usable_l
 from nbfinetune.objectives.losses import activation_of
 from nbfinetune.objectives.metrics import Metric, metric_list
 from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.calls import note_setting
 
 SEEDS = 2**63  # torch takes no larger ones
 
@@ -166,6 +167,7 @@ class Checked:
 
     def __set__(self, learn: object, value: object) -> None:
         vars(learn)[self._kept] = self._check(learn, value)
+        note_setting(learn, self._kept[1:], value)
 
 
 def checked_lr(learn: object, lr: object) -> object:

@@ -9,7 +9,7 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from nbfinetune.arguments import check_number
+from nbfinetune.arguments import check_number, users_line
 from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.taken_loaders import TakenLoaders, followed_transforms
@@ -25,6 +25,7 @@ from nbfinetune.objectives.loss_weights import check_outputs
 from nbfinetune.objectives.losses import Loss
 from nbfinetune.objectives.metrics import Metric, metric_name, try_out
 from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.calls import Call
 from nbfinetune.runtime.device import usable_device
 from nbfinetune.runtime.interrupts import interrupts_held, whole
 from nbfinetune.runtime.rng import RngState, get_rng_state, seeded_rng
@@ -110,6 +111,8 @@ class LearnerState:
     keeper : what writes the run that is on to the disk; None = nothing does
     resumed : what the next call goes on with
     undoable : what it was before its fits
+    calls : what was called and set since it was made
+    within_call : whether one of these calls is on
     """
 
     lr = options.Checked(options.checked_lr)
@@ -197,6 +200,8 @@ class LearnerState:
         rate = layer_groups.lr_per_group(lr, len(self.groups))[-1]
         self.opt = layer_groups.adamw(self.groups, lr=rate, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
+        self.calls: tuple[Call, ...] = ()
+        self.within_call = False
 
     def _take(self, dls: ImageDataLoaders | None) -> ImageDataLoaders | None:
         """Take loaders of the same classes: their size and augmentation are followed."""
@@ -419,8 +424,7 @@ class LearnerState:
         return bool(self._quiet) or self.control.running
 
     def _say_unchanged(self) -> None:
-        # 3: the line that called freeze, so that each such line warns
-        warn(f"no change in what trains: {self.frozen_text()}", stacklevel=3)
+        warn(f"no change in what trains: {self.frozen_text()}", stacklevel=users_line())
 
     @property
     def group_names(self) -> list[str]:

@@ -15,7 +15,7 @@ from nbfinetune.training.state import LearnerState
 
 MOST_BYTES = 2**30  # of all that a learner keeps in memory for it
 # Attributes: what freezing sets goes with `requires_grad`; others are of the call that is on.
-_ALWAYS = ("frozen", "_lr", "chosen")
+_ALWAYS = ("frozen", "_lr", "chosen", "calls")
 _NEVER = {"undoable", "keeper", "resumed", "place", "run_cbs"}
 
 

@@ -1,0 +1,85 @@
+"""Calls: what a user called to make and to train a learner, for `Learner.to_script` to repeat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import BoundArguments, Parameter, Signature, signature
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call, or the setting of an attribute.
+
+    Parameters
+    ----------
+    name : of the function, method or attribute
+    arguments : as they were given, by name; of an attribute its value, under ""
+    n_runs : how many runs the history had after it
+    """
+
+    name: str
+    arguments: dict[str, object]
+    n_runs: int = 0
+
+
+def makes(function: Callable) -> Callable:
+    """Let what the function makes know the call that made it, as its attribute `made_by`."""
+    known = signature(function)
+
+    @wraps(function)
+    def call(*args: object, **kwargs: object) -> object:
+        made = function(*args, **kwargs)
+        given = _by_name(known, known.bind(*args, **kwargs))
+        given.pop("cls", None)
+        made.made_by = Call(function.__name__, given)
+        if hasattr(made, "calls"):
+            made.calls = ()
+        return made
+
+    return call
+
+
+def repeatable(method: Callable) -> Callable:
+    """Let a learner know that the method was called, unless another one of its methods did it."""
+    known = signature(method)
+
+    @wraps(method)
+    def call(learn: object, *args: object, **kwargs: object) -> object:
+        if learn.within_call:
+            return method(learn, *args, **kwargs)
+        n_runs, ended = len(learn.recorder.runs), False
+        learn.within_call = True
+        try:
+            result = method(learn, *args, **kwargs)
+            ended = True
+            return result
+        finally:
+            learn.within_call = False
+            if ended or len(learn.recorder.runs) > n_runs:  # else it was refused
+                given = _by_name(known, known.bind(learn, *args, **kwargs))
+                del given[next(iter(given))]
+                _note(learn, method.__name__, given)
+
+    return call
+
+
+def note_setting(learn: object, name: str, value: object) -> None:
+    """An attribute of a learner was set; that does not count while it is made, or in a call."""
+    if not vars(learn).get("within_call", True):
+        _note(learn, name, {"": value})
+
+
+def _note(learn: object, name: str, given: dict[str, object]) -> None:
+    # A new tuple each time: what was before a fit is put back by `undo_fit`.
+    learn.calls = (*learn.calls, Call(name, given, len(learn.recorder.runs)))
+
+
+def _by_name(known: Signature, bound: BoundArguments) -> dict[str, object]:
+    """The arguments that were given; options are among them by their own names."""
+    given: dict[str, object] = {}
+    for name, value in bound.arguments.items():
+        if known.parameters[name].kind is Parameter.VAR_KEYWORD:
+            given |= value
+        else:
+            given[name] = value
+    return given

@@ -1,0 +1,1 @@
+"""Scripts: what was done with a learner, as a Python script that repeats it."""

@@ -1,0 +1,140 @@
+"""Values as Python text: calls with their arguments, and the imports that these need."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from nbfinetune.images.files import get_image_files
+from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.calls import Call
+from nbfinetune.training.monitors import EarlyStopping, SaveBest
+from nbfinetune.training.state import Callback
+
+_MOST = 5_000  # values of one list; more belong in a CSV file
+
+
+class Writing:
+    """Values as Python text, with the imports that this needs."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def imports(self) -> str:
+        lines = [f"from {home} import {', '.join(sorted(n))}" for home, n in self._names.items()]
+        plain = ["import torch"] if "torch" not in self._names else []
+        return "\n".join([*plain, *sorted(lines)])
+
+    def call(self, call: Call) -> str:
+        """A call with its arguments by name; screens are left out, and data is `dls`."""
+        if call.name in ("vision_learner", "load_learner"):
+            self._import("nbfinetune", call.name)
+        parts = []
+        for name, given in call.arguments.items():
+            if name == "dls":
+                parts.append("dls=dls")
+            elif name == "cbs":
+                parts += [f"cbs={text}"] if (text := self._callbacks(given)) != "[]" else []
+            elif name == "path" and call.name != "load_learner":
+                parts.append(f"path={os.path.abspath(given)!r}")
+            elif name in ("file", "corrections") and given is not None:
+                parts.append(f"{name}={os.path.abspath(given)!r}")
+            elif name == "fnames" and given is not None:
+                parts.append(f"fnames={self._files(call, given)}")
+            elif name not in ("show", "checkpoint"):
+                parts.append(f"{name}={self.value(given, name)}")
+        return f"{call.name}({', '.join(parts)})"
+
+    def dls(self, dls: object) -> str:
+        """How the data was made."""
+        made = getattr(dls, "made_by", None)
+        if made is None:
+            raise ValueError(
+                f"the data is a {type(dls).__name__} of your own, which no script can make again; "
+                "what ImageDataLoaders.from_folder and its like make can be written"
+            )
+        self._import("nbfinetune", "ImageDataLoaders")
+        return f"ImageDataLoaders.{self.call(made)}"
+
+    def value(self, value: object, name: str) -> str:
+        """A value as Python text.
+
+        Parameters
+        ----------
+        name : what it is, for the error
+        """
+        if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+            value = value.item()
+        if isinstance(value, float) and not math.isfinite(value):
+            return f'float("{value}")'
+        if type(value) in (type(None), bool, int, float, str):
+            return repr(value)
+        if isinstance(value, PathLike):
+            return repr(os.path.abspath(value))
+        if isinstance(value, slice):
+            ends = [self.value(end, name) for end in (value.start, value.stop)]
+            return f"slice({', '.join(ends)})"
+        if isinstance(value, Mapping):
+            pairs = (f"{self.value(k, name)}: {self.value(v, name)}" for k, v in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        if isinstance(value, np.ndarray | Tensor):
+            value = value.tolist()
+        if isinstance(value, list | tuple | set):
+            if len(value) > _MOST:
+                raise ValueError(
+                    f"{name} has {len(value):,} values, too many for a script; write them to a CSV "
+                    "file, and make the data by ImageDataLoaders.from_csv"
+                )
+            texts = ", ".join(self.value(each, name) for each in value)
+            return f"({texts},)" if isinstance(value, tuple) else f"[{texts}]"
+        if getattr(value, "made_by", None) is not None:
+            return self.dls(value)
+        if (home := _home(value)) is not None:
+            return self._import(home, value.__qualname__)
+        raise ValueError(
+            f"{name} is {shown(value)}, which no script can make again; it can write plain values, "
+            "and functions of a module that can be imported"
+        )
+
+    def _callbacks(self, cbs: object) -> str:
+        texts = []
+        for cb in [cbs] if isinstance(cbs, Callback) else cbs or ():
+            if isinstance(cb, EarlyStopping | SaveBest):
+                self._import("nbfinetune", type(cb).__name__)
+                given = ", ".join(f"{k}={self.value(v, k)}" for k, v in cb.options.items())
+                texts.append(f"{type(cb).__name__}({given})")
+            elif not type(cb).__module__.startswith("nbfinetune."):  # those are screens
+                raise ValueError(
+                    f"cbs holds a {type(cb).__name__}, a callback of yours, which no script can "
+                    "make again; EarlyStopping and SaveBest can be written"
+                )
+        return f"[{', '.join(texts)}]"
+
+    def _files(self, call: Call, files: object) -> str:
+        """The list of files; `get_image_files` where that gives them all."""
+        given = [os.fspath(file) for file in files]
+        path = call.arguments.get("path")
+        if given == [os.fspath(file) for file in get_image_files(path)]:
+            self._import("nbfinetune", "get_image_files")
+            return f"get_image_files({os.path.abspath(path)!r})"
+        return self.value([os.path.abspath(Path(path, file)) for file in given], "fnames")
+
+    def _import(self, home: str, name: str) -> str:
+        self._names.setdefault(home, set()).add(name)
+        return name
+
+
+def _home(value: object) -> str | None:
+    """The module that a function or class can be imported from, else None."""
+    home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    package = sys.modules["nbfinetune"]
+    if name in package.__all__ and getattr(package, name) is value:
+        return package.__name__
+    if home in (None, "__main__") or not name.isidentifier():
+        return None
+    return home if getattr(sys.modules.get(home), name, None) is value else None

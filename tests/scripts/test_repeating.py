@@ -1,0 +1,156 @@
+"""Scripts that repeat what was done with a learner, in a process of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from nbfinetune import (
+    Callback,
+    ImageDataLoaders,
+    Learner,
+    SaveBest,
+    accuracy,
+    error_rate,
+    get_image_files,
+    vision_learner,
+)
+
+LITE = "efficientnet_lite0"
+
+
+def run_script(file: Path) -> str:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, file], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def lines_of(file: Path) -> list[str]:
+    """What is done in `main`."""
+    lines = file.read_text().splitlines()
+    return [line[4:] for line in lines if line.startswith(("    learn", "    dls"))]
+
+
+@pytest.fixture
+def lite(photos: Path) -> Learner:
+    dls = ImageDataLoaders.from_folder(photos, size=32, bs=8, valid_pct=0.34)
+    return vision_learner(dls, LITE, metrics=[accuracy], device="cpu")
+
+
+def test_magics_methods_and_settings_give_the_same_losses_in_a_fresh_process(
+    lite, shell, tmp_path: Path
+) -> None:
+    shell.run_line_magic("load_ext", "nbfinetune")
+    shell.push({"learn": lite})
+    with lite.quiet():
+        for line in ("lr_find", "fit_one_cycle 1", "unfreeze", "fit_one_cycle 1 1e-5:1e-3"):
+            shell.run_line_magic(*line.partition(" ")[::2])
+        lite.undo_fit()
+        lite.use_rate(2e-3, "as picked in its plot", "picked")
+        lite.accumulate = 2
+        lite.fit(1, cbs=[SaveBest(monitor="accuracy")])
+        shell.run_line_magic("fine_tune", "1")
+    file = lite.to_script(tmp_path / "train.py")
+    assert [line.partition("(")[0].partition(" =")[0] for line in lines_of(file)] == [
+        *("dls", "learn", "learn.lr_find", "learn.fit_one_cycle", "learn.freeze_to"),
+        *("learn.use_rate", "learn.accumulate", "learn.fit", "learn.fine_tune"),
+    ]
+    assert "as in the notebook, to the last digit" in run_script(file)
+
+
+def test_a_run_that_gives_other_losses_is_told(lite, tmp_path: Path) -> None:
+    lite.fit(1, 1e-3, show=False)
+    file = lite.to_script(tmp_path / "train.py")
+    file.write_text(file.read_text().replace("lr=0.001", "lr=0.002"))
+    assert "in the notebook they were:" in run_script(file)
+
+
+def test_names_of_files_are_absolute_and_found_by_what_found_them(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    files = get_image_files(photos.name)
+    marks = tmp_path / "marks.csv"
+    marks.write_text("file,label\n")
+    dls = ImageDataLoaders.from_name_re(photos.name, files, r"(.+)_\d+", size=32)
+    text = vision_learner(dls, LITE).to_script(tmp_path / "a.py").read_text()
+    assert f"fnames=get_image_files({str(photos)!r})" in text
+    assert f"path={str(photos)!r}" in text
+    labels = np.array([file.parent.name for file in files])
+    dls = ImageDataLoaders.from_lists(photos.name, files[::-1], labels[::-1], size=np.int64(32))
+    text = vision_learner(dls, LITE).to_script(tmp_path / "b.py").read_text()
+    assert str(files[0].absolute()) in text
+    assert "size=32" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"arch": nn.Linear(2, 2)}, "arch is Linear"),
+        ({"loss_func": nn.CrossEntropyLoss()}, "loss_func is CrossEntropyLoss"),
+        ({"metrics": lambda preds, targets: 0.0}, "metrics is <function"),
+    ],
+)
+def test_what_no_script_can_make_again_is_refused(lite, tmp_path, options, text) -> None:
+    given = lite.made_by.arguments
+    given |= options
+    with pytest.raises(ValueError, match=text):
+        lite.to_script(tmp_path / "train.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learner_of_a_model_is_refused(learn: Learner, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="vision_learner"):
+        learn.to_script(tmp_path / "train.py")
+
+
+class StopNow(Callback):
+    def after_batch(self, learn: Learner) -> None:
+        learn.control.stop()
+
+
+def test_a_run_that_was_stopped_by_hand_is_refused_until_it_is_taken_back(lite, tmp_path) -> None:
+    with lite.quiet():
+        lite.fit(2, cbs=[StopNow()])
+        with pytest.raises(ValueError, match=r"run 1, fit, was not left alone \(stopped\)"):
+            lite.to_script(tmp_path / "train.py")
+        lite.undo_fit()
+    assert lines_of(lite.to_script(tmp_path / "train.py"))[2:] == []
+
+
+def test_an_own_callback_is_refused(lite, tmp_path: Path) -> None:
+    lite.fit(1, cbs=[Callback.__class__("Own", (Callback,), {})()], show=False)
+    with pytest.raises(ValueError, match="cbs holds a Own"):
+        lite.to_script(tmp_path / "train.py")
+
+
+def test_a_script_that_is_there_is_not_overwritten(lite, tmp_path: Path) -> None:
+    file = tmp_path / "train.py"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        lite.to_script(file)
+    assert file.read_text() == "mine"
+    lite.to_script(file, overwrite=True)
+    assert "vision_learner" in file.read_text()
+
+
+def test_what_was_refused_is_no_part_of_the_script(lite, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="n_epoch"):
+        lite.fit(-1)
+    with pytest.raises(FileNotFoundError):
+        lite.load(tmp_path / "missing.safetensors")
+    with pytest.raises(ValueError, match="lr"):
+        lite.lr = -1
+    assert lines_of(lite.to_script(tmp_path / "train.py"))[2:] == []
+
+
+def test_metrics_are_imported_from_where_they_are(lite, tmp_path: Path) -> None:
+    lite.metrics = [error_rate, accuracy]
+    text = lite.to_script(tmp_path / "train.py").read_text()
+    assert "learn.metrics = [error_rate, accuracy]" in text
+    assert "from nbfinetune import ImageDataLoaders, accuracy, error_rate, vision_learner" in text
