@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from nbfinetune.arguments import as_columns, as_whole_number
 from nbfinetune.checkpoints import checkpoint
+from nbfinetune.exports import export
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import PredictedPictures
@@ -85,7 +86,7 @@ class Learner(LearnerState):
 
     save = checkpoint.save
     load = checkpoint.load
-    export = checkpoint.export
+    export = export.export
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(left_out("Learner", name), name=name, obj=self)

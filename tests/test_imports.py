@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "checkpoints": "arguments data networks rendering runtime training version",
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
-    "learner": "arguments checkpoints interpretation lr_finder networks rendering training",
+    "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
+    "training version",
+    "learner": "arguments checkpoints exports interpretation lr_finder networks rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "data history interpretation learner lr_finder networks rendering runtime "
@@ -131,7 +133,7 @@ def test_core_imports_no_ipython_widgets_or_plots() -> None:
 
 def test_importing_a_package_alone_brings_no_torch() -> None:
     modules = [module_name(file) for file in PACKAGE.glob("*/__init__.py")]
-    assert len(modules) == 14
+    assert len(modules) == 15
     assert printed(f"for m in {modules}: __import__(m)") == ["[]"]
 
 
