@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
     "training version",
-    "learner": "arguments checkpoints exports interpretation lr_finder networks rendering training",
+    "learner": "arguments checkpoints exports history interpretation lr_finder networks rendering "
+    "training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "data history interpretation learner lr_finder networks rendering runtime "

@@ -18,8 +18,8 @@ from nbfinetune.exports import onnx_file, portable
 
 # benchmarks/exports.py opens all formats of each network, trained on photos.
 FORMATS = {
-    "efficientnet_lite0": ["onnx", "hub"],
-    "resnet18": ["pt2", "hub"],
+    "efficientnet_lite0": ["pt2", "hub"],
+    "resnet18": ["onnx", "hub"],
     "timm:test_vit": ["onnx", "pt2", "hub"],
 }
 OPEN_ALL = """

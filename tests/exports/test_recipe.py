@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbfinetune import Learner
+from nbfinetune import ImageDataLoaders, Learner, vision_learner
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 [RECIPE] = [
@@ -64,22 +64,21 @@ PHOTOS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("recipe")
-
-
-@pytest.fixture
-def trained(make, folder) -> Learner:
-    learn = make("timm:test_resnet")
+def trained(photos) -> Learner:
+    dls = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
+    learn = vision_learner(dls, "timm:test_resnet", weights=None, amp="off", device="cpu")
     learn.fit(4, 3e-2, show=False)
-    if not (folder / "pets.onnx").exists():
-        learn.export(folder / "pets.onnx")
     return learn
 
 
-def test_the_recipe_needs_15_lines_and_three_libraries(trained, folder, alone, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory) -> bytes:
+    return trained.export(tmp_path_factory.mktemp("recipe") / "pets.onnx").read_bytes()
+
+
+def test_the_recipe_needs_15_lines_and_three_libraries(trained, exported, alone, tmp_path) -> None:
     assert len(list(filter(None, RECIPE.splitlines()))) == 15
-    (tmp_path / "pets.onnx").write_bytes((folder / "pets.onnx").read_bytes())
+    (tmp_path / "pets.onnx").write_bytes(exported)
     kept(photo(150, 90), tmp_path / "new.jpg", quality=92)
     without_torch = 'sys.modules["torch"] = None\n'
     label, p = alone(without_torch + RECIPE).split()
@@ -89,11 +88,11 @@ def test_the_recipe_needs_15_lines_and_three_libraries(trained, folder, alone, t
 
 @pytest.mark.parametrize("what", PHOTOS)
 def test_the_recipe_sees_a_photo_as_validation_does(
-    what: str, trained, folder, tmp_path: Path, monkeypatch, record_property
+    what: str, trained, exported, tmp_path: Path, monkeypatch, record_property
 ) -> None:
     file = PHOTOS[what](tmp_path)
     (tmp_path / "new.jpg").write_bytes(file.read_bytes())
-    (tmp_path / "pets.onnx").write_bytes((folder / "pets.onnx").read_bytes())
+    (tmp_path / "pets.onnx").write_bytes(exported)
     monkeypatch.chdir(tmp_path)
     seen = {}
     exec(RECIPE, seen)
