@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
+from nbfinetune.runtime.rng import seeded_rng
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 [RECIPE] = [
@@ -66,8 +68,11 @@ PHOTOS = {
 @pytest.fixture(scope="module")
 def trained(photos) -> Learner:
     dls = ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
-    learn = vision_learner(dls, "timm:test_resnet", weights=None, amp="off", device="cpu")
-    learn.fit(4, 3e-2, show=False)
+    with seeded_rng(0):
+        body = nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.BatchNorm2d(16), nn.ReLU())
+        network = nn.Sequential(body, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 9))
+    learn = vision_learner(dls, network, weights=None, device="cpu")
+    learn.fit(6, 3e-3, show=False)
     return learn
 
 
@@ -88,7 +93,7 @@ def test_the_recipe_needs_15_lines_and_three_libraries(trained, exported, alone,
 
 @pytest.mark.parametrize("what", PHOTOS)
 def test_the_recipe_sees_a_photo_as_validation_does(
-    what: str, trained, exported, tmp_path: Path, monkeypatch, record_property
+    what: str, trained, exported, tmp_path: Path, monkeypatch
 ) -> None:
     file = PHOTOS[what](tmp_path)
     (tmp_path / "new.jpg").write_bytes(file.read_bytes())
@@ -98,6 +103,6 @@ def test_the_recipe_sees_a_photo_as_validation_does(
     exec(RECIPE, seen)
     _, index, probs = trained.predict(file)
     apart = float(np.abs(seen["probs"][0] - probs.numpy()).max())
-    record_property("largest difference of the probabilities", apart)
+    print(f"{what}: largest difference of the probabilities {apart:.1e}")
     assert seen["probs"][0].argmax() == index
-    assert apart < 0.02  # Pillow and torch scale to the same values within 1 of 255
+    assert apart < 1e-3  # Pillow and torch scale to the same values within 1 of 255
