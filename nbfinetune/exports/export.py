@@ -8,6 +8,7 @@ from nbfinetune.arguments import as_path, check_bool
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.exports import hub_folder, onnx_file, pt2_file
 from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.interrupts import defers_interrupts
 from nbfinetune.training.arguments import check_model
 from nbfinetune.training.finite import check_finite
 from nbfinetune.training.printing import say
@@ -23,6 +24,7 @@ _FORMATS: dict[str, Callable[..., str]] = {
 _SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
 
 
+@defers_interrupts
 def export(
     learn: LearnerState,
     file: str | PathLike | None = None,
@@ -34,9 +36,11 @@ def export(
 
     What is for others is compared with the model on up to 32 held-out pictures before it is put in
     its place; the largest difference is printed, and above 1e-4 (of the largest logit, if that is
-    over 1) there is an error and no file. ONNX and pt2 files take uint8 pictures [n, size, size, 3]
-    and give probabilities and logits [n, c]; normalisation is inside, and they say the classes and
-    how pictures are scaled and cropped. Models are exported in float32, for any n.
+    over 1) there is an error and no file, as there is none after an interrupt.
+
+    ONNX and pt2 files take uint8 pictures [n, size, size, 3] and give probabilities and logits
+    [n, c]; normalisation is inside, and they say the classes and how pictures are scaled and
+    cropped. Models are exported in float32, for any n.
 
     Parameters
     ----------

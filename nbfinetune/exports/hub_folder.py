@@ -81,24 +81,27 @@ def _save(timm: ModuleType, network: nn.Module, of: Exported, licence: str, fold
     share = size / side
     while math.floor(size / share) < side:  # as timm works out the side again
         share = math.nextafter(share, 0)
-    timm.models.save_for_hf(
-        network,
-        folder,
-        model_config={
-            "label_names": of.about["class_names"],
-            "problem_type": _PROBLEMS[of.about["activation"]],
-            "pretrained_cfg": {"tag": "nbfinetune", "license": licence},  # not of other weights
-        },
-        safe_serialization=True,
-        data_config={
-            "input_size": (3, size, size),
-            "interpolation": "bilinear",
-            "mean": tuple(of.about["mean"]),
-            "std": tuple(of.about["std"]),
-            "crop_pct": share,
-            "crop_mode": "center",
-        },
-    )
+    model_config = {
+        "label_names": of.about["class_names"],
+        "problem_type": _PROBLEMS[of.about["activation"]],
+        "pretrained_cfg": {"tag": "nbfinetune", "license": licence},  # not of other weights
+    }
+    data_config = {
+        "input_size": (3, size, size),
+        "interpolation": "bilinear",
+        "mean": tuple(of.about["mean"]),
+        "std": tuple(of.about["std"]),
+        "crop_pct": share,
+        "crop_mode": "center",
+    }
+    try:
+        timm.models.save_for_hf(
+            network, folder, model_config, safe_serialization=True, data_config=data_config
+        )
+    except TypeError:  # it cannot say how pictures are scaled
+        raise ValueError(
+            f'format="hub" needs a newer timm than {timm.__version__}: pip install -U timm'
+        ) from None
     config = json.loads((folder / "config.json").read_text())
     config.get("model_args", {}).pop("num_classes", None)  # transformers would give it twice
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

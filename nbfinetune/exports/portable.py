@@ -14,6 +14,7 @@ from nbfinetune.networks.outputs import logits_of
 from nbfinetune.objectives.losses import Activation, softmax
 from nbfinetune.rendering.names import printable, shortened
 from nbfinetune.rendering.numbers import counted, rate_text
+from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.state import LearnerState
 from nbfinetune.version import __version__
@@ -95,6 +96,7 @@ def exported(learn: LearnerState) -> Exported:
     expected = batches_through(model, pictures)
     name = learn.config.get("arch") or type(learn.model).__name__
     about = _described(learn, expected[-1].shape[1])
+    act_on_interrupt()
     return Exported(name, model, pictures, expected, what, about)
 
 
@@ -143,6 +145,7 @@ def compared(expected: tuple[Tensor, ...], given: tuple[Tensor, ...], file: str,
     ValueError
         If it is too far, or not of the same shape.
     """
+    act_on_interrupt()  # nothing is written yet
     for ours, theirs in zip(expected, given, strict=True):
         if ours.shape != theirs.shape:
             raise ValueError(
@@ -188,6 +191,7 @@ def traced(of: Exported) -> torch.export.ExportedProgram:
             f"torch.export cannot follow {of.name} ({type(error).__name__}: "
             f"{shortened(' '.join(printable(error).split()))}); export a .safetensors file"
         ) from error
+    act_on_interrupt()
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names of the user's folders
     return program

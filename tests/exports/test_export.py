@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -157,6 +158,24 @@ def test_a_file_that_gives_something_else_is_not_written(
     ):
         small.export(tmp_path / name, overwrite=True)
     assert (tmp_path / name).read_text() == "precious"
+
+
+def test_an_interrupt_leaves_no_file_and_all_else_as_before(
+    small, tmp_path: Path, monkeypatch
+) -> None:
+    traced = onnx_file.traced
+
+    def interrupted(of: portable.Exported) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return traced(of)
+
+    monkeypatch.setattr(onnx_file, "traced", interrupted)
+    before, disabled = torch.get_rng_state(), logging.root.manager.disable
+    with pytest.raises(KeyboardInterrupt):
+        small.export(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert logging.root.manager.disable == disabled
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
