@@ -5,6 +5,8 @@ from typing import NoReturn
 
 from nbfinetune.arguments import as_columns, as_whole_number
 from nbfinetune.checkpoints import checkpoint
+from nbfinetune.exports import export
+from nbfinetune.history import screens
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import PredictedPictures
@@ -91,11 +93,30 @@ class Learner(LearnerState):
 
     save = checkpoint.save
     load = repeatable(checkpoint.load)
-    export = checkpoint.export
+    export = export.export
     to_script = repeating.to_script
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(left_out("Learner", name), name=name, obj=self)
+
+    def demo(self) -> object:
+        """Show a screen in the notebook to try the learner out: choose, drop or paste a picture.
+
+        It needs `%load_ext nbfinetune`, and no server: the picture goes to the kernel alone.
+
+        Raises
+        ------
+        RuntimeError
+            Where no screens are shown.
+        ValueError
+            If the learner is none of pictures.
+        """
+        if screens.make_screens is None:
+            raise RuntimeError(
+                "demo is a screen of notebooks; type %load_ext nbfinetune first, or use "
+                "learn.predict(FILE)"
+            )
+        return screens.make_screens().demo(self)
 
     def show_results(self, max_n: int = 9, ds: str = "valid") -> PredictedPictures:
         """Pictures, drawn by lot, with their actual and predicted classes; wrong ones are marked.

@@ -163,6 +163,7 @@ def vision_learner(
         model, groups = _assemble(backbone, head, len(dls.vocab), dls.size)
     mean, std = channels or (backbone.mean, backbone.std)
     config = {"arch": backbone.name, "head": head, "mean": list(mean), "std": list(std)}
+    config["weights"] = backbone.origin if backbone.pretrained else "none"  # for their licence
     learn = Learner(
         dls,
         model.to(memory_format=torch.channels_last),
@@ -241,7 +242,7 @@ def load_learner(
         groups=groups,
         train_bn=header["train_bn"],
         transforms=ImageTransforms(header["size"], tuple(header["mean"]), tuple(header["std"])),
-        config={key: header[key] for key in ("arch", "head", "mean", "std")},
+        config={k: header[k] for k in ("arch", "head", "mean", "std", "weights") if k in header},
         **({"metrics": error_rate} | options),
     )
     learn.vocab = header["vocab"]

@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "scripts": "arguments images rendering runtime training version",
-    "learner": "arguments checkpoints interpretation lr_finder networks rendering runtime scripts "
-    "training",
+    "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
+    "training version",
+    "learner": "arguments checkpoints exports history interpretation lr_finder networks "
+    "rendering runtime scripts training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "data history interpretation learner lr_finder networks rendering runtime "
@@ -133,7 +135,7 @@ def test_core_imports_no_ipython_widgets_or_plots() -> None:
 
 def test_importing_a_package_alone_brings_no_torch() -> None:
     modules = [module_name(file) for file in PACKAGE.glob("*/__init__.py")]
-    assert len(modules) == 15
+    assert len(modules) == 16
     assert printed(f"for m in {modules}: __import__(m)") == ["[]"]
 
 

@@ -169,7 +169,9 @@ def cases(photos, dls, learn, tmp_path) -> dict[str, Case]:
         "get_preds": Case(learn.get_preds, "ds"),
         "predict": Case(of_pictures.predict, "item", item=files[0]),
         "save": Case(learn.save, "file", file=tmp_path / "s.safetensors", overwrite=True),
-        "export": Case(learn.export, "file", file=tmp_path / "e.safetensors", overwrite=True),
+        "export": Case(
+            learn.export, "file format overwrite", file=tmp_path / "e.safetensors", overwrite=True
+        ),
         "load": Case(learn.load, "file", file=kept),
         "load_learner": Case(load_learner, "file dls arch", file=exported, arch=net),
         "from_learner": Case(ClassificationInterpretation.from_learner, "ds", learn=learn),

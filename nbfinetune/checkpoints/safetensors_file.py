@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nbfinetune.arguments import as_path
 from nbfinetune.rendering.names import shortened
-from nbfinetune.runtime.own_files import write_whole
+from nbfinetune.runtime.own_files import check_place, make_folder, write_whole
 from nbfinetune.version import __version__
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save and pickle begin
@@ -114,8 +114,7 @@ def write(
         If it cannot be written.
     """
     path = as_path(file, "file")
-    if os.path.exists(path) and not overwrite:
-        raise FileExistsError(f"{shortened(path)} exists; take another name or pass overwrite=True")
+    check_place(path, overwrite=overwrite)
     versions = {
         "nbfinetune": __version__,
         "torch": torch.__version__,
@@ -125,10 +124,7 @@ def write(
     # Cloned: safetensors takes neither shared storage nor the channels-last layout.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     text = json.dumps(header | {_DIGEST: _digest(header, plain)})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{shortened(path)} cannot be written ({error.strerror or error})") from None
+    make_folder(path.parent)
     write_whole(path, save_bytes(plain, metadata={_KEY: text}))
     return path
 

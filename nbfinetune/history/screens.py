@@ -13,6 +13,9 @@ class Screens(Protocol):
     def search(self, learn: object, run: Callable, options: dict) -> object:
         """The same of a search; `options` are the arguments of `lr_find`."""
 
+    def demo(self, learn: object) -> object:
+        """Show a screen that predicts pictures of the user's with the learner."""
+
     def hide(self, result: object) -> None:
         """A result of the cell that runs, which is not to be shown as its value."""
 

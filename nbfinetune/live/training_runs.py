@@ -14,6 +14,7 @@ from nbfinetune.history.recorder import FitResult
 from nbfinetune.learner import Learner
 from nbfinetune.live.background import GOES_ON, LOOK, BackgroundRun, wait_until_idle
 from nbfinetune.live.cell_errors import Interrupted, in_one_line, interrupted_as
+from nbfinetune.live.demo import show_demo
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import EpochTable, SearchProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
@@ -27,6 +28,7 @@ from nbfinetune.training.monitors import EarlyStopping
 from nbfinetune.training.printing import say, stopped_text
 from nbfinetune.training.resuming.termination import tell_runs_elsewhere
 from nbfinetune.training.state import Callback
+from nbfinetune.widgets.demo.predict_demo import PredictDemo
 
 Screen = EpochTable | SearchProgress | LiveTraining | LiveSearch
 
@@ -139,6 +141,13 @@ class TrainingRuns:
                 pick = partial(_pick, observed, trained, mult)
                 screen.show(found, lr, learn.rate_how, pump, pick)
         return found
+
+    def demo(self, learn: Learner) -> PredictDemo | None:
+        """Show a screen that predicts pictures with the learner."""
+        screen = show_demo(learn)
+        if screen is not None:
+            self.display_hook.note(screen)
+        return screen
 
     def hide(self, result: object) -> None:
         """Let the cell that runs not show this result as its value."""

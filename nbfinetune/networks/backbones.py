@@ -54,6 +54,7 @@ class Backbone:
     network : gives logits
     mean, std : of each channel, for values in [0, 1], as the weights were trained
     pretrained : whether it has trained weights
+    origin : of these: "published", "file", or "module" of the user's
     """
 
     name: str
@@ -61,6 +62,7 @@ class Backbone:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pretrained: bool = True
+    origin: str = "published"
 
 
 def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
@@ -77,7 +79,7 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
     """
     file = _weights_file(weights)
     if isinstance(arch, nn.Module):
-        backbone = Backbone("", _copied(arch), pretrained=weights is not None)
+        backbone = Backbone("", _copied(arch), pretrained=weights is not None, origin="module")
         if not file and weights not in (None, "DEFAULT"):
             raise ValueError(
                 f"no file {shortened(weights)}; a module's weights are its own, a file or None"
@@ -96,7 +98,7 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
         network.aux_logits = False
     if file:
         load_weights_file(network, file, besides=_AUXILIARY)
-        return replace(backbone, pretrained=True)
+        return replace(backbone, pretrained=True, origin="file")
     return backbone
 
 

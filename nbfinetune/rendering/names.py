@@ -14,6 +14,9 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]"
 )
+# ASCII punctuation that Markdown, GitHub's too, may take for more than a character: all of it may
+# stand behind a backslash. Within a word "_" and "-" are safe.
+_MARKDOWN = re.compile(r"(?<![^\W_])[_-]|[_-](?![^\W_])|[!-,./:-@\[-^`{-~]")
 _MATHS = re.compile(r"[$\\]")  # JupyterLab typesets $...$, \(...\) and \begin{...} in HTML
 
 
@@ -42,6 +45,11 @@ def shown(value: object) -> str:
 def html_text(text: str) -> str:
     """A text as HTML that shows it as it is: no tags, and no formulas."""
     return _MATHS.sub(r"<span>\g<0></span>", escape(printable(text)))
+
+
+def markdown_text(text: str) -> str:
+    """A text as Markdown that shows it as it is: no links, tags, tables or headings."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text).strip())
 
 
 def bidi_isolated(name: str) -> str:

@@ -58,6 +58,18 @@ def write_whole(path: Path, content: bytes) -> None:
         _sync_folder(target.parent)
 
 
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise FileExistsError for a file that is there and may not be replaced."""
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f"{shortened(path)} exists; take another name or pass overwrite=True")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those it is in, if they are not there; OSError says why it cannot be."""
+    with _in_words(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def locked(path: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     """Keep other processes that use this from `path` inside: it is read, changed and written.

@@ -51,6 +51,13 @@ def gallery(nb: "Notebook") -> None:
     expect(nb.page.locator(THUMB)).to_have_count(12)
 
 
+def demo(nb: "Notebook") -> None:
+    nb.run_cell(1)
+    file = nb.kernel("print(dls.valid.dataset.path(0))").strip()
+    nb.page.locator(".nbft-demo-panel input").set_input_files(file)
+    expect(nb.page.locator(".nbft-bars li")).to_have_count(5)
+
+
 class Screen(NamedTuple):
     """The cells that open a screen, what is done to show all of it, and where it is."""
 
@@ -69,6 +76,7 @@ SCREENS = {
         [SETUP, "%fine_tune 5000 1e-2 --freeze-epochs 2"], training, ".nbft-training"
     ),
     "matrix": Screen([PICTURES, "cm = %confusion_matrix\ncm"], matrix, ".nbft-confusion"),
+    "demo": Screen([PICTURES, "learn.demo();"], demo, ".nbft-demo"),
     "gallery": Screen([PICTURES, "%top_losses 12"], gallery, ".nbft-image-panel"),
 }
 

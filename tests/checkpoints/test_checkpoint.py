@@ -135,6 +135,7 @@ def test_the_header_tells_how_the_model_is_built(learn: Learner, tmp_path: Path)
         "head": "fastai",
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
+        "weights": "none",
         "size": 32,
         "vocab": ["blue", "green", "red"],
         "frozen": 0,

@@ -1,0 +1,1 @@
+"""The screen that predicts pictures of the user's."""
