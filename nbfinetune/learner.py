@@ -37,8 +37,11 @@ class Learner(LearnerState):
     loss_func : (outputs, targets) -> mean loss, or a loss of each picture; default: cross entropy.
         Its attribute `activation`, where it has one, makes probabilities of outputs; else the
         losses of torch are known (sigmoid for nn.BCEWithLogitsLoss), others must be of softmax
-    metrics : a function (preds, targets) -> float, or several, or None; preds are probabilities.
-        Each is tried on a few made-up predictions. `EarlyStopping` says how it should go
+    metrics : one, several, a dict of names with one each, or None. A metric is a function (preds,
+        targets) -> float, of probabilities; a name, such as "accuracy", "top_3_accuracy",
+        "f1_macro", "roc_auc" (a wrong one is refused with all that there are); a function of
+        scikit-learn; or an object of torchmetrics. Each is tried on a few made-up predictions.
+        `EarlyStopping` says how it should go
     lr : learning rate where a fit is given none (fastai's default, 1e-3)
     wd : weight decay, decoupled, of all parameters but biases and norms (fastai's 0.01)
     moms : momentum at the start, the middle and the end of a cycle (fastai's)
