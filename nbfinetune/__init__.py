@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from nbfinetune.training.callbacks import CancelFit, CancelTrain
     from nbfinetune.training.fine_tuning.refit import RefitHead
+    from nbfinetune.training.logs.log_to import LogTo
     from nbfinetune.training.monitors import EarlyStopping, SaveBest
     from nbfinetune.training.state import Callback
     from nbfinetune.vision import cnn_learner, load_learner, vision_learner
@@ -50,6 +51,7 @@ __all__ = [
     "LRFindComparison",
     "LRFindResult",
     "Learner",
+    "LogTo",
     "MultiLabelInterpretation",
     "RefitHead",
     "SaveBest",
@@ -87,6 +89,7 @@ _MODULE_OF = {
     "LRFindComparison": "lr_finder.results",
     "LRFindResult": "lr_finder.results",
     "Learner": "learner",
+    "LogTo": "training.logs.log_to",
     "MultiLabelInterpretation": "interpretation.multi_label",
     "RefitHead": "training.fine_tuning.refit",
     "SaveBest": "training.monitors",
