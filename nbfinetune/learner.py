@@ -2,14 +2,17 @@
 
 from random import SystemRandom
 from typing import NoReturn
+from warnings import warn
+from weakref import WeakKeyDictionary
 
-from nbfinetune.arguments import as_columns, as_whole_number
+from nbfinetune.arguments import as_columns, as_whole_number, users_line
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
+from nbfinetune.others.fastai import parts_of_fastai
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
@@ -71,6 +74,40 @@ class Learner(LearnerState):
     amp, amp_inference : mixed precision of training, and of passes without gradients
     """
 
+    @classmethod
+    def from_fastai(cls, learn: object, **options) -> "Learner":
+        """A learner of a fastai learner's network, data, groups, loss, metrics and rates.
+
+        Network and loaders are the same objects: what one learner trains, the other has. Batches
+        are fastai's, with all its transforms. What is not taken over, as callbacks and optimizers
+        other than Adam, is warned of. Magics do this by themselves with a learner of fastai.
+
+        Parameters
+        ----------
+        learn : of classes or of several labels (CategoryBlock, MultiCategoryBlock)
+        **options : arguments of `Learner` in place of fastai's
+
+        Raises
+        ------
+        ValueError
+            If it is none, or of regression, masks, boxes or several inputs.
+
+        Examples
+        --------
+        >>> learn = Learner.from_fastai(fastai_learn)  # doctest: +SKIP
+        >>> learn.fit_one_cycle(3)  # doctest: +SKIP
+        """
+        arguments, notes = parts_of_fastai(learn)
+        frozen = arguments.pop("frozen")
+        taken = cls(**(arguments | options))
+        if frozen:
+            taken.model.requires_grad_(True)  # what fastai has frozen was not set by hand
+            taken.freeze_to(frozen, quiet=True)
+        if notes:
+            warn(f"not taken over from fastai: {'; '.join(notes)}", stacklevel=users_line())
+        _TAKEN[learn] = taken
+        return taken
+
     fit = fitting.fit
     fit_one_cycle = fitting.fit_one_cycle
     fit_flat_cos = fitting.fit_flat_cos
@@ -124,3 +161,18 @@ class Learner(LearnerState):
         footer += ", next lr "
         footer += layer_groups.lr_text(self.lr)
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
+
+
+# Learners of fastai, and the newest that was made of each.
+_TAKEN: WeakKeyDictionary[object, Learner] = WeakKeyDictionary()
+
+
+def taken_over(learn: object) -> Learner | None:
+    """The learner that was made of one of fastai's, if its network, data and loss are the same."""
+    taken = _TAKEN.get(learn)
+    if taken is None:
+        return None
+    same = getattr(learn.model, "module", learn.model) is taken.model or (
+        learn.model is taken.model
+    )
+    return taken if same and learn.dls.valid is taken.dls.valid.dl else None
