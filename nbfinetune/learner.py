@@ -1,9 +1,12 @@
 """Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
 
+from collections.abc import Callable, Iterable, Sequence
 from random import SystemRandom
 from typing import NoReturn
 from warnings import warn
 from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from nbfinetune.arguments import as_columns, as_whole_number, users_line
 from nbfinetune.checkpoints import checkpoint
@@ -12,7 +15,10 @@ from nbfinetune.interpretation.classification import ClassificationInterpretatio
 from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
+from nbfinetune.objectives.losses import loss_name
 from nbfinetune.others.fastai import parts_of_fastai
+from nbfinetune.others.lightning import parts_of_lightning
+from nbfinetune.others.loaders import loader_pair
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
@@ -107,6 +113,76 @@ class Learner(LearnerState):
             warn(f"not taken over from fastai: {'; '.join(notes)}", stacklevel=users_line())
         _TAKEN[learn] = taken
         return taken
+
+    @classmethod
+    def from_loaders(
+        cls,
+        model: nn.Module,
+        train_loader: Iterable,
+        valid_loader: Iterable,
+        vocab: Sequence[str] | None = None,
+        **options,
+    ) -> "Learner":
+        """A learner of the network and the loaders of a plain training loop.
+
+        The first batch of each loader is looked at: batches are (inputs, targets) as the network
+        takes them, or dicts with such keys as pixel_values and labels; targets are class indices
+        [n], or labels [n, c] of a loss that takes these.
+
+        Parameters
+        ----------
+        train_loader, valid_loader : DataLoaders, or lists of batches
+        vocab : the class names; default: the attribute `classes` of the training data
+        **options : further arguments of `Learner`
+
+        Raises
+        ------
+        ValueError
+            If a loader has no length, or its batches are something else.
+
+        Examples
+        --------
+        >>> learn = Learner.from_loaders(model, train_loader, valid_loader)  # doctest: +SKIP
+        """
+        return cls(loader_pair(train_loader, valid_loader, vocab), model, **options)
+
+    @classmethod
+    def from_lightning(
+        cls,
+        module: nn.Module,
+        data: object = None,
+        vocab: Sequence[str] | None = None,
+        *,
+        loss_func: Callable | None = None,
+        **options,
+    ) -> "Learner":
+        """A learner of a LightningModule's network, loaders and loss.
+
+        Its training_step, optimizers and hooks are not used, which a warning says.
+
+        Parameters
+        ----------
+        module : its attribute `model` (or net, network, backbone) is trained if that holds all
+            parameters, else the module itself; the weights are the same
+        data : a LightningDataModule, (train_loader, valid_loader), or None = the module's loaders
+        vocab : the class names; default: `classes` of the data module or of its training data
+        loss_func : default: the module's attribute loss_func, loss_fn, criterion or loss
+        **options : further arguments of `Learner`
+
+        Raises
+        ------
+        ValueError
+            If network, loaders, loss or class names cannot be known; it says what to pass.
+        """
+        parts = parts_of_lightning(module, data, vocab, loss_func)
+        dls = loader_pair(parts["train"], parts["valid"], parts["vocab"])
+        learn = cls(dls, parts["model"], loss_func=parts["loss_func"], **options)
+        warn(
+            f"not taken over from Lightning: training_step, configure_optimizers and hooks of "
+            f"{type(module).__name__}; the loss is {loss_name(learn.loss_func)}",
+            stacklevel=users_line(),
+        )
+        return learn
 
     fit = fitting.fit
     fit_one_cycle = fitting.fit_one_cycle

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "others": "data images networks rendering runtime",
-    "learner": "arguments checkpoints interpretation lr_finder networks others rendering training",
+    "learner": "arguments checkpoints interpretation lr_finder networks objectives others "
+    "rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "data history interpretation learner lr_finder networks rendering runtime "
