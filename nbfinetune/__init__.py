@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbfinetune.interpretation.classification import ClassificationInterpretation
     from nbfinetune.interpretation.multi_label import MultiLabelInterpretation
     from nbfinetune.learner import Learner
+    from nbfinetune.live.loop_plot import LoopPlot
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
     from nbfinetune.lr_finder.suggestions import minimum, slide, steep, valley
@@ -52,6 +53,7 @@ __all__ = [
     "LRFindResult",
     "Learner",
     "LogTo",
+    "LoopPlot",
     "MultiLabelInterpretation",
     "RefitHead",
     "SaveBest",
@@ -90,6 +92,7 @@ _MODULE_OF = {
     "LRFindResult": "lr_finder.results",
     "Learner": "learner",
     "LogTo": "training.logs.log_to",
+    "LoopPlot": "live.loop_plot",
     "MultiLabelInterpretation": "interpretation.multi_label",
     "RefitHead": "training.fine_tuning.refit",
     "SaveBest": "training.monitors",

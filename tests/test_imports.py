@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
-    "live": "data history interpretation learner lr_finder networks rendering runtime "
+    "live": "arguments data history interpretation learner lr_finder networks rendering runtime "
     "training widgets",
     "magics": "data history interpretation learner live lr_finder networks rendering widgets",
 }

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -111,8 +112,20 @@ def _plain(value: object) -> object:
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
 
+class _Shared:
+    """What copies of a learner share: nothing of fastai's data can be copied or pickled."""
+
+    def __deepcopy__(self, memo: dict) -> "_Shared":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a learner with fastai's loaders cannot be pickled; use learn.save or learn.export"
+        )
+
+
 @dataclass(frozen=True)
-class FastaiLoaders:
+class FastaiLoaders(_Shared):
     """Both loaders, with the class names."""
 
     train: FastaiLoader
@@ -127,7 +140,7 @@ class FastaiLoaders:
 
 
 @dataclass(frozen=True)
-class FastaiTransforms:
+class FastaiTransforms(_Shared):
     """fastai's loaders have transformed and normalised their batches; one picture goes as these do.
 
     Parameters
@@ -141,12 +154,17 @@ class FastaiTransforms:
     std: tuple[float, ...] | None
 
     def train(self, x: Tensor) -> Tensor:
-        """As it is."""
+        """As it is; raises ValueError for pictures of loaders that do not transform them."""
+        if x.dtype is torch.uint8:
+            raise ValueError(
+                "these loaders give pictures as bytes, but this learner was taken over with "
+                "fastai's, which normalise; make a new one: vision_learner(dls, learn.model)"
+            )
         return x
 
     def valid(self, x: Tensor) -> Tensor:
-        """As it is."""
-        return x
+        """As `train`."""
+        return self.train(x)
 
     def batch_of_picture(self, item: str | PathLike | Image.Image | np.ndarray | Tensor) -> Tensor:
         """A picture as validation sees it, [1, 3, h, w].

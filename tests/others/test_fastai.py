@@ -9,9 +9,11 @@ Numbers are compared with those of fastai itself, and with those of fastai 2.8.1
 """
 
 import gc
+import pickle
 import random
 import warnings
 import weakref
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -318,6 +320,24 @@ def test_one_that_cannot_be_taken_over_is_refused_in_one_line(cells, photos) -> 
     cells.user_ns["mine"] = fv.Learner(dls, Net(1), loss_func=fv.MSELossFlat())
     with pytest.raises(UsageError, match="mine cannot be taken over from fastai: fastai's targets"):
         cells.run_line_magic("lr_find", "-l mine")
+
+
+def test_it_is_copied_saved_and_exported_but_not_pickled(theirs, dls, tmp_path, photos) -> None:
+    ours = nbfinetune.Learner.from_fastai(theirs)
+    before = theirs.model[0][0].weight.clone()
+    copied = deepcopy(ours)
+    copied.fit(1, 1e-2)
+    assert torch.equal(theirs.model[0][0].weight, before)
+    assert copied.dls is ours.dls
+    file = copied.save(tmp_path / "copied.safetensors")
+    copied.export(tmp_path / "exported.safetensors")
+    ours.load(file)
+    assert torch.equal(theirs.model[0][0].weight, copied.model[0][0].weight)
+    with pytest.raises(TypeError, match=r"fastai's loaders cannot be pickled; use learn.save or"):
+        pickle.dumps(ours)
+    ours.dls = nbfinetune.ImageDataLoaders.from_folder(photos, size=32)
+    with pytest.raises(ValueError, match=r"these loaders give pictures as bytes.* vision_learner"):
+        ours.fit(1, 1e-3)
 
 
 def test_it_is_not_kept_when_fastais_is_gone(dls) -> None:

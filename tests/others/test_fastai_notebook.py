@@ -21,7 +21,8 @@ dls = ImageDataLoaders.from_folder(
     path, valid_pct=0.25, seed=0, item_tfms=Resize(64), bs=16, num_workers=0
 )
 metrics = [error_rate, F1Score(average="macro")]
-net = simple_cnn([3, 16, 32, dls.c], bn=True)
+body = [ConvLayer(3, 16, stride=2), ConvLayer(16, 32, stride=2)]
+net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(32, dls.c))
 fastai_learn = Learner(dls, net, metrics=metrics)
 with fastai_learn.no_bar():
     fastai_learn.fit_one_cycle(1, 1e-2)
