@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbfinetune.interpretation.classification import ClassificationInterpretation
     from nbfinetune.interpretation.multi_label import MultiLabelInterpretation
     from nbfinetune.learner import Learner
+    from nbfinetune.live.loop_plot import LoopPlot
     from nbfinetune.live.progress import EpochTable
     from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
     from nbfinetune.lr_finder.suggestions import minimum, slide, steep, valley
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from nbfinetune.training.callbacks import CancelFit, CancelTrain
     from nbfinetune.training.fine_tuning.refit import RefitHead
+    from nbfinetune.training.logs.log_to import LogTo
     from nbfinetune.training.monitors import EarlyStopping, SaveBest
     from nbfinetune.training.state import Callback
     from nbfinetune.vision import cnn_learner, load_learner, vision_learner
@@ -50,6 +52,8 @@ __all__ = [
     "LRFindComparison",
     "LRFindResult",
     "Learner",
+    "LogTo",
+    "LoopPlot",
     "MultiLabelInterpretation",
     "RefitHead",
     "SaveBest",
@@ -87,6 +91,8 @@ _MODULE_OF = {
     "LRFindComparison": "lr_finder.results",
     "LRFindResult": "lr_finder.results",
     "Learner": "learner",
+    "LogTo": "training.logs.log_to",
+    "LoopPlot": "live.loop_plot",
     "MultiLabelInterpretation": "interpretation.multi_label",
     "RefitHead": "training.fine_tuning.refit",
     "SaveBest": "training.monitors",

@@ -1,9 +1,14 @@
 """Learner: a model, its data and what trains it, with fastai's methods, names and defaults."""
 
+from collections.abc import Callable, Iterable, Sequence
 from random import SystemRandom
 from typing import NoReturn
+from warnings import warn
+from weakref import WeakKeyDictionary
 
-from nbfinetune.arguments import as_columns, as_whole_number
+from torch import nn
+
+from nbfinetune.arguments import as_columns, as_whole_number, users_line
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.exports import export
 from nbfinetune.history import screens
@@ -12,6 +17,10 @@ from nbfinetune.interpretation.classification import ClassificationInterpretatio
 from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
+from nbfinetune.objectives.losses import loss_name
+from nbfinetune.others.fastai import parts_of_fastai
+from nbfinetune.others.lightning import parts_of_lightning
+from nbfinetune.others.loaders import loader_pair
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
@@ -41,8 +50,11 @@ class Learner(LearnerState):
     loss_func : (outputs, targets) -> mean loss, or a loss of each picture; default: cross entropy.
         Its attribute `activation`, where it has one, makes probabilities of outputs; else the
         losses of torch are known (sigmoid for nn.BCEWithLogitsLoss), others must be of softmax
-    metrics : a function (preds, targets) -> float, or several, or None; preds are probabilities.
-        Each is tried on a few made-up predictions. `EarlyStopping` says how it should go
+    metrics : one, several, a dict of names with one each, or None. A metric is a function (preds,
+        targets) -> float, of probabilities; a name, such as "accuracy", "top_3_accuracy",
+        "f1_macro", "roc_auc" (a wrong one is refused with all that there are); a function of
+        scikit-learn; or an object of torchmetrics. Each is tried on a few made-up predictions.
+        `EarlyStopping` says how it should go
     lr : learning rate where a fit is given none (fastai's default, 1e-3)
     wd : weight decay, decoupled, of all parameters but biases and norms (fastai's 0.01)
     moms : momentum at the start, the middle and the end of a cycle (fastai's)
@@ -71,6 +83,110 @@ class Learner(LearnerState):
     features : what the frozen body gave of the pictures
     amp, amp_inference : mixed precision of training, and of passes without gradients
     """
+
+    @classmethod
+    def from_fastai(cls, learn: object, **options) -> "Learner":
+        """A learner of a fastai learner's network, data, groups, loss, metrics and rates.
+
+        Network and loaders are the same objects: what one learner trains, the other has. Batches
+        are fastai's, with all its transforms. What is not taken over, as callbacks and optimizers
+        other than Adam, is warned of. Magics do this by themselves with a learner of fastai.
+
+        Parameters
+        ----------
+        learn : of classes or of several labels (CategoryBlock, MultiCategoryBlock)
+        **options : arguments of `Learner` in place of fastai's
+
+        Raises
+        ------
+        ValueError
+            If it is none, or of regression, masks, boxes or several inputs.
+
+        Examples
+        --------
+        >>> learn = Learner.from_fastai(fastai_learn)  # doctest: +SKIP
+        >>> learn.fit_one_cycle(3)  # doctest: +SKIP
+        """
+        arguments, notes = parts_of_fastai(learn)
+        frozen = arguments.pop("frozen")
+        taken = cls(**(arguments | options))
+        if frozen:
+            taken.model.requires_grad_(True)  # what fastai has frozen was not set by hand
+            taken.freeze_to(frozen, quiet=True)
+        if notes:
+            warn(f"not taken over from fastai: {'; '.join(notes)}", stacklevel=users_line())
+        _TAKEN[learn] = taken
+        return taken
+
+    @classmethod
+    def from_loaders(
+        cls,
+        model: nn.Module,
+        train_loader: Iterable,
+        valid_loader: Iterable,
+        vocab: Sequence[str] | None = None,
+        **options,
+    ) -> "Learner":
+        """A learner of the network and the loaders of a plain training loop.
+
+        The first batch of each loader is looked at: batches are (inputs, targets) as the network
+        takes them, or dicts with such keys as pixel_values and labels; targets are class indices
+        [n], or labels [n, c] of a loss that takes these.
+
+        Parameters
+        ----------
+        train_loader, valid_loader : DataLoaders, or lists of batches
+        vocab : the class names; default: the attribute `classes` of the training data
+        **options : further arguments of `Learner`
+
+        Raises
+        ------
+        ValueError
+            If a loader has no length, or its batches are something else.
+
+        Examples
+        --------
+        >>> learn = Learner.from_loaders(model, train_loader, valid_loader)  # doctest: +SKIP
+        """
+        return cls(loader_pair(train_loader, valid_loader, vocab), model, **options)
+
+    @classmethod
+    def from_lightning(
+        cls,
+        module: nn.Module,
+        data: object = None,
+        vocab: Sequence[str] | None = None,
+        *,
+        loss_func: Callable | None = None,
+        **options,
+    ) -> "Learner":
+        """A learner of a LightningModule's network, loaders and loss.
+
+        Its training_step, optimizers and hooks are not used, which a warning says.
+
+        Parameters
+        ----------
+        module : its attribute `model` (or net, network, backbone) is trained if that holds all
+            parameters, else the module itself; the weights are the same
+        data : a LightningDataModule, (train_loader, valid_loader), or None = the module's loaders
+        vocab : the class names; default: `classes` of the data module or of its training data
+        loss_func : default: the module's attribute loss_func, loss_fn, criterion or loss
+        **options : further arguments of `Learner`
+
+        Raises
+        ------
+        ValueError
+            If network, loaders, loss or class names cannot be known; it says what to pass.
+        """
+        parts = parts_of_lightning(module, data, vocab, loss_func)
+        dls = loader_pair(parts["train"], parts["valid"], parts["vocab"])
+        learn = cls(dls, parts["model"], loss_func=parts["loss_func"], **options)
+        warn(
+            f"not taken over from Lightning: training_step, configure_optimizers and hooks of "
+            f"{type(module).__name__}; the loss is {loss_name(learn.loss_func)}",
+            stacklevel=users_line(),
+        )
+        return learn
 
     fit = repeatable(fitting.fit)
     fit_one_cycle = repeatable(fitting.fit_one_cycle)
@@ -149,3 +265,18 @@ class Learner(LearnerState):
         footer += ", next lr "
         footer += layer_groups.lr_text(self.lr)
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
+
+
+# Learners of fastai, and the newest that was made of each.
+_TAKEN: WeakKeyDictionary[object, Learner] = WeakKeyDictionary()
+
+
+def taken_over(learn: object) -> Learner | None:
+    """The learner that was made of one of fastai's, if its network, data and loss are the same."""
+    taken = _TAKEN.get(learn)
+    if taken is None:
+        return None
+    same = getattr(learn.model, "module", learn.model) is taken.model or (
+        learn.model is taken.model
+    )
+    return taken if same and learn.dls.valid is taken.dls.valid.dl else None

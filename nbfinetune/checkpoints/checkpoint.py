@@ -208,7 +208,7 @@ def export(
 
 def _header(learn: LearnerState) -> dict:
     transforms = learn.transforms
-    of_pictures = {"size": transforms.size} if transforms else {}
+    of_pictures = {"size": transforms.size} if hasattr(transforms, "size") else {}
     if isinstance(transforms, ImageTransforms):
         of_pictures |= {"mean": list(transforms.mean), "std": list(transforms.std)}
     return (

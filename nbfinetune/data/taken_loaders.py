@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.transforms import ImageTransforms
 
@@ -46,6 +47,15 @@ def class_names(dls: ImageDataLoaders) -> list[str] | None:
     if vocab is None or type(vocab) is list:
         return vocab  # so names that are changed in it are changed here too
     return vocab.tolist() if hasattr(vocab, "tolist") else list(vocab)
+
+
+def has_class_indices(loader: object) -> bool:
+    """Whether the targets of a loader are surely class indices [n]; it is not run."""
+    if gives_pictures(loader):
+        return True
+    batch = loader[0] if isinstance(loader, (list, tuple)) and loader else None
+    targets = batch[1] if isinstance(batch, (list, tuple)) and len(batch) == 2 else None
+    return isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
 
 
 def followed_transforms(

@@ -101,9 +101,12 @@ def predict(
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
     check_finite(learn, "what it predicts")
-    side = presize(learn.transforms.size)
-    is_file = isinstance(item, (str, PathLike))
-    x = to_square(_pixels_of(item, side) if is_file else as_image(item), side)[None]
+    if hasattr(learn.transforms, "batch_of_picture"):  # loaders of others transform by themselves
+        x = learn.transforms.batch_of_picture(item)
+    else:
+        side = presize(learn.transforms.size)
+        is_file = isinstance(item, (str, PathLike))
+        x = to_square(_pixels_of(item, side) if is_file else as_image(item), side)[None]
     with torch.no_grad():
         outputs = learn.logits(
             learn.prepare(x, training=False), learn.precision_split(training=False)
@@ -163,6 +166,8 @@ def loader_of(learn: LearnerState, ds: str | DataLoader) -> DataLoader:
     if ds == "valid":
         return learn.dls.valid
     train = learn.dls.train
+    if hasattr(train, "as_validation"):  # a loader of others
+        return train.as_validation()
     if not hasattr(train, "dataset"):
         raise RuntimeError("the training loader has no data set to go through; pass a DataLoader")
     bs = getattr(learn.dls, "bs", None) or train.batch_size or _BS

@@ -92,6 +92,8 @@ class SamplePredictions:
 
 def shuffles(loader: object) -> bool:
     """Whether item i of the loader is another than item i of its data set."""
+    if isinstance(stated := getattr(loader, "in_order", None), bool):
+        return not stated
     samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     random = isinstance(samplers[0], RandomSampler)
     return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
@@ -100,7 +102,7 @@ def shuffles(loader: object) -> bool:
 def _in_order(loader: object) -> bool:
     """Whether item i of the loader is surely item i of its data set."""
     if not isinstance(loader, DataLoader):
-        return False
+        return getattr(loader, "in_order", None) is True
     if isinstance(loader.batch_sampler, EvenBatches):
         return not loader.batch_sampler.shuffle
     own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler

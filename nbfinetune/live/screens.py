@@ -50,7 +50,7 @@ def pumping_events(learn: "Learner") -> Iterator[EventPump]:
             learn.control.tell_nobody()
 
 
-class _Throttle:
+class Throttle:
     """Says when to draw again."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class LiveTraining(Callback):
         self.hint = ""
         self.plot: TrainingPlot | None = None
         self.runs: list[Run] = []
-        self._clock, self._time_left, self._rows_shown = _Throttle(), TimeLeft(), None
+        self._clock, self._time_left, self._rows_shown = Throttle(), TimeLeft(), None
 
     @property
     def began(self) -> bool:
@@ -280,7 +280,7 @@ class LiveSearch(Callback):
         self.start_lr, self.end_lr, self.n_steps, self.cost = start_lr, end_lr, n_steps, cost
         self.plot: LRPlot | None = None
         self.done = 0
-        self._clock = _Throttle()
+        self._clock = Throttle()
 
     @property
     def began(self) -> bool:

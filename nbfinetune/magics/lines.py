@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -90,7 +91,8 @@ def control_of_line(magic: Callable, line: str, scope: "ChainMap[str, object]") 
         raise UsageError(idle)
     from nbfinetune.live.background import calls_that_are_on  # brings torch
 
-    named = {scope[n].control: n for n in learner_names(scope)}
+    there = {n: known_learner(scope[n]) for n in learner_names(scope)}
+    named = {learn.control: n for n, learn in there.items() if learn is not None}
     on = calls_that_are_on()
     if lost := [control for control in on if control not in named]:
         return lost[-1]
@@ -168,13 +170,13 @@ def find_learner(scope: "ChainMap[str, object]", name: str | None) -> "Learner":
         if not _is_learner(scope[name]):
             kind = type(scope[name]).__name__
             raise UsageError(f"{name!r} is a {kind}, not a Learner; {there}")
-        return scope[name]
+        return _ours(scope[name], name)
     for names in scope.maps:
         if _is_learner(names.get("learn")):
-            return names["learn"]
+            return _ours(names["learn"], "learn")
         own = learner_names(names)
-        if len({id(names[n]) for n in own}) == 1:
-            return names[own[0]]
+        if len({id(known_learner(names[n]) or names[n]) for n in own}) == 1:
+            return _ours(names[own[0]], own[0])
         if own:
             raise UsageError(f"learners here: {', '.join(own)}; say which: -l {own[0]}")
     raise UsageError(f"{there}; make one: learn = vision_learner(dls, 'resnet34')")
@@ -187,8 +189,33 @@ def learner_names(names: Mapping[str, object]) -> list[str]:
 
 def _is_learner(value: object) -> bool:
     # Where nothing imported the class there is none of it: no line imports torch to look for one.
+    homes = map(sys.modules.get, ("nbfinetune.learner", "fastai.learner"))
+    return isinstance(value, tuple(home.Learner for home in homes if hasattr(home, "Learner")))
+
+
+def known_learner(value: object) -> "Learner | None":
+    """A learner of ours: the value itself, or what was made of one of fastai's, if anything was."""
     learner = sys.modules.get("nbfinetune.learner")
-    return isinstance(value, getattr(learner, "Learner", ()))
+    if learner is None or isinstance(value, learner.Learner):
+        return value if learner else None
+    return learner.taken_over(value)
+
+
+def _ours(value: object, name: str) -> "Learner":
+    """A learner of ours; one of fastai's is taken over once, which a line says."""
+    if (known := known_learner(value)) is not None:
+        return known
+    from nbfinetune.learner import Learner  # torch is there, with fastai
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            taken = Learner.from_fastai(value)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{name} cannot be taken over from fastai: {error}") from None
+    said = [str(warning.message) for warning in caught]
+    print(". ".join([f"{name}: taken over from fastai, with the same weights and data", *said]))
+    return taken
 
 
 def three_numbers(text: str) -> tuple[float, ...]:

@@ -6,7 +6,6 @@ than its pictures do.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
 from functools import partial
 from numbers import Real
 
@@ -21,14 +20,13 @@ from nbfinetune.objectives.losses import (
     copy_for_trial,
     takes_indices,
 )
-from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 
 Metric = Callable[[Tensor, Tensor], float]
 
-_OTHER_COLUMNS = ("epoch", "train_loss", "valid_loss", "time")  # of the epoch table
+COLUMNS = ("epoch", "train_loss", "valid_loss", "time")  # of the epoch table
 _MOST_TRIED = 1000  # classes of which a trial has a picture each: 4 MB
-_FORM = "a metric is a function (preds, targets) -> float"
+FORM = "a metric is a function (preds, targets) -> float"
 # What known metrics are called, in small letters and without signs between the words.
 _RISING = (
     "accuracy topkaccuracy top1accuracy top5accuracy balancedaccuracy accuracymulti acc "
@@ -125,7 +123,8 @@ def _check_indices(name: str, preds: Tensor, targets: Tensor) -> None:
     if preds.ndim != 2 or targets.shape != preds.shape[:1]:
         raise ValueError(
             f"{name} compares preds [n, c] with class indices [n], and got {list(preds.shape)} "
-            f"and {list(targets.shape)}; for several labels write a metric of your own"
+            f"and {list(targets.shape)}; of several labels there are "
+            "'accuracy_multi', 'f1_macro', 'roc_auc' and others"
         )
     if len(targets) and targets.max() >= preds.shape[1]:
         raise ValueError(
@@ -142,44 +141,14 @@ def metric_name(metric: Metric) -> str:
     return str(getattr(metric, "__name__", type(metric).__name__))
 
 
-def metric_list(metrics: Metric | Iterable[Metric] | None) -> list[Metric]:
-    """The metrics as a list; None and an empty sequence are none.
-
-    Raises
-    ------
-    ValueError
-        If one is no function, or has the name of another column.
-    """
-    if metrics is None:
-        return []
-    one = callable(metrics) or isinstance(metrics, str) or not isinstance(metrics, Iterable)
-    metrics = [metrics] if one else list(metrics)
-    for metric in metrics:
-        if isinstance(metric, type):
-            raise ValueError(f"metric {metric.__name__} is a class; pass an instance of it")
-        if not callable(metric):
-            near = get_close_matches(metric, _OURS, 1) if isinstance(metric, str) else []
-            named = f", not its name: from nbfinetune import {near[0]}" if near else ""
-            raise ValueError(
-                f"metrics holds {shown(metric)}, a {type(metric).__name__}; {_FORM}{named}"
-                + ("" if named else f", such as nbfinetune's {', '.join(_OURS)}")
-            )
-    names = [metric_name(metric) for metric in metrics]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two metrics have the same name: {', '.join(names)}")
-    if taken := [name for name in names if name in _OTHER_COLUMNS]:
-        raise ValueError(
-            f"a metric is called {taken[0]}, as a column that each run has "
-            f"({', '.join(_OTHER_COLUMNS)}); give it another name"
-        )
-    return metrics
-
-
-_OURS = ("accuracy", "balanced_accuracy", "error_rate", "top_k_accuracy")
-
-
-def metric_value(metric: Metric, preds: Tensor, targets: Tensor) -> float:
+def metric_value(
+    metric: Metric, preds: Tensor, targets: Tensor, outputs: Tensor | None = None
+) -> float:
     """What a metric gives, as a float.
+
+    Parameters
+    ----------
+    outputs : what the model gave, for the metrics that take that in place of probabilities
 
     Raises
     ------
@@ -188,31 +157,31 @@ def metric_value(metric: Metric, preds: Tensor, targets: Tensor) -> float:
     """
     name = metric_name(metric)
     try:
-        value = metric(preds, targets)
+        takes_outputs = outputs is not None and getattr(metric, "of_outputs", False)
+        value = metric(outputs if takes_outputs else preds, targets)
     except Exception as error:
         text = (str(error).strip() or "no text").splitlines()[0]
         raise ValueError(
             f"metric {name} fails on preds {list(preds.shape)} and targets {list(targets.shape)}: "
-            f"{type(error).__name__}: {text}; {_FORM}{_sklearn_hint(metric)}"
+            f"{type(error).__name__}: {text}; {FORM}{_hint(metric, text)}"
         ) from error
     shape = getattr(value, "shape", None)
     if shape is not None and all(side == 1 for side in shape):
         value = value.item()
     if not isinstance(value, Real):
         what = repr(value) if shape is None else f"values of the shape {list(shape)}"
-        raise ValueError(f"metric {name} gives {what}, not one number; {_FORM}")
+        raise ValueError(f"metric {name} gives {what}, not one number; {FORM}")
     return float(value)
 
 
-def _sklearn_hint(metric: Metric) -> str:
-    inner = getattr(metric, "func", metric)
-    if not str(getattr(inner, "__module__", "")).startswith("sklearn."):
-        return ""
-    name = metric_name(inner)
-    return (
-        "; scikit-learn's take targets and labels: def my_metric(preds, targets): return "
-        f"{name}(targets, preds.argmax(1)), with average='macro' where there is one"
-    )
+def _hint(metric: Metric, text: str) -> str:
+    if "average='binary'" in text:  # scikit-learn's, of several classes
+        name = metric_name(metric).removesuffix("_score")
+        return f'; of several classes type "{name}_macro", "{name}_micro" or "{name}_weighted"'
+    home = type(metric).__module__
+    if home.startswith("sklearn.metrics"):  # a scorer (estimator, X, y)
+        return '; give the name of a metric, such as "f1_macro"'
+    return ""
 
 
 def try_out(
@@ -235,9 +204,9 @@ def try_out(
     activation = activation_of(loss_func, c, device)
     for metric in metrics:
         problems = []
-        for preds, targets in _trials(c, activation, indices):
+        for outputs, preds, targets in _trials(c, activation, indices):
             try:
-                _try(metric, preds, targets)
+                _try(metric, preds, targets, outputs)
                 break
             except ValueError as error:
                 problems.append(error)
@@ -247,7 +216,7 @@ def try_out(
 
 def _trials(
     c: int, activation: Activation, indices: bool | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     n = max(c, 2) if c <= _MOST_TRIED else 2  # all classes: some metrics refuse to miss one
     outputs = torch.arange(n * c, dtype=torch.float32).sin().view(n, c)
     preds = activation(outputs)
@@ -258,11 +227,11 @@ def _trials(
         kinds.reverse()
     for targets in kinds:
         if indices is None or indices == (targets.ndim == 1):
-            yield preds, targets
+            yield outputs, preds, targets
 
 
-def _try(metric: Metric, preds: Tensor, targets: Tensor) -> None:
-    given = preds.clone(), targets.clone()
+def _try(metric: Metric, preds: Tensor, targets: Tensor, outputs: Tensor) -> None:
+    given = preds.clone(), targets.clone(), outputs.clone()
     with seeded_rng(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         metric_value(copy_for_trial(metric), *given)
@@ -295,6 +264,8 @@ def is_share_of_pictures(metric: Metric) -> bool:
     """
     if isinstance(metric, partial):
         return is_share_of_pictures(metric.func)
+    if getattr(metric, "counts_pictures", False):
+        return True
     return _plain_name(metric) in _SHARES
 
 

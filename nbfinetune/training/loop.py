@@ -320,7 +320,8 @@ def _validate(
             loss = batch_loss(loss_func, out, y).item()
     warn_of_probabilities(all_outputs, learn.activation)
     preds = probabilities(all_outputs, learn.activation)
-    values = [loss, *(metric_value(metric, preds, all_targets) for metric in learn.metrics)]
+    of = preds, all_targets, all_outputs
+    values = [loss, *(metric_value(metric, *of) for metric in learn.metrics)]
     return values, all_outputs, all_targets
 
 

@@ -14,7 +14,8 @@ from nbfinetune.networks.layer_groups import LayerGroup, lr_per_group
 from nbfinetune.networks.precision import AMP
 from nbfinetune.objectives.loss_weights import Loss, check_loss_weight, usable_loss
 from nbfinetune.objectives.losses import activation_of
-from nbfinetune.objectives.metrics import Metric, metric_list
+from nbfinetune.objectives.metric_list import metric_list
+from nbfinetune.objectives.metrics import Metric
 from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.calls import note_setting
 

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from nbfinetune.arguments import check_number, users_line
 from nbfinetune.data.datasets import gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
-from nbfinetune.data.taken_loaders import TakenLoaders, followed_transforms
+from nbfinetune.data.taken_loaders import (
+    TakenLoaders,
+    followed_transforms,
+    has_class_indices,
+)
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.history.recorder import Recorder
 from nbfinetune.networks import layer_groups
@@ -186,7 +190,7 @@ class LearnerState:
         self.transforms, self._taken = transforms, TakenLoaders.of(dls)
         self.dls, self.loss_func, self.metrics, self.cbs = dls, loss_func, metrics, cbs
         if self.vocab:
-            pictures = gives_pictures(getattr(dls, "train", None))
+            pictures = has_class_indices(getattr(dls, "train", None))
             try_out(self.loss_func, self.metrics, len(self.vocab), self.device, pictures=pictures)
         losses.warn_of_last_layer(model, self.activation)
         self.model, self.frozen, self.training = model.to(self.device).eval(), 0, False

@@ -25,6 +25,7 @@ class TrainingPlot(Screen):
     ----------
     metrics : names of the metrics
     earlier : runs of earlier calls, which can be laid under
+    steers_rates : whether the run can scale its rates, and finish at once
 
     Attributes
     ----------
@@ -36,14 +37,17 @@ class TrainingPlot(Screen):
     request = traitlets.Unicode("")
     scale = traitlets.Float(1.0)
 
-    def __init__(self, metrics: Sequence[str], earlier: Sequence[Run] = ()) -> None:
-        self.buttons, self._slider = RunButtons(self._ask), ScaleSlider()
+    def __init__(
+        self, metrics: Sequence[str], earlier: Sequence[Run] = (), *, steers_rates: bool = True
+    ) -> None:
+        self.buttons, self._slider = RunButtons(self._ask, finishes=steers_rates), ScaleSlider()
         self.figure = TrainingFigure(metrics, earlier)
         self._bar = ipywidgets.FloatProgress(0.0, min=0.0, max=1.0)
         self._done = ipywidgets.Label("")
         self._table = ipywidgets.HTML()
         self.status = Status()
-        steering = ipywidgets.Box([self.buttons, self._slider])
+        parts = [self.buttons, self._slider] if steers_rates else [self.buttons]
+        steering = ipywidgets.Box(parts)
         steering.add_class("nbft-steering")
         self._bar.add_class("nbft-bar-done")
         progress = ipywidgets.Box([self._bar, self._done])

@@ -383,5 +383,5 @@ def test_a_new_head_of_zeros_gives_no_warning(dls, tiny_net, recwarn) -> None:
 
 
 def test_class_metrics_of_several_labels_are_refused_when_the_learner_is_made() -> None:
-    with pytest.raises(ValueError, match=r"metric accuracy fails on .*; for several labels write"):
+    with pytest.raises(ValueError, match=r"metric accuracy fails on .*; of several labels there"):
         learner(nn.BCEWithLogitsLoss(), LABELS, metrics=[accuracy])

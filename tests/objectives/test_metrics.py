@@ -3,7 +3,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    get_scorer,
+    roc_auc_score,
+)
 
 from nbfinetune import Learner, accuracy, balanced_accuracy, error_rate, top_k_accuracy
 from nbfinetune.objectives.metrics import higher_is_better, is_share_of_pictures, metric_name
@@ -144,15 +149,15 @@ epoch, valid_loss = Named("epoch"), Named("valid_loss")
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ("accuracy", "not its name: from nbfinetune import accuracy"),
-        (["error_rate"], "not its name: from nbfinetune import error_rate"),
-        ("balanced_acc", "not its name: from nbfinetune import balanced_accuracy"),
-        (
-            ["f1"],
-            r"metrics holds 'f1', a str; a metric is a function \(preds, targets\) -> float, s",
-        ),
+        ("accuracey", "no metric is called 'accuracey'; did you mean accuracy"),
+        (["balanced acc"], "did you mean balanced_accuracy"),
+        (["auc"], r"no metric is called 'auc'; did you mean roc_auc\? There are accuracy, "),
+        (["zzz"], r"no metric is called 'zzz'; There are accuracy, error_rate, "),
+        ("top_0_accuracy", "no metric is called 'top_0_accuracy'"),
+        ("classification_report", "no metric is called 'classification_report'"),
+        ({"accuracy": accuracy, "x": None}, "metrics holds None, a NoneType"),
+        ({3: accuracy}, "metrics has the key 3; keys are names"),
         ([[accuracy]], "metrics holds .*, a list; a metric is a function"),
-        ({"accuracy": accuracy}, "metrics holds 'accuracy', a str"),
         ([None], "metrics holds None, a NoneType"),
         (5, "metrics holds 5, a int"),
         (Named, "metric Named is a class; pass an instance of it"),
@@ -164,13 +169,12 @@ epoch, valid_loss = Named("epoch"), Named("valid_loss")
         (spoils, "metric spoils changes the predictions or targets .* such as preds.clone"),
         (sorts, "metric sorts changes the predictions"),
         (looks_up, "metric looks_up fails on .*: KeyError: 'a'"),
-        (f1_score, r"f1_score fails on .*return f1_score\(targets, preds.argmax\(1\)\)"),
-        (roc_auc_score, "metric roc_auc_score fails on .*; scikit-learn's take targets and labels"),
         (time, "a metric is called time, as a column that each run has"),
         ([accuracy, train_loss], "a metric is called train_loss, as a column"),
         (epoch, "a metric is called epoch, as a column"),
         (valid_loss, "a metric is called valid_loss, as a column"),
-        ([accuracy, accuracy], "two metrics have the same name: accuracy, accuracy"),
+        ([accuracy, accuracy], "two metrics have the same name: accuracy, accuracy; name them"),
+        (get_scorer("f1_macro"), "metric .* give the name of a metric, such as .f1_macro"),
     ],
     ids=str,
 )

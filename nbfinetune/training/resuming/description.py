@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from nbfinetune.data.datasets import ImageDataset
 from nbfinetune.rendering.names import shortened
+from nbfinetune.training.logs.log_to import LogTo
 from nbfinetune.training.state import Callback, LearnerState
 
 _NAMED = 3  # differences that one message tells
@@ -107,4 +108,8 @@ def _of_loss(loss: object) -> str:
 def callback_names(cbs: Sequence[Callback]) -> list[str]:
     """The classes of the user's own callbacks of a call; screens are ours."""
     own = (type(cb) for cb in cbs)
-    return [_name(kind) for kind in own if not kind.__module__.startswith("nbfinetune.")]
+    return [
+        _name(kind)
+        for kind in own
+        if kind is LogTo or not kind.__module__.startswith("nbfinetune.")
+    ]

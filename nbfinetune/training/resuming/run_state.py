@@ -198,9 +198,19 @@ def _as_before(name: str, value: object, fixed: Mapping[str, Tensor]) -> object:
 
 
 def put_callbacks(learn: LearnerState, cbs: Sequence[Callback], trees: Sequence[Tree]) -> None:
-    have = [cb for cb in cbs if type(cb).state_dict is not Callback.state_dict]
-    for cb, tree in zip(have, trees, strict=True):
-        cb.load_state_dict(learn, tree["state"])
+    """Give the callbacks their states, those of a class in their order: ours come last again."""
+    left = list(trees)
+    for cb in cbs:
+        if type(cb).state_dict is Callback.state_dict:
+            continue
+        kind = type(cb).__qualname__
+        own = next((tree for tree in left if tree["of"] == kind), None)
+        if own is None:
+            raise ValueError(f"the run had no callback {kind} with a state; pass the same ones")
+        left.remove(own)
+        cb.load_state_dict(learn, own["state"])
+    if left:
+        raise ValueError(f"the run had the callback {left[0]['of']}; pass the same ones")
 
 
 @dataclass

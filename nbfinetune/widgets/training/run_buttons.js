@@ -26,6 +26,7 @@ function render({ model, el }) {
   const pause = button(el, "pause", "Pause", "Wait after the batch at hand");
   const stop = button(el, "stop", "Stop", "End after the batch at hand");
   const finish = button(el, "finish", "Finish now", "Let the rate fall, validate and end");
+  if (!model.get("finishes")) finish.style.display = "none";
   const line = el.appendChild(document.createElement("span"));
   line.className = "nbft-run-state";
   line.setAttribute("role", "status");

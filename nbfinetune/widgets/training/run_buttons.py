@@ -18,6 +18,7 @@ class RunButtons(anywidget.AnyWidget):
     Parameters
     ----------
     on_request : gets each request: "pause", "resume", "stop" or "finish"
+    finishes : whether there is a button to finish
 
     Attributes
     ----------
@@ -30,9 +31,10 @@ class RunButtons(anywidget.AnyWidget):
     _css = (_HERE / "run_buttons.css").read_text("utf-8")
     state = traitlets.Unicode("running").tag(sync=True)
     text = traitlets.Unicode("").tag(sync=True)
+    finishes = traitlets.Bool(True).tag(sync=True)
 
-    def __init__(self, on_request: Callable[[str], None]) -> None:
-        super().__init__()
+    def __init__(self, on_request: Callable[[str], None], *, finishes: bool = True) -> None:
+        super().__init__(finishes=finishes)
         self._on_request = on_request
         self.on_msg(self._on_msg)
 

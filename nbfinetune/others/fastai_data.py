@@ -1,0 +1,198 @@
+"""fastai's data: its loaders as they are, with plain tensors, and the pictures of their items."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nbfinetune.data.datasets import PictureItems
+from nbfinetune.images.decoding import as_image
+from nbfinetune.rendering.names import shortened, shown
+from nbfinetune.runtime.rng import seeded_rng
+
+_VALID = 1  # fastai's number of the validation transforms
+
+
+class FastaiItems(PictureItems):
+    """The pictures of a data set of fastai: its items' files, else what it gives as input."""
+
+    def __init__(self, dataset: object) -> None:
+        self.data = dataset
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def path(self, i: int) -> Path | None:
+        """The file of item i: the first path that its transforms come by, None if there is none."""
+        try:
+            first = self.data.tls[0]
+            items = first.items
+            item = items.iloc[i] if hasattr(items, "iloc") else items[i]
+            for step in [None, *first.tfms.fs]:
+                item = item if step is None else step(item)
+                if isinstance(item, (str, PathLike)):
+                    return Path(item)
+                if isinstance(item, (Image.Image, Tensor)):
+                    return None
+        except Exception:  # the code of a user's own transforms
+            return None
+        return None
+
+    def image(self, i: int) -> Image.Image:
+        """The whole picture of item i: RGB, upright."""
+        file = self.path(i)
+        if file is not None and file.is_file():
+            return as_image(file)
+        item = self.data[i]
+        return as_image(_plain(item[0] if isinstance(item, (tuple, list)) else item))
+
+    def cached_image(self, i: int) -> None:
+        """None: fastai decodes a picture whenever it is asked for."""
+        return None
+
+
+class FastaiLoader:
+    """A loader of fastai, all of whose transforms are kept; batches are plain tensors.
+
+    Parameters
+    ----------
+    dl : it
+    items : the pictures of its items
+    as_validated : whether transforms of training are left out
+
+    Attributes
+    ----------
+    in_order : whether item i of it is item i of its data set
+    """
+
+    def __init__(self, dl: object, items: FastaiItems, *, as_validated: bool = False) -> None:
+        self.dl, self.dataset, self._as_validated = dl, items, as_validated
+        self.in_order = not getattr(dl, "shuffle", True) and not getattr(dl, "drop_last", False)
+        self.batch_size = getattr(dl, "bs", None)
+
+    def __len__(self) -> int:
+        return len(self.dl)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        split = getattr(self.dl.dataset, "set_split_idx", None) if self._as_validated else None
+        with split(_VALID) if callable(split) else nullcontext():
+            for batch in self.dl:
+                yield pair(batch)
+
+    def as_validation(self) -> "FastaiLoader":
+        """All items in their order, as validation sees them."""
+        with seeded_rng(0):  # fastai draws a number for each loader
+            plain = self.dl.new(shuffle=False, drop_last=False)
+        return FastaiLoader(plain, self.dataset, as_validated=True)
+
+
+def pair(batch: object) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of a batch of fastai, as plain tensors.
+
+    Raises
+    ------
+    ValueError
+        For another number of parts.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        n = len(batch) if isinstance(batch, (tuple, list, Mapping)) else 1
+        raise ValueError(f"a batch of fastai's loader has {n} parts; it must be (inputs, targets)")
+    x, y = map(_plain, batch)
+    return x, y
+
+
+def _plain(value: object) -> object:
+    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+
+
+class _Shared:
+    """What copies of a learner share: nothing of fastai's data can be copied or pickled."""
+
+    def __deepcopy__(self, memo: dict) -> "_Shared":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a learner with fastai's loaders cannot be pickled; use learn.save or learn.export"
+        )
+
+
+@dataclass(frozen=True)
+class FastaiLoaders(_Shared):
+    """Both loaders, with the class names."""
+
+    train: FastaiLoader
+    valid: FastaiLoader
+    vocab: list[str]
+    bs: int | None
+
+    @classmethod
+    def of(cls, dls: object, vocab: list[str]) -> "FastaiLoaders":
+        train, valid = (FastaiLoader(dl, FastaiItems(dl.dataset)) for dl in (dls.train, dls.valid))
+        return cls(train, valid, vocab, train.batch_size)
+
+
+@dataclass(frozen=True)
+class FastaiTransforms(_Shared):
+    """fastai's loaders have transformed and normalised their batches; one picture goes as these do.
+
+    Parameters
+    ----------
+    dls : fastai's
+    mean, std : of its normalisation, None without
+    """
+
+    dls: object
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    def train(self, x: Tensor) -> Tensor:
+        """As it is; raises ValueError for pictures of loaders that do not transform them."""
+        if x.dtype is torch.uint8:
+            raise ValueError(
+                "these loaders give pictures as bytes, but this learner was taken over with "
+                "fastai's, which normalise; make a new one: vision_learner(dls, learn.model)"
+            )
+        return x
+
+    def valid(self, x: Tensor) -> Tensor:
+        """As `train`."""
+        return self.train(x)
+
+    def batch_of_picture(self, item: str | PathLike | Image.Image | np.ndarray | Tensor) -> Tensor:
+        """A picture as validation sees it, [1, 3, h, w].
+
+        Raises
+        ------
+        ValueError
+            If a file is not there, or fastai cannot read it.
+        """
+        if isinstance(item, (str, PathLike)):
+            item = Path(item).expanduser()
+            if not item.is_file():
+                raise ValueError(f"{shortened(item)}: no such file; pass a picture file")
+        elif not isinstance(item, Image.Image):
+            item = np.array(as_image(item))
+        try:
+            with torch.no_grad(), seeded_rng(0):
+                return _plain(next(iter(self.dls.test_dl([item], bs=1, num_workers=0)))[0])
+        except Exception as error:
+            text = (str(error).strip() or "no text").splitlines()[0]
+            what = shortened(item) if isinstance(item, Path) else shown(type(item).__name__)
+            raise ValueError(f"{what}: fastai's loaders do not take it: {text}") from None
+
+
+def normalisation(dls: object) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+    """Mean and std of the channels, where the batches of fastai's loaders are normalised."""
+    for step in getattr(getattr(dls.valid, "after_batch", None), "fs", ()):
+        mean, std = getattr(step, "mean", None), getattr(step, "std", None)
+        if type(step).__name__ == "Normalize" and isinstance(mean, Tensor):
+            return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
+    return None, None

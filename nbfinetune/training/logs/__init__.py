@@ -1,0 +1,1 @@
+"""Logs: what a run records, sent to where users keep it."""
