@@ -30,10 +30,12 @@ MAY_IMPORT = {
     "interpretation": "arguments data images networks objectives rendering runtime training",
     "learner": "arguments checkpoints interpretation lr_finder networks rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
+    "comparison": "arguments data history learner networks rendering runtime training vision",
     "widgets": "data history interpretation rendering",
-    "live": "data history interpretation learner lr_finder networks rendering runtime "
+    "live": "comparison data history interpretation learner lr_finder networks rendering runtime "
     "training widgets",
-    "magics": "data history interpretation learner live lr_finder networks rendering widgets",
+    "magics": "comparison data history interpretation learner live lr_finder networks rendering "
+    "widgets",
 }
 NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
@@ -131,7 +133,7 @@ def test_core_imports_no_ipython_widgets_or_plots() -> None:
 
 def test_importing_a_package_alone_brings_no_torch() -> None:
     modules = [module_name(file) for file in PACKAGE.glob("*/__init__.py")]
-    assert len(modules) == 14
+    assert len(modules) == 15
     assert printed(f"for m in {modules}: __import__(m)") == ["[]"]
 
 
@@ -189,7 +191,8 @@ print(state() == before)
 """
     assert printed(LOAD + code) == [
         "[False, False, False] ['clean', 'confusion_matrix']",
-        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
+        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'NetworkMagics', "
+        "'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]
