@@ -12,6 +12,7 @@ from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.networks.backbones import Arch
 from nbfinetune.runtime.cpu_contention import one_thread_if_busy
 from nbfinetune.runtime.interrupts import act_on_interrupt, defers_interrupts
+from nbfinetune.runtime.out_of_memory import OutOfMemory
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.printing import say
 from nbfinetune.vision import vision_learner
@@ -29,12 +30,12 @@ def compare_networks(
     """Which of some pretrained networks, and at which size of pictures, fits the data best.
 
     Each network is run once over the training pictures, as it is. A linear layer is fitted to what
-    it gives of nine tenths of them, ten times, and its errors on the others are counted. Training
-    makes most networks better than that, and one that is ahead here is mostly ahead then.
+    it gives of nine tenths of them, ten times, and its errors on the others are counted: about
+    those of `fine_tune`'s first stage. Training all layers changes them, mostly for the better.
 
-    The pictures held out are not looked at, so that their error after training is that of a network
-    that was not chosen on them. The lowest of several errors is a little too low for the same
-    reason. Nothing is changed: not `dls`, no learner, no random numbers.
+    The pictures held out are not looked at, so that after training their error is one of a network
+    that was not chosen by them. The errors here are not of that kind: the lowest of several is a
+    little too low. Nothing is changed: not `dls`, no learner, no random numbers.
 
     Parameters
     ----------
@@ -76,30 +77,35 @@ def compare(plan: Plan, screen: ComparisonScreen) -> NetworkComparison:
     """
     found: list[ComparedNetwork] = []
     skipped: list[Skipped] = []
-    progress = Progress(plan, screen)
-    for size in plan.sizes:
-        names = [n for n in plan.names if not any(s.name == n and s.size is None for s in skipped)]
-        dls = plan.loaders(size) if names and not screen.stopping else None
-        for name in names:
-            act_on_interrupt()
-            if screen.stopping:
-                return NetworkComparison.of(plan, found, skipped, stopped=True)
-            progress.begin(name, size)
-            try:
-                learn = vision_learner(dls, name, device=plan.device, cache_features=False)
-            except RuntimeError as error:  # its weights cannot be had
-                skipped.append(Skipped(name, None, str(error)))
-                progress.lose(name)
-                continue
-            except ValueError as error:
-                skipped.append(Skipped(name, size, str(error)))
-                continue
-            try:
-                found.append(probe(learn, name, [progress]))
-            except CancelFit:
-                return NetworkComparison.of(plan, found, skipped, stopped=True)
-            progress.end()
-            screen.add(NetworkComparison.of(plan, found, skipped))
+    progress, lost, dls = Progress(plan, screen), set(), None
+    for name, size in plan.jobs:
+        if name in lost:
+            continue
+        act_on_interrupt()
+        if screen.stopping:
+            return NetworkComparison.of(plan, found, skipped, stopped=True)
+        progress.begin(name, size)
+        if dls is None or dls.size != size:
+            dls = plan.loaders(size)
+        try:
+            learn = vision_learner(dls, name, device=plan.device, cache_features=False)
+        except RuntimeError as error:  # its weights cannot be had, at no size
+            skipped.append(Skipped(name, None, str(error)))
+            lost.add(name)
+            progress.lose(name)
+            continue
+        except ValueError as error:
+            skipped.append(Skipped(name, size, str(error)))
+            continue
+        try:
+            found.append(probe(learn, name, [progress]))
+        except CancelFit:
+            return NetworkComparison.of(plan, found, skipped, stopped=True)
+        except OutOfMemory as error:
+            skipped.append(Skipped(name, size, str(error)))
+            continue
+        progress.end()
+        screen.add(NetworkComparison.of(plan, found, skipped))
     if not found:
         gaps = NetworkComparison.of(plan, [], skipped).gaps
         raise ValueError(f"no network can be compared: {'; '.join(gaps)}")

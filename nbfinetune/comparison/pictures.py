@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _HEIGHT = 3.6  # inches
 _MARKERS = "osD^vPX"  # where colours come again, they differ
-_BESIDE = 5  # points from a mark to its text
+_BESIDE = 5  # points from a mark to its text, in a corner of each network's own
+_CORNERS = (("right", "top"), ("left", "bottom"), ("left", "top"), ("right", "bottom"))
 
 
 def comparison_figure(
@@ -41,7 +42,7 @@ def comparison_figure(
         ends = [(one.error - one.standard_error, one.error + one.standard_error) for one in sizes]
         ax.vlines(xs, *zip(*ends, strict=True), color=colour, alpha=0.5, linewidth=1.2)
         for one in sizes:
-            _name_size(ax, one, colour)
+            _name_size(ax, one, colour, _CORNERS[k % len(_CORNERS)])
     ring = {"marker": "o", "markersize": 12, "fillstyle": "none", "markeredgewidth": 1.4}
     ax.plot([best.seconds], [best.error], color=axes.INK, linestyle="none", **ring)
     axes.legend(ax, lines, names, below=len(names) > 4)
@@ -63,12 +64,16 @@ def _draw_axes(ax: "Axes", networks: Sequence[ComparedNetwork], unit: str) -> No
     axes.scale_y(ax, (max(low - margin, 0.0), high + margin), "error")
 
 
-def _name_size(ax: "Axes", one: ComparedNetwork, colour: str) -> None:
+def _name_size(ax: "Axes", one: ComparedNetwork, colour: str, corner: tuple[str, str]) -> None:
+    """The size at a mark; `corner` is that of the text which is nearest."""
+    across, up = corner
     ax.annotate(
         f"{one.size} px",
         (one.seconds, one.error),
-        (_BESIDE, _BESIDE),
+        (_BESIDE if across == "left" else -_BESIDE, _BESIDE if up == "bottom" else -_BESIDE),
         textcoords="offset points",
+        ha=across,
+        va=up,
         annotation_clip=False,
         **axes.font(axes.SMALL, colour),
     )

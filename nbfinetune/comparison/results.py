@@ -159,7 +159,10 @@ class NetworkComparison:
     def plot(self) -> Picture:
         """The errors with their standard errors over the time, sizes of a network as a line."""
         unit = f"{self._unit} for 1,000 pictures"
-        text = "; ".join(_line(one, self.device) for one in self.networks)
+        text = "; ".join(
+            f"{one.name} at {one.size} px {_error(one)}, {_digits(one.seconds)} s"
+            for one in self.networks
+        )
         figure = comparison_figure(self.networks, self.best, unit)
         return Picture(figure, f"errors over {unit}: {text}")
 
@@ -184,9 +187,9 @@ def _error(one: ComparedNetwork) -> str:
 
 
 def _digits(seconds: float) -> str:
-    """Three digits, as 0.123, 1.23, 12.3, 123 and 1,234."""
-    digits = f"{seconds:.3g}"
-    return f"{seconds:,.0f}" if "e" in digits else digits
+    """Three digits, as 0.123, 1.23, 12.0, 123 and 1,234."""
+    digits = f"{seconds:#.3g}"
+    return f"{seconds:,.0f}" if "e" in digits else digits.rstrip(".")
 
 
 def _line(one: ComparedNetwork, device: str) -> str:

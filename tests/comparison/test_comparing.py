@@ -19,6 +19,7 @@ from nbfinetune.comparison.plan import even_share, planned
 from nbfinetune.comparison.probe import _Stopwatch
 from nbfinetune.comparison.progress import ComparisonScreen, Progress
 from nbfinetune.comparison.results import NetworkComparison
+from nbfinetune.runtime.out_of_memory import OutOfMemory
 
 LITE0, LITE1 = "efficientnet_lite0", "efficientnet_lite1"
 
@@ -97,6 +98,19 @@ def test_a_size_that_a_network_does_not_take_is_skipped_alone(dls, monkeypatch) 
     found = compare_networks(dls, [LITE1, LITE0], sizes=[32, 40], device="cpu", show=False)
     assert len(found.networks) == 3
     assert found.gaps == [f"{LITE1} at 32 px: takes 40 px"]
+
+
+def test_a_network_that_does_not_fit_into_memory_is_skipped(dls, monkeypatch) -> None:
+    def large(learn: Learner, name: str, cbs: list) -> None:
+        if name == LITE1:
+            raise OutOfMemory("even one picture is too much")
+        return small(learn, name, cbs)
+
+    small = comparing.probe
+    monkeypatch.setattr(comparing, "probe", large)
+    found = compare_networks(dls, [LITE1, LITE0], device="cpu", show=False)
+    assert [one.name for one in found.networks] == [LITE0]
+    assert found.gaps == [f"{LITE1}: even one picture is too much"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_each_network_has_a_row_and_the_best_three_a_line_to_copy() -> None:
     table = found.table()
     assert table.columns[:4] == ("network", "px", "error", "above the best")
     assert table.columns[4:] == ("CPU s for 1,000 pictures", "parameters", "licence")
-    assert table.rows[0] == ("large", "224", "0.160 ± 0.037", "", "40", "3.4 M", "mit")
+    assert table.rows[0] == ("large", "224", "0.160 ± 0.037", "", "40.0", "3.4 M", "mit")
     assert table.rows[1][2:5] == ("0.170 ± 0.038", "+0.010 ± 0.010", "1,234")
     assert table.rows[3] == (
         *("bad", "288", "0.900 ± 0.030", "+0.740 ± 0.044", "0.123", "3.4 M", "not stated"),
@@ -67,7 +67,7 @@ def test_each_network_has_a_row_and_the_best_three_a_line_to_copy() -> None:
         ([LARGE, NEAR], ", by more than a standard error"),
         (
             [LARGE, replace(LARGE, name="quick", seconds=4)],
-            "; quick at 224 px is within a standard error of it, 4 against 40 CPU s",
+            "; quick at 224 px is within a standard error of it, 4.00 against 40.0 CPU s",
         ),
         (
             [LARGE, replace(LARGE, name="slow", seconds=50)],
@@ -75,7 +75,8 @@ def test_each_network_has_a_row_and_the_best_three_a_line_to_copy() -> None:
         ),
         (
             [LARGE, *(replace(LARGE, name=f"n{k}", seconds=k) for k in (3, 2, 9)), SMALL],
-            "; 3 others are within a standard error of it, n2 at 224 px with 2 against 40 CPU s",
+            "; 3 others are within a standard error of it, n2 at 224 px with 2.00 against 40.0 CPU "
+            "s",
         ),
     ],
 )
@@ -119,7 +120,7 @@ def test_the_chart_has_errors_with_bars_over_time_and_says_them_in_words() -> No
     assert bar[:, 1].tolist() == pytest.approx([0.16 - 0.03666, 0.16 + 0.03666], abs=1e-4)
     assert sorted(text.get_text() for text in ax.texts) == ["160 px", "224 px", "224 px"]
     assert repr(picture).startswith(
-        "errors over CPU s for 1,000 pictures: large at 224 px: error 0.160 ± 0.037, 40 CPU s"
+        "errors over CPU s for 1,000 pictures: large at 224 px 0.160 ± 0.037, 40.0 s; small at"
     )
     html = picture._repr_html_()
     assert 'alt="errors over' in html
