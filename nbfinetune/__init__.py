@@ -13,6 +13,8 @@ from nbfinetune.version import __version__ as __version__
 if TYPE_CHECKING:
     from torchvision.models import resnet18, resnet34, resnet50
 
+    from nbfinetune.comparison.comparing import compare_networks
+    from nbfinetune.comparison.results import NetworkComparison
     from nbfinetune.data import samples
     from nbfinetune.data.corrections import Corrections
     from nbfinetune.data.loaders import ImageDataLoaders
@@ -55,12 +57,14 @@ __all__ = [
     "LogTo",
     "LoopPlot",
     "MultiLabelInterpretation",
+    "NetworkComparison",
     "RefitHead",
     "SaveBest",
     "accuracy",
     "balanced_accuracy",
     "check_images",
     "cnn_learner",
+    "compare_networks",
     "error_rate",
     "get_image_files",
     "load_learner",
@@ -94,12 +98,14 @@ _MODULE_OF = {
     "LogTo": "training.logs.log_to",
     "LoopPlot": "live.loop_plot",
     "MultiLabelInterpretation": "interpretation.multi_label",
+    "NetworkComparison": "comparison.results",
     "RefitHead": "training.fine_tuning.refit",
     "SaveBest": "training.monitors",
     "accuracy": "objectives.metrics",
     "balanced_accuracy": "objectives.metrics",
     "check_images": "images.decoding",
     "cnn_learner": "vision",
+    "compare_networks": "comparison.comparing",
     "error_rate": "objectives.metrics",
     "get_image_files": "images.files",
     "load_learner": "vision",

@@ -90,9 +90,9 @@ def vision_learner(
     Parameters
     ----------
     dls : the data
-    arch : a torchvision classification model, by name or builder; "efficientnet_lite0"; "timm:NAME"
-        if timm is installed; or any nn.Module (it is copied): with a classifier at its end, which
-        is taken off, or one that gives features [n, c] or [n, c, h, w]
+    arch : a torchvision classification model, by name or builder; "efficientnet_lite0" (or 1, 2);
+        "timm:NAME" if timm is installed; or any nn.Module (it is copied): with a classifier at its
+        end, which is taken off, or one that gives features [n, c] or [n, c, h, w]
     pretrained : False is fastai's way to say weights=None
     weights : "DEFAULT" or another name of the architecture's weights, a file of them (a state dict,
         alone or in a checkpoint, or safetensors), or None to train from scratch

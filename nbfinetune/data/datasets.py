@@ -178,10 +178,38 @@ class ImageDataset(PictureItems, Dataset):
         file = entry[0] if isinstance(entry, (tuple, list)) and entry else None
         return Path(file) if isinstance(file, (str, Path)) else None
 
+    def with_side(self, side: int) -> "ImageDataset":
+        """The same items decoded anew, to squares of another side.
+
+        Raises
+        ------
+        ValueError
+            If files can no longer be read; the message names them.
+        """
+        cache = allocate_cache(len(self), side)
+        new = ImageDataset(self.items, self.targets, side, None)
+        if cache is None:
+            return new
+
+        def read(i: int) -> None:
+            store(new._decode(i), cache[i])
+
+        if not self._is_file(0):  # a data set need not be safe in threads
+            for i in read_progress(range(len(self)), len(self)):
+                read(i)
+        elif bad := list(read_all(self.items, read).values()):
+            raise ValueError(
+                f"{len(bad)} of {len(self)} pictures can no longer be read: {first_few(bad)}; make "
+                "the loaders anew"
+            )
+        new.cache = _channels_first(cache)
+        return new
+
     def subset(self, numbers: Sequence[int]) -> "ImageDataset":
-        """The items of these numbers, with the same cache; for a data set of files."""
+        """The items of these numbers, with the same cache."""
+        files = self._is_file(0)
         return ImageDataset(
-            [self.items[i] for i in numbers],
+            [self.items[i] for i in numbers] if files else Subset(self.items, numbers),
             [self.targets[i] for i in numbers],
             self.side,
             self.cache,

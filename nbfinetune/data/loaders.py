@@ -7,6 +7,7 @@ random or of the network (augmentation, normalisation) on the batch, on its devi
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from os import PathLike
 from random import SystemRandom
 from typing import NoReturn
@@ -27,7 +28,7 @@ from nbfinetune.data import arguments as given
 from nbfinetune.data.arguments import say
 from nbfinetune.data.corrections import correct, read_corrections
 from nbfinetune.data.csv_files import read_csv
-from nbfinetune.data.datasets import ImageDataset, even_loader, read_dataset
+from nbfinetune.data.datasets import ImageDataset, even_loader, gives_pictures, read_dataset
 from nbfinetune.data.labels import (
     check_datasets,
     class_names,
@@ -296,6 +297,34 @@ class ImageDataLoaders:
     def c(self) -> int:
         """The number of classes."""
         return len(self.vocab)
+
+    def with_size(self, size: int) -> "ImageDataLoaders":
+        """Loaders of the same pictures in the same split, decoded anew for another size.
+
+        Parameters
+        ----------
+        size : side in pixels at which the network is to see the pictures
+
+        Raises
+        ------
+        ValueError
+            For a size out of range, files that can no longer be read, loaders put in by hand.
+
+        Examples
+        --------
+        >>> learn = vision_learner(dls.with_size(288), "resnet34")  # doctest: +SKIP
+        """
+        size = given.as_sizes(size, self.bs, None)[0]
+        if not all(map(gives_pictures, (self.train, self.valid))):
+            raise ValueError("a loader was put in by hand; make such loaders of another size anew")
+        new = copy(self)
+        new.size, new.vocab, new.warnings = size, list(self.vocab), list(self.warnings)
+        for name, shuffle in (("train", True), ("valid", False)):
+            old = getattr(self, name)
+            data = old.dataset.with_side(presize(size))
+            loader = even_loader(data, self.bs, shuffle=shuffle, num_workers=old.num_workers)
+            setattr(new, name, loader)
+        return new
 
     def show_batch(
         self, max_n: int = 9, *, nrows: int | None = None, ncols: int | None = None

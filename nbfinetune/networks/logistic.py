@@ -30,7 +30,7 @@ def best_penalty(
     z : features in their principal axes, shape [n, r]
     y : target probabilities, shape [n, c]
     weights, judged : of the items, where they are fitted and where they are left out, shape [n]
-    folds : of each item, 0 to `N_FOLDS` - 1, shape [n]
+    folds : of each item, from 0 up, shape [n]
 
     Returns
     -------
@@ -39,7 +39,7 @@ def best_penalty(
     start : a solution nearby, shape [r + 1, c]
     """
     best, found, lowest = _PENALTIES[0], None, math.inf
-    starts = [torch.zeros(z.shape[1] + 1, y.shape[1])] * N_FOLDS
+    starts = [torch.zeros(z.shape[1] + 1, y.shape[1])] * (int(folds.max()) + 1)
     for penalty in _PENALTIES:
         left_out = torch.empty_like(y)
         for k, start in enumerate(starts):

@@ -233,6 +233,48 @@ def test_each_item_keeps_its_square_where_files_are_left_out(tmp_path: Path) -> 
             assert x[:, 0, 0, 0].tolist() == reds
 
 
+@pytest.mark.parametrize("of_files", [True, False])
+def test_another_size_has_the_same_split_decoded_for_it(photos: Path, of_files: bool) -> None:
+    def made(size: int) -> ImageDataLoaders:
+        if of_files:
+            return ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=size, bs=5)
+        return ImageDataLoaders.from_datasets(*[ImageFolder(photos)] * 2, size=size, bs=5)
+
+    dls = made(32)
+    before = dls.train.dataset.cache.clone()
+    other, expected = dls.with_size(24), made(24)
+    assert repr(other) == repr(expected)
+    assert (other.vocab, other.warnings) == (expected.vocab, expected.warnings)
+    for part in ("train", "valid"):
+        dataset = getattr(other, part).dataset
+        x, y = dataset.batch(range(len(dataset)))
+        same = getattr(expected, part).dataset.batch(range(len(dataset)))
+        assert torch.equal(x, same[0])
+        assert torch.equal(y, same[1])
+    assert (dls.size, torch.equal(dls.train.dataset.cache, before)) == (32, True)
+
+
+def test_another_size_needs_the_files_and_the_loaders_of_pictures(tmp_path: Path) -> None:
+    _write(tmp_path, {"cat": 4, "dog": 4})
+    dls = ImageDataLoaders.from_folder(tmp_path, size=8)
+    with pytest.raises(ValueError, match="size is 0; it must be a whole number from 1 up"):
+        dls.with_size(0)
+    dls.train.dataset.path(0).unlink()
+    with pytest.raises(ValueError, match=r"1 of 6 pictures can no longer be read: .*no such file"):
+        dls.with_size(7)
+    dls.valid = [(torch.zeros(1, 3, 8, 8), torch.zeros(1))]
+    with pytest.raises(ValueError, match="a loader was put in by hand"):
+        dls.with_size(7)
+
+
+def test_a_subset_of_a_data_set_decodes_its_own_items(photos: Path) -> None:
+    dls = ImageDataLoaders.from_datasets(*[ImageFolder(photos)] * 2, size=16)
+    some = dls.train.dataset.subset([7, 2])
+    assert [some.path(k).name for k in (0, 1)] == ["green_1.png", "blue_2.png"]
+    assert torch.equal(some.cached_image(1), dls.train.dataset.cached_image(2))
+    assert torch.equal(some.with_side(18).cached_image(1), some.cached_image(1))
+
+
 def test_any_loader_can_take_the_data_set(dls: ImageDataLoaders) -> None:
     x, y = next(iter(DataLoader(dls.train.dataset, 3)))
     expected = dls.train.dataset.batch([0, 1, 2])

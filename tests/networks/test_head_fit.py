@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nbfinetune.networks import head_fit, logistic
 from nbfinetune.networks.discriminants import discriminants
-from nbfinetune.networks.head_fit import fit_head
+from nbfinetune.networks.head_fit import fit_and_left_out, fit_head
 
 
 def test_features_that_tell_nothing_leave_the_shares_of_the_classes() -> None:
@@ -56,7 +56,7 @@ def test_an_item_of_weight_two_counts_as_the_item_twice(monkeypatch, classes) ->
 
 
 def test_folds_hold_each_class_in_turn() -> None:
-    folds = head_fit._even_folds(torch.tensor([1, 0, 1, 0, 1, 0, 2]))
+    folds = head_fit._even_folds(torch.tensor([1, 0, 1, 0, 1, 0, 2]), 3)
     assert folds.tolist() == [0, 0, 1, 1, 2, 2, 0]
 
 
@@ -71,6 +71,16 @@ def test_the_only_item_of_a_class_does_not_count_where_it_is_left_out(classes) -
     x, y = classes(60, 4, 2, 0.2)
     alone = torch.cat([y, torch.zeros(60, 1)], 1), torch.tensor([[0.0, 0.0, 1.0]])
     assert fit_head(torch.cat([x, 9 * torch.ones(1, 4)]), torch.cat(alone)).loss < 0.1
+
+
+@pytest.mark.parametrize("n_folds", [3, 10])
+def test_logits_of_what_is_left_out_come_from_layers_that_had_not_seen_it(classes, n_folds) -> None:
+    noise = torch.randn(60, 80, generator=torch.Generator().manual_seed(1))
+    x, y = classes(60, 80, 2, 0.2)
+    for features, least, most in ((noise, 0.35, 0.65), (x, 0.0, 0.0)):
+        _, left_out, judged = fit_and_left_out(features, y, n_folds=n_folds)
+        assert judged.tolist() == [1] * 60
+        assert least <= (left_out.argmax(1) != y.argmax(1)).float().mean().item() <= most
 
 
 def test_discriminants_are_those_of_scikit_learn(classes) -> None:
