@@ -1,4 +1,4 @@
-"""Data: folders, file names, CSV files, lists and data sets to training and validation loaders.
+"""Data: folders, names, tables, lists and data sets to training and validation loaders.
 
 Pictures are decoded once, when the loaders are made: what cannot be read is known then, and they
 are kept as uint8 images, in memory or in a file, while there is room. The learner does all that is
@@ -8,8 +8,9 @@ random or of the network (augmentation, normalisation) on the batch, on its devi
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from random import SystemRandom
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -26,22 +27,29 @@ from nbfinetune.arguments import (
 from nbfinetune.data import arguments as given
 from nbfinetune.data.arguments import say
 from nbfinetune.data.corrections import correct, read_corrections
-from nbfinetune.data.csv_files import read_csv
-from nbfinetune.data.datasets import ImageDataset, even_loader, read_dataset
-from nbfinetune.data.labels import (
-    check_datasets,
-    class_names,
-    folder_items,
-    label_notes,
-    name_labels,
-    table_items,
+from nbfinetune.data.datasets import ImageDataset, even_loader
+from nbfinetune.data.labels import folder_items, label_notes, name_labels
+from nbfinetune.data.sources import prediction_sets
+from nbfinetune.data.sources.csv_files import read_csv
+from nbfinetune.data.sources.data_sets import as_items
+from nbfinetune.data.sources.frames import frame_table
+from nbfinetune.data.sources.reading import read_dataset
+from nbfinetune.data.sources.tables import LabelTable, table_items
+from nbfinetune.data.splits import (
+    check_split,
+    imbalance_text,
+    read_parts,
+    split_dataset,
+    split_notes,
 )
-from nbfinetune.data.splits import check_split, imbalance_text, read_parts, split_notes
 from nbfinetune.data.transforms import Augment, ImageTransforms, presize
 from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.left_out import left_out
 from nbfinetune.rendering.tables import PictureSheet, Table
 from nbfinetune.runtime.rng import seeded_rng
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _OPTIONS = (
     *("is_valid", "valid_pct", "seed", "corrections"),
@@ -190,9 +198,56 @@ class ImageDataLoaders:
         root, notes = as_path(path, "path"), []
         columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
         table = read_csv(root / csv_fname, columns, delimiter, encoding, notes)
+        return cls._from_table(table, columns, root, folder, suff, options)._noted(notes)
+
+    @classmethod
+    @known_options(*_OPTIONS)
+    def from_df(
+        cls,
+        df: "DataFrame",
+        path: str | PathLike = ".",
+        fn_col: int | str = 0,
+        label_col: int | str = 1,
+        valid_col: int | str | None = None,
+        *,
+        folder: str = "",
+        suff: str = "",
+        **options,
+    ) -> "ImageDataLoaders":
+        """File names and labels from a pandas DataFrame, by the rules of `from_csv`.
+
+        Rows go by their position, whatever is left of an index.
+
+        Parameters
+        ----------
+        df : a row for each picture
+        path : folder that the pictures are in
+        fn_col, label_col, valid_col : columns by position or name, see `from_csv`
+        folder, suff : see `from_csv`
+        **options : see `ImageDataLoaders`
+
+        Examples
+        --------
+        >>> dls = ImageDataLoaders.from_df(df, "photos", "file", "label")  # doctest: +SKIP
+        """
+        check_text(folder=folder, suff=suff)
+        table = frame_table(df)
+        columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
+        return cls._from_table(table, columns, as_path(path, "path"), folder, suff, options)
+
+    @classmethod
+    def _from_table(
+        cls,
+        table: LabelTable,
+        columns: Sequence[int | str],
+        root: Path,
+        folder: str | PathLike,
+        suff: str,
+        options: dict,
+    ) -> "ImageDataLoaders":
         files, labels, split = table_items(table, columns, root / folder, suff)
         given.check_one_split(options, split)
-        return cls.from_lists(root, files, labels, **options, **split)._noted(notes)
+        return cls.from_lists(root, files, labels, **options, **split)
 
     @classmethod
     @known_options()
@@ -248,21 +303,30 @@ class ImageDataLoaders:
     def from_datasets(
         cls,
         train: Sequence,
-        valid: Sequence,
+        valid: Sequence | None = None,
         vocab: Sequence[str] | None = None,
         *,
+        image_col: str | None = None,
+        label_col: str | None = None,
+        valid_pct: float | None = None,
+        seed: int | None = None,
         size: int = 224,
         bs: int = 64,
         num_workers: int | None = None,
         aug: Augment = True,
         on_bad: str = "error",
     ) -> "ImageDataLoaders":
-        """Two torchvision-style data sets, whose items are (picture, class index).
+        """Data sets of torchvision or Hugging Face, parts of these, arrays.
 
         Parameters
         ----------
-        train, valid : the data sets, without transforms: each item is read once
-        vocab : the class names; default: the attribute `classes` of `train`, else the indices
+        train, valid : data sets without transforms, whose items are (picture, class index);
+            `datasets.Dataset`; pairs (pictures, labels) of arrays [n, h, w], [n, h, w, c] or
+            [n, c, h, w]; `Subset` and `ConcatDataset` of these. Each item is read once
+        valid : None = a share `valid_pct` (0.2) of each class of `train`, by `seed` (42)
+        vocab : the class names; default: those of the data set, else the indices
+        image_col, label_col : columns of a data set of Hugging Face; None = the only one of the
+            features Image and ClassLabel, else of texts or whole numbers
 
         Examples
         --------
@@ -273,14 +337,20 @@ class ImageDataLoaders:
         """
         size, bs, num_workers = given.as_sizes(size, bs, num_workers)
         given.check_choices(aug, on_bad)
+        split = given.as_split(valid is not None, valid_pct, seed)
         notes: list[str] = []
-        check_datasets(train, valid)
-        names = class_names(train, valid) if vocab is None else given.as_vocab(vocab)
-        parts = [read_dataset(part, presize(size), on_bad, notes) for part in (train, valid)]
+        given_parts = {"train": train} | ({} if valid is None else {"valid": valid})
+        columns = {"image_col": image_col, "label_col": label_col}
+        sources, names = as_items(given_parts, vocab, notes, **columns)
+        parts = [read_dataset(part, presize(size), on_bad, notes) for part in sources]
         if names is None:
             top = max(max(part.targets, default=0) for part in parts)
             names = [str(t) for t in range(top + 1)]
+        if split:
+            parts = split_dataset(parts[0], names, *split)
         return cls(*parts, names, notes=notes, size=size, bs=bs, num_workers=num_workers, aug=aug)
+
+    test_dl = prediction_sets.test_dl
 
     def _noted(self, notes: list[str]) -> "ImageDataLoaders":
         self.warnings[:0] = notes

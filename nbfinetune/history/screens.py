@@ -13,6 +13,9 @@ class Screens(Protocol):
     def search(self, learn: object, run: Callable, options: dict) -> object:
         """The same of a search; `options` are the arguments of `lr_find`."""
 
+    def infer(self, learn: object, run: Callable, options: dict) -> object:
+        """The same of a pass over some data; `options` are the arguments of `get_preds`."""
+
     def hide(self, result: object) -> None:
         """A result of the cell that runs, which is not to be shown as its value."""
 

@@ -181,7 +181,7 @@ def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
 @pytest.fixture
 def lazy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> ImageDataLoaders:
     """`dls` without room for squares."""
-    monkeypatch.setattr("nbfinetune.data.datasets.allocate_cache", lambda n, side: None)
+    monkeypatch.setattr("nbfinetune.data.sources.reading.allocate_cache", lambda n, side: None)
     return ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
 
 
@@ -351,7 +351,7 @@ def test_the_file_of_an_item_is_told_without_decoding_it(photos: Path, monkeypat
 
 def test_data_sets_of_different_classes_are_refused(photos: Path, tmp_path: Path) -> None:
     _write(tmp_path, {"green": 2, "red": 2})
-    with pytest.raises(ValueError, match=r"train has the classes \['blue', 'green', 'red'\] but"):
+    with pytest.raises(ValueError, match="train has the classes blue, green, red but valid"):
         ImageDataLoaders.from_datasets(ImageFolder(photos), ImageFolder(tmp_path))
 
 
