@@ -7,6 +7,7 @@ from nbfinetune.arguments import as_columns, as_whole_number
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.label_issues import label_issues
 from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
@@ -15,6 +16,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
+from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming import ledger, resume, undo
 from nbfinetune.training.state import LearnerState
 
@@ -82,6 +84,7 @@ class Learner(LearnerState):
     validate = prediction.validate
     get_preds = prediction.get_preds
     predict = prediction.predict
+    label_issues = shows("infer")(label_issues)
 
     save = checkpoint.save
     load = checkpoint.load

@@ -26,6 +26,7 @@ from nbfinetune.interpretation.confusion import Comparison
 from nbfinetune.interpretation.given import given_paths, given_vocab
 from nbfinetune.interpretation.matrix_options import NORMALIZE
 from nbfinetune.interpretation.prediction import LABELS, is_labelled, loader_of
+from nbfinetune.interpretation.results import frames
 from nbfinetune.interpretation.sample_predictions import (
     SamplePredictions,
     depends_on,
@@ -182,6 +183,7 @@ class ClassificationInterpretation:
     plot_confusion_matrix = matrix_figure.plot_confusion_matrix
     plot_top_losses = thumbnails.plot_top_losses
     print_classification_report = confusion.print_classification_report
+    to_df = frames.to_df
 
     @cached_property
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:
