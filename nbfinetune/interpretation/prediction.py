@@ -3,6 +3,7 @@
 Each function is a method of `Learner`. None changes the learner or anyone's random numbers.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from nbfinetune.data.arguments import check_choices, check_no_url
 from nbfinetune.data.datasets import even_loader, pictures_of
-from nbfinetune.data.sources.prediction_sets import as_pictures, read_pictures
+from nbfinetune.data.sources.prediction_sets import as_pictures, is_data_set, read_pictures
 from nbfinetune.data.transforms import presize, to_square
 from nbfinetune.images.decoding import as_image, read_pixels
 from nbfinetune.interpretation.results.predictions import PredictedItems, Predictions
@@ -99,10 +100,11 @@ def get_preds(
     if with_loss:
         each = item_losses(learn)
         parts += (each(outputs.to(learn.device), targets.to(learn.device)).cpu(),)
-    dataset = pictures_of(loader)
+    pictures = pictures_of(loader)
+    files = None if pictures is None else [pictures.path(i) for i in range(len(preds))]
     several = preds.shape[1] > 1 and learn.activation is not softmax
     unread = getattr(getattr(loader, "dataset", None), "unread", {})
-    return Predictions.of(parts, learn.vocab, dataset, exclusive=not several, unread=unread)
+    return Predictions.of(parts, learn.vocab, files, exclusive=not several, unread=unread)
 
 
 def _passed(
@@ -158,6 +160,10 @@ def predict(
     if learn.transforms is None:
         raise ValueError("predict takes pictures; this learner has no transforms for them")
     check_choices(True, on_bad)
+    if is_data_set(item):
+        raise ValueError(
+            "this is a data set; give learn.get_preds(dl=dls.test_dl(data)), or its pictures alone"
+        )
     if _is_list(item):
         return _predict_list(learn, as_pictures(item), on_bad)
     check_finite(learn, "what it predicts")
@@ -178,11 +184,8 @@ def _is_list(item: object) -> bool:
     if isinstance(item, (np.ndarray, Tensor)):
         return isinstance(item, np.ndarray) and item.dtype == object
     no_list = (str, PathLike, bytes, bytearray, memoryview, dict, Image.Image)
-    return isinstance(item, Iterable) and not isinstance(item, no_list) and not _is_open(item)
-
-
-def _is_open(item: object) -> bool:
-    return hasattr(item, "read")
+    is_open_file = hasattr(item, "read")
+    return isinstance(item, Iterable) and not isinstance(item, no_list) and not is_open_file
 
 
 def _predict_list(learn: LearnerState, listed: list, on_bad: str) -> PredictedItems:
@@ -199,7 +202,10 @@ def _pixels_of(file: str | PathLike, side: int) -> np.ndarray:
     try:
         return read_pixels(Path(file).expanduser(), side)
     except ValueError as error:
-        raise ValueError(f"{shortened(file)}: {error}; pass a picture file") from None
+        how = "pass a picture file"
+        if os.path.isdir(file):
+            how = "of a folder, learn.get_preds(dl=dls.test_dl(folder)) predicts all pictures"
+        raise ValueError(f"{shortened(file)}: {error}; {how}") from None
 
 
 def item_losses(learn: LearnerState) -> Callable[[Tensor, Tensor], Tensor]:

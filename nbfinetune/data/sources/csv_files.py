@@ -46,9 +46,6 @@ class CsvTable(LabelTable):
     lines: list[int]
     delimiter: str
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def column(self, column: int | str) -> list[str]:
         """The texts of a column."""
         place = self.place(column)

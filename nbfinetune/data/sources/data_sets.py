@@ -66,7 +66,8 @@ def as_items(
     if columns and not any(isinstance(leaf, HubItems) for leaf in known.values()):
         raise ValueError("image_col and label_col are of data sets of Hugging Face; leave them out")
     _name_texts(list(known.values()), vocab)
-    return adapted_parts, class_names(adapted_parts) if vocab is None else as_vocab(vocab)
+    names = class_names(adapted_parts) if vocab is None else vocab
+    return adapted_parts, None if names is None else as_vocab(names)
 
 
 def _name_texts(sources: Sequence[SourceItems], vocab: Sequence[str] | None) -> None:

@@ -22,9 +22,6 @@ class FrameTable(LabelTable):
 
     frame: "DataFrame" = field(repr=False)
 
-    def __len__(self) -> int:
-        return len(self.frame)
-
     def column(self, column: int | str) -> list:
         """The values of a column, by position."""
         return as_list(self.frame.iloc[:, self.place(column)], f"{self.name}[{column!r}]")

@@ -71,9 +71,6 @@ class LabelTable:
         """The headings, for messages."""
         return f"[{first_few([repr(name) for name in self.header])}]"
 
-    def __len__(self) -> int:
-        raise NotImplementedError
-
     def column(self, column: int | str) -> list:
         """The values of a column, as Python's own."""
         raise NotImplementedError

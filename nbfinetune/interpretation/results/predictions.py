@@ -1,13 +1,13 @@
 """Predictions: probabilities of pictures, beside the files that they are of."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from nbfinetune.data.datasets import PictureItems
 from nbfinetune.rendering.frames import data_frame
 from nbfinetune.rendering.names import first_few
 from nbfinetune.rendering.numbers import counted
@@ -29,12 +29,14 @@ class Predictions(tuple):
     targets : class indices, shape [n], or labels, shape [n, c]; None if there are none
     losses : shape [n], or None
     vocab : the class names
+    files : of each item, None where it is not known
     exclusive : whether an item is of one class; else it has any number of labels
     unread : number, in what was given, of each picture that could not be read and is left out ->
         its name and why
     """
 
     vocab: list[str]
+    files: list[Path | None]
     exclusive: bool
     unread: dict[int, str]
 
@@ -43,7 +45,7 @@ class Predictions(tuple):
         cls,
         parts: tuple,
         vocab: Sequence[str] | None,
-        dataset: PictureItems | None,
+        files: Sequence[Path | None] | None,
         *,
         exclusive: bool,
         unread: Mapping[int, str] = MappingProxyType({}),
@@ -52,13 +54,14 @@ class Predictions(tuple):
 
         Parameters
         ----------
-        dataset : what pictures come from; item i of it is item i here
+        files : of each item, None if they are not known
         unread : see the attribute
         """
         made = cls(parts)
         c = parts[0].shape[1]
         made.vocab = [*vocab] if vocab and len(vocab) == c else [str(k) for k in range(c)]
-        made._dataset, made.exclusive, made.unread = dataset, exclusive, dict(unread)
+        made.files = [None] * len(parts[0]) if files is None else [*files]
+        made.exclusive, made.unread = exclusive, dict(unread)
         return made
 
     @property
@@ -83,17 +86,16 @@ class Predictions(tuple):
     def _named(self, row: Tensor) -> str:
         return ", ".join(self.vocab[k] for k in row.nonzero()[:, 0].tolist())
 
-    def file(self, i: int) -> str | None:
-        """The file of item i, None if it is not known."""
-        path = None if self._dataset is None else self._dataset.path(i)
-        return None if path is None else str(path)
-
     def _columns(self, items: Sequence[int]) -> dict[str, list]:
         """What is known of these items: file, predicted, probability; actual and loss if known."""
         chosen = torch.tensor(items, dtype=torch.int64)
         preds = self.preds[chosen]
         some = Predictions.of((preds, None), self.vocab, None, exclusive=self.exclusive)
-        columns = {"file": [self.file(i) for i in items], "predicted": some.labels}
+        files = [self.files[i] for i in items]
+        columns = {
+            "file": [None if file is None else str(file) for file in files],
+            "predicted": some.labels,
+        }
         if self.exclusive:
             columns["probability"] = preds.max(1).values.tolist()
         if self.targets is not None:
