@@ -139,8 +139,8 @@ def shows(how: str) -> Callable:
 
             has_table = any(isinstance(cb, PrintedTable) for cb in (*learn.cbs, *given))
             shower = screens.make_screens() if screens.make_screens else PrintedRuns()
-            if has_table or learn.is_quiet:
-                return run([])
+            if has_table or learn.is_quiet or (how == "infer" and not show):
+                return run([])  # what a pass gives is the value of its cell in any case
             if not show:
                 result = run([])
                 shower.hide(result)

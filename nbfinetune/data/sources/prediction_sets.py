@@ -17,6 +17,7 @@ from nbfinetune.data.sources.arrays import ArrayItems, are_arrays, is_array
 from nbfinetune.data.sources.data_sets import as_items, class_names
 from nbfinetune.data.sources.frames import is_frame
 from nbfinetune.data.sources.hub import of_hub
+from nbfinetune.data.sources.items import SourceItems
 from nbfinetune.data.sources.reading import read_dataset, read_files
 from nbfinetune.data.splits import check_indices
 from nbfinetune.data.transforms import presize
@@ -173,7 +174,10 @@ def _read_data_set(
 ) -> ImageDataset:
     """A data set, read once, with the class indices of this vocab."""
     [data], _ = as_items({"items": items}, None, notes, labelled=with_labels, **columns)
-    labelled = with_labels is not False and not _is_unlabelled(data[0])
+    first = data[0]
+    if not isinstance(first, (tuple, list, dict)):
+        data = _Alone(data)
+    labelled = with_labels is not False and not _is_unlabelled(first)
     if with_labels and not labelled:
         raise ValueError("with_labels=True, but the data set has no labels; leave it out")
     read = read_dataset(data, side, on_bad, notes, labelled=labelled)
@@ -184,6 +188,21 @@ def _read_data_set(
         elif names != vocab:
             read.targets = _looked_up([names[t] for t in read.targets], vocab)
     return read
+
+
+class _Alone(SourceItems):
+    """A data set whose items are pictures, without labels."""
+
+    def __init__(self, data: Sequence) -> None:
+        super().__init__("items", None)
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def picture(self, i: int) -> object:
+        """See `SourceItems`."""
+        return self._data[i]
 
 
 def _is_unlabelled(item: object) -> bool:

@@ -84,12 +84,12 @@ def read_dataset(
     for i in read_progress(range(len(dataset)), len(dataset)):
         try:
             item = dataset[i]
-            picture, target = as_item(item, i) if labelled else (_picture(item), UNLABELLED)
+            picture, target = as_item(item, i) if labelled else (item[0], UNLABELLED)
             square = to_square(_pixels(picture, side), side)
         except InvalidItem:
             raise
         except (TypeError, ValueError, OSError) as error:
-            file = _picture(dataset[i]) if isinstance(dataset, list) else None
+            file = dataset[i][0] if isinstance(dataset, list) and not labelled else None
             bad[i] = f"{file if isinstance(file, Path) else f'item {i}'}: {error}"
             continue
         good.append(i)
@@ -102,10 +102,6 @@ def read_dataset(
     read = ImageDataset(items, targets, side, _channels_first(cache), good)
     read.unread, read.digests = bad, digests
     return read
-
-
-def _picture(item: object) -> object:
-    return item[0] if isinstance(item, (tuple, list)) and item else item
 
 
 def _pixels(picture: object, side: int) -> Image.Image | np.ndarray:

@@ -121,6 +121,19 @@ def test_labels_of_data_sets_are_classes_of_the_vocab_by_name(way, root: Path, d
     assert (_reds(loader), loader.dataset.labelled) == (ORDER, False)
 
 
+def test_a_data_set_of_pictures_alone_has_no_labels(root: Path, dls) -> None:
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, i: int) -> Image.Image:
+            return Image.open(root / NAMES[ORDER[i]])
+
+    loader = dls.test_dl(Pictures())
+    assert (_reds(loader), loader.dataset.labelled) == (ORDER, False)
+    assert loader.dataset.image(1).size == (10, 8)
+
+
 @pytest.mark.parametrize("labels", [None, [-1] * 5, [None] * 5])
 def test_a_data_set_without_labels_is_one(labels, root: Path, dls) -> None:
     loader = dls.test_dl(_hub(CLASSES, labels, root))
