@@ -32,8 +32,8 @@ def say(notes: list[str], text: str) -> None:
     warnings.warn(printable(text), stacklevel=users_line())
 
 
-def as_labels(values: Iterable, files: Sequence[Path]) -> list[str]:
-    """The class name of each file: its label as text.
+def as_labels(values: Iterable, files: Sequence[Path | str]) -> list[str]:
+    """The class name of each file, or of other pictures with a name: its label as text.
 
     Whole numbers may come as floats, as they do from pandas columns that had gaps. Others are
     refused: as classes they would be told apart, but not be near each other. So are labels that

@@ -6,16 +6,18 @@ Parts and rows of data sets (`Subset`, `ConcatDataset`) stay what they are, arou
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from nbfinetune.arguments import as_list
-from nbfinetune.data.arguments import as_vocab
+from nbfinetune.data.arguments import as_vocab, say
 from nbfinetune.data.sources.arrays import ArrayItems, are_arrays, is_array
 from nbfinetune.data.sources.frames import is_frame
 from nbfinetune.data.sources.hub import HubItems, check_hub, of_hub
 from nbfinetune.data.sources.items import SourceItems
 from nbfinetune.data.splits import sorted_labels
 from nbfinetune.rendering.names import first_few
+
+_INSIDE = ("dataset", "subset", "base", "data")  # what users call the data set that they wrap
 
 
 def as_items(
@@ -67,6 +69,8 @@ def as_items(
         raise ValueError("image_col and label_col are of data sets of Hugging Face; leave them out")
     _name_texts(list(known.values()), vocab)
     names = class_names(adapted_parts) if vocab is None else vocab
+    if names is None and (names := class_names([_inside(part) for part in adapted_parts])):
+        say(notes, f"the class names are those of the data sets inside these: {first_few(names)}")
     return adapted_parts, None if names is None else as_vocab(names)
 
 
@@ -129,6 +133,15 @@ def class_names(parts: Sequence[object]) -> list[str] | None:
             f"{_difference(found[0], other)}"
         )
     return found[0] if found else None
+
+
+def _inside(data: object) -> object:
+    """The data set that one of the user's own, such as one that transforms pictures, is around."""
+    for name in _INSIDE:
+        inner = getattr(data, name, None)
+        if isinstance(inner, Dataset) and len(inner) == len(data):
+            return inner
+    return None
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:

@@ -88,8 +88,8 @@ def test_dl(
             labels = _labels_of_folder(items, path, listed, notes)
         read = read_pictures(listed, side, on_bad, notes)
     if labels is not None:
-        n = len(read) + len(read.unread)
-        targets = _looked_up(given.as_labels(labels, range(n)), dls.vocab)
+        names = [f"item {i}" for i in range(len(read) + len(read.unread))]
+        targets = _looked_up(given.as_labels(labels, names), dls.vocab)
         read.targets = [t for i, t in enumerate(targets) if i not in read.unread]
     workers = dls.train.num_workers if num_workers is None else num_workers
     return even_loader(read, bs, shuffle=False, num_workers=workers)
