@@ -5,18 +5,12 @@ are kept as uint8 images, in memory or in a file, while there is room. The learn
 random or of the network (augmentation, normalisation) on the batch, on its device.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from random import SystemRandom
 from typing import TYPE_CHECKING, NoReturn
 
-import torch
-from torchvision.transforms.v2 import functional as F
-
 from nbfinetune.arguments import (
-    as_columns,
     as_files,
     as_path,
     as_share,
@@ -25,6 +19,7 @@ from nbfinetune.arguments import (
     known_options,
 )
 from nbfinetune.data import arguments as given
+from nbfinetune.data import loader_views
 from nbfinetune.data.arguments import say
 from nbfinetune.data.corrections import correct, read_corrections
 from nbfinetune.data.datasets import ImageDataset, even_loader
@@ -37,16 +32,13 @@ from nbfinetune.data.sources.reading import read_dataset
 from nbfinetune.data.sources.tables import LabelTable, table_items
 from nbfinetune.data.splits import (
     check_split,
-    imbalance_text,
     read_parts,
     split_dataset,
     split_notes,
 )
-from nbfinetune.data.transforms import Augment, ImageTransforms, presize
+from nbfinetune.data.transforms import Augment, presize
 from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.left_out import left_out
-from nbfinetune.rendering.tables import PictureSheet, Table
-from nbfinetune.runtime.rng import seeded_rng
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -361,37 +353,5 @@ class ImageDataLoaders:
         """The number of classes."""
         return len(self.vocab)
 
-    def show_batch(
-        self, max_n: int = 9, *, nrows: int | None = None, ncols: int | None = None
-    ) -> PictureSheet:
-        """Up to `max_n` training pictures as the network gets them, with their classes.
-
-        Parameters
-        ----------
-        nrows, ncols : rows and columns of the sheet; default: as many columns as there is room for
-        """
-        max_n = as_whole_number("max_n", max_n, 0)
-        columns = None if nrows is ncols is None else as_columns(max_n, nrows, ncols)
-        if nrows is not None and ncols is not None:
-            max_n = min(max_n, nrows * ncols)
-        dataset = self.train.dataset
-        with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
-            chosen = torch.randperm(len(dataset))[:max_n].tolist()
-            images, _ = dataset.batch(chosen)
-            shown = ImageTransforms(self.size, aug=self.aug).augment(images)
-        captions = [self.vocab[dataset.targets[i]] for i in chosen]
-        return PictureSheet([F.to_pil_image(picture) for picture in shown], captions, columns)
-
-    def summary(self) -> Table:
-        """Pictures of each class on both sides of the split, their shape, imbalance, warnings."""
-        counts = [Counter(loader.dataset.targets) for loader in (self.train, self.valid)]
-        rows = [(name, str(counts[0][i]), str(counts[1][i])) for i, name in enumerate(self.vocab)]
-        totals = [str(len(loader.dataset)) for loader in (self.train, self.valid)]
-        sizes = [counts[0][i] for i in range(self.c)]
-        shape = f"batches of up to {self.bs} x 3 x {self.size} x {self.size}"
-        return Table(
-            f"{len(self.vocab)} classes; {shape}",
-            ("class", "train", "valid"),
-            [*rows, ("all", *totals), *((f"warning: {text}",) for text in self.warnings)],
-            imbalance_text(sizes, self.vocab),
-        )
+    show_batch = loader_views.show_batch
+    summary = loader_views.summary
