@@ -14,6 +14,7 @@ from nbfinetune.exports import export
 from nbfinetune.history import screens
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.label_issues import label_issues
 from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
@@ -28,6 +29,7 @@ from nbfinetune.runtime.calls import repeatable
 from nbfinetune.scripts import repeating
 from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
+from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming import ledger, resume, undo
 from nbfinetune.training.state import LearnerState
 
@@ -206,6 +208,7 @@ class Learner(LearnerState):
     validate = prediction.validate
     get_preds = prediction.get_preds
     predict = prediction.predict
+    label_issues = shows("infer")(label_issues)
 
     save = checkpoint.save
     load = repeatable(checkpoint.load)

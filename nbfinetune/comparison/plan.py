@@ -12,6 +12,7 @@ from nbfinetune.arguments import as_whole_number
 from nbfinetune.data.arguments import as_sizes
 from nbfinetune.data.datasets import even_loader, gives_pictures
 from nbfinetune.data.loaders import ImageDataLoaders
+from nbfinetune.data.sources.reading import decoded_anew
 from nbfinetune.data.transforms import presize
 from nbfinetune.networks.backbones import Arch, checked_name
 from nbfinetune.rendering.numbers import counted
@@ -49,7 +50,7 @@ class Plan:
     def loaders(self, size: int) -> ImageDataLoaders:
         """Loaders of the training pictures that are used alone, on both sides, for this size."""
         chosen = self.dls.train.dataset.subset(self.numbers)
-        pictures = chosen if size == self.dls.size else chosen.with_side(presize(size))
+        pictures = chosen if size == self.dls.size else decoded_anew(chosen, presize(size))
         new = copy(self.dls)
         new.size, new.aug = size, False
         new.train = new.valid = even_loader(pictures, new.bs, shuffle=False)

@@ -1,22 +1,28 @@
 """Arguments: what users give for files, labels and options, as plain Python values or refused."""
 
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 
 from nbfinetune.arguments import (
     as_list,
+    as_share,
     as_whole_number,
     is_missing,
     plain,
     users_line,
 )
-from nbfinetune.rendering.names import first_few, printable, shown
+from nbfinetune.rendering.names import first_few, printable, shortened, shown
 
 # What a column or list may say of a picture, lower case; "1.0" is 1 after a merge of pandas tables.
 _HELD_OUT = ("1", "true", "yes", "valid", "val", "validation", "t", "y", "1.0")
 _TRAINED = ("0", "false", "no", "train", "training", "f", "n", "0.0")
+# C:/ is none; Path("https://a/b") has one slash left.
+_URL = re.compile("([a-z][a-z0-9+.-]+:/|data:image/)", re.IGNORECASE)
 _LARGEST = 8192  # px: a batch of one picture is then 0.8 GB of floats
 
 
@@ -26,8 +32,8 @@ def say(notes: list[str], text: str) -> None:
     warnings.warn(printable(text), stacklevel=users_line())
 
 
-def as_labels(values: Iterable, files: Sequence[Path]) -> list[str]:
-    """The class name of each file: its label as text.
+def as_labels(values: Iterable, files: Sequence[Path | str]) -> list[str]:
+    """The class name of each file, or of other pictures with a name: its label as text.
 
     Whole numbers may come as floats, as they do from pandas columns that had gaps. Others are
     refused: as classes they would be told apart, but not be near each other. So are labels that
@@ -90,6 +96,14 @@ def as_marks(
     return [word in _HELD_OUT for word in words]
 
 
+def check_no_url(file: str | PathLike) -> None:
+    """Refuse an address: what is to be predicted is on this machine."""
+    if _URL.match(str(file)) and not os.path.exists(file):
+        raise ValueError(
+            f"{shortened(file)} is a URL, and nothing is downloaded; pass a file or a picture"
+        )
+
+
 class InvalidItem(ValueError):
     """An item of a data set that is no (picture, class index)."""
 
@@ -140,6 +154,17 @@ def check_one_split(options: Mapping, split: Mapping) -> None:
     """Refuse `is_valid` where folders or a column say what is held out."""
     if split and "is_valid" in options:
         raise ValueError("is_valid is given, but the data has a split of its own; leave it out")
+
+
+def as_split(is_split: bool, valid_pct: float | None, seed: int | None) -> tuple[float, int] | None:
+    """Share and seed of what is held out; None where the data is split already."""
+    for name, value in (("valid_pct", valid_pct), ("seed", seed)):
+        if is_split and value is not None:
+            raise ValueError(f"{name} is given, but so is valid, which is held out; leave one out")
+    if is_split:
+        return None
+    share = as_share("valid_pct", 0.2 if valid_pct is None else valid_pct)
+    return share, as_whole_number("seed", 42 if seed is None else seed)
 
 
 def as_sizes(size: int, bs: int, num_workers: int | None) -> tuple[int, int, int | None]:

@@ -13,21 +13,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
+    RandomSampler,
     Sampler,
+    SequentialSampler,
     Subset,
     default_collate,
     get_worker_info,
 )
 
-from nbfinetune.data.arguments import InvalidItem, as_item, say
-from nbfinetune.data.image_cache import allocate_cache, store
+from nbfinetune.data.image_cache import store
 from nbfinetune.data.lost_files import LostFiles
 from nbfinetune.data.transforms import to_square
-from nbfinetune.images.decoding import as_image, read_all, read_pixels, read_progress
+from nbfinetune.images.decoding import as_image, read_pixels
 from nbfinetune.images.duplicates import origin
-from nbfinetune.rendering.names import first_few
+
+UNLABELLED = -1  # the class index of a picture without a label
+_FILES = ("samples", "_samples", "_image_files", "_images")  # what torchvision's sets keep them in
 
 
 class PictureItems:
@@ -92,11 +96,16 @@ class ImageDataset(PictureItems, Dataset):
     Parameters
     ----------
     items : files, or a data set whose items are (picture, class index)
-    targets : class index of each item
+    targets : class index of each item, `UNLABELLED` of all if they have no labels
     side : of the decoded images, which are square, in pixels
     cache : decoded images, shape [m, 3, side, side], or None to decode an item whenever it is
         asked for
     rows : which row of the cache is that of each item; default: the first of the first item
+
+    Attributes
+    ----------
+    unread : of what it was read from, the number of each picture that is left out -> why
+    digests : of the decoded images, which tell those that are the same; None if they are files
     """
 
     def __init__(
@@ -109,14 +118,19 @@ class ImageDataset(PictureItems, Dataset):
     ) -> None:
         self.items, self.targets, self.side, self.cache = items, targets, side, cache
         self.rows = range(len(targets)) if rows is None else rows
-        self.lost = LostFiles()
+        self.lost, self.unread, self.digests = LostFiles(), {}, None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the pictures have labels."""
+        return UNLABELLED not in self.targets
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         image = self.cached_image(i)
-        return self._decode(i) if image is None else image, self.targets[i]
+        return self.decoded(i) if image is None else image, self.targets[i]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
         """The items of a batch, as a process of a loader asks for them, without those lost."""
@@ -135,7 +149,7 @@ class ImageDataset(PictureItems, Dataset):
         images = torch.empty(len(numbers), self.side, self.side, 3, dtype=torch.uint8)
 
         def decode(k: int) -> int:
-            store(self._decode(numbers[k]), images[k])
+            store(self.decoded(numbers[k]), images[k])
             return k
 
         tasks = [partial(decode, k) for k in range(len(numbers))]
@@ -149,7 +163,8 @@ class ImageDataset(PictureItems, Dataset):
             images, y = images[there], y[there]
         return images.permute(0, 3, 1, 2), y
 
-    def _decode(self, i: int) -> Tensor:
+    def decoded(self, i: int) -> Tensor:
+        """The picture of item i as `to_square` gives it."""
         if self._is_file(i):
             pixels = self.lost.read(self.items[i], lambda file: read_pixels(file, self.side))
             return to_square(pixels, self.side)
@@ -173,48 +188,26 @@ class ImageDataset(PictureItems, Dataset):
         if self._is_file(i):
             return self.items[i]
         items, i = origin(self.items, i)
-        samples = items if isinstance(items, list) else getattr(items, "samples", None)
-        entry = samples[i] if isinstance(samples, Sequence) and i < len(samples) else None
-        file = entry[0] if isinstance(entry, (tuple, list)) and entry else None
+        if hasattr(items, "file_of"):
+            return items.file_of(i)
+        known = [items] if isinstance(items, list) else [getattr(items, name, 0) for name in _FILES]
+        samples = next((found for found in known if isinstance(found, Sequence)), ())
+        entry = samples[i] if i < len(samples) else None
+        file = entry[0] if isinstance(entry, (tuple, list)) and entry else entry
         return Path(file) if isinstance(file, (str, Path)) else None
-
-    def with_side(self, side: int) -> "ImageDataset":
-        """The same items decoded anew, to squares of another side.
-
-        Raises
-        ------
-        ValueError
-            If files can no longer be read; the message names them.
-        """
-        cache = allocate_cache(len(self), side)
-        new = ImageDataset(self.items, self.targets, side, None)
-        if cache is None:
-            return new
-
-        def read(i: int) -> None:
-            store(new._decode(i), cache[i])
-
-        if not self._is_file(0):  # a data set need not be safe in threads
-            for i in read_progress(range(len(self)), len(self)):
-                read(i)
-        elif bad := list(read_all(self.items, read).values()):
-            raise ValueError(
-                f"{len(bad)} of {len(self)} pictures can no longer be read: {first_few(bad)}; make "
-                "the loaders anew"
-            )
-        new.cache = _channels_first(cache)
-        return new
 
     def subset(self, numbers: Sequence[int]) -> "ImageDataset":
         """The items of these numbers, with the same cache."""
         files = self._is_file(0)
-        return ImageDataset(
+        part = ImageDataset(
             [self.items[i] for i in numbers] if files else Subset(self.items, numbers),
             [self.targets[i] for i in numbers],
             self.side,
             self.cache,
             [self.rows[i] for i in numbers],
         )
+        part.digests = self.digests and [self.digests[i] for i in numbers]
+        return part
 
 
 class EvenBatches(Sampler[list[int]]):
@@ -297,73 +290,26 @@ def gives_pictures(loader: object) -> bool:
     return loader.collate_fn is default_collate and loader.batch_sampler is not None
 
 
-def read_files(
-    files: Sequence[Path], side: int, on_bad: str, notes: list[str]
-) -> tuple[list[int], Tensor | None]:
-    """Decode every file once; what is left out is added to the notes.
-
-    Returns
-    -------
-    good : the numbers of those that can be decoded
-    cache : the decoded images of all files, shape [n, 3, side, side], undefined for the others;
-        None if there is no room for them
-
-    Raises
-    ------
-    ValueError
-        If one cannot be decoded and `on_bad` is "error"; the message names files and reasons.
-    """
-    cache = allocate_cache(len(files), side)
-
-    def read(i: int) -> None:
-        image = to_square(read_pixels(files[i], side), side)
-        if cache is not None:
-            store(image, cache[i])
-
-    bad = {i: f"{files[i]}: {reason}" for i, reason in read_all(files, read).items()}
-    check_bad(bad, len(files), on_bad, notes)
-    good = [i for i in range(len(files)) if i not in bad]
-    return good, _channels_first(cache)
+def shuffles(loader: object) -> bool:
+    """Whether item i of the loader is another than item i of its data set."""
+    if isinstance(stated := getattr(loader, "in_order", None), bool):
+        return not stated
+    samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    random = isinstance(samplers[0], RandomSampler)
+    return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
 
 
-def _channels_first(cache: Tensor | None) -> Tensor | None:
-    return None if cache is None else cache.permute(0, 3, 1, 2)
+def _in_order(loader: object) -> bool:
+    """Whether item i of the loader is surely item i of its data set."""
+    if not isinstance(loader, DataLoader):
+        return getattr(loader, "in_order", None) is True
+    if isinstance(loader.batch_sampler, EvenBatches):
+        return not loader.batch_sampler.shuffle
+    own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler
+    return isinstance(own, SequentialSampler)
 
 
-def check_bad(bad: dict[int, str], total: int, on_bad: str, notes: list[str]) -> None:
-    """Raise, or with on_bad="skip" warn and note, if items are bad; their texts are named.
-
-    Raises
-    ------
-    ValueError
-        Unless `on_bad` is "skip" and some of the `total` items are good.
-    """
-    if not bad:
-        return
-    text = f"{len(bad)} of {total} pictures cannot be read: {first_few(list(bad.values()))}"
-    if on_bad == "skip" and len(bad) < total:
-        say(notes, f"left out: {text}")
-        return
-    raise ValueError(f'{text}; pass on_bad="skip" to leave them out (check_images lists them all)')
-
-
-def read_dataset(dataset: Sequence, side: int, on_bad: str, notes: list[str]) -> ImageDataset:
-    """A torchvision-style data set, read once; its items are (picture, class index)."""
-    good, targets, bad = [], [], {}
-    cache = allocate_cache(len(dataset), side)
-    for i in read_progress(range(len(dataset)), len(dataset)):
-        try:
-            picture, target = as_item(dataset[i], i)
-            image = as_image(picture)
-        except InvalidItem:
-            raise
-        except (TypeError, ValueError, OSError) as error:
-            bad[i] = f"item {i}: {error}"
-            continue
-        good.append(i)
-        targets.append(target)
-        if cache is not None:
-            store(to_square(image, side), cache[i])
-    check_bad(bad, len(dataset), on_bad, notes)
-    items = dataset if not bad else Subset(dataset, good)
-    return ImageDataset(items, targets, side, _channels_first(cache), good)
+def pictures_of(loader: DataLoader) -> PictureItems | None:
+    """The data set of a loader, if its item i is surely item i of the loader."""
+    dataset = getattr(loader, "dataset", None)
+    return dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None

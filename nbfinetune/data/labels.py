@@ -1,20 +1,15 @@
-"""Labels: of picture files by their folder, by their name, or from a CSV file."""
+"""Labels: of picture files by their folder or by their name, and what is doubtful about names."""
 
-import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.data import ConcatDataset, DataLoader, Subset
-
-from nbfinetune.arguments import as_list, is_missing
-from nbfinetune.data.arguments import as_marks, say
-from nbfinetune.data.csv_files import CsvTable
+from nbfinetune.arguments import is_missing
+from nbfinetune.data.arguments import say
 from nbfinetune.data.splits import TEST_FOLDERS, WHOLE_NUMBER, split_folders
-from nbfinetune.images.files import get_image_files, image_suffixes, subfolders
+from nbfinetune.images.files import get_image_files, subfolders
 from nbfinetune.rendering.names import first_few, printable, shortened, shown
 
 _GAPS = re.compile(r"nan|none|null|na|n/a|<na>|nat|#n/a|#ref!|undefined|unknown|\?")
@@ -116,44 +111,6 @@ def name_labels(files: Sequence[Path], pat: str | re.Pattern) -> list[str]:
     return [match[1] for match in found]
 
 
-def table_items(
-    table: CsvTable, columns: Sequence[int | str], folder: Path, suff: str
-) -> tuple[list[Path], list[str], dict[str, list[bool]]]:
-    """The files in `folder` that a table names, their labels, and `is_valid` if it has it.
-
-    Parameters
-    ----------
-    columns : of the file, of the label, and of what is held out if it has one
-
-    Raises
-    ------
-    ValueError
-        Naming the lines without file or label, or without a word for held out or trained on; for a
-        table without headings, whose first picture would be left out.
-    """
-    names, labels, *marks = map(table.column, columns)
-    heading = table.header[table.place(columns[0])]
-    suffix = "" if suff else os.path.splitext(heading)[1].lower()
-    if suffix in image_suffixes() or os.path.isfile(folder / f"{heading}{suff}"):
-        raise ValueError(
-            f"{table.name} has no header line: its first line names the picture {heading!r}; "
-            "put a line of headings above it, such as file,label"
-        )
-    for what, column in (("file", names), ("label", labels)):
-        pairs = zip(table.lines, column, strict=True)
-        if empty := [f"line {line}" for line, text in pairs if is_missing(text)]:
-            raise ValueError(
-                f"{table.name}: {len(empty)} of {len(names)} rows have no {what} "
-                f"({first_few(empty)}); give them one or leave the rows out"
-            )
-    files = [folder / f"{name}{suff}" for name in names]
-    if not marks:
-        return files, labels, {}
-    title = table.header[table.place(columns[2])]
-    where = [f"{title} in line {line} of {table.name}" for line in table.lines]
-    return files, labels, {"is_valid": as_marks(marks[0], len(files), where.__getitem__)}
-
-
 def label_notes(vocab: Sequence[str]) -> list[str]:
     """What is doubtful about class names.
 
@@ -187,53 +144,3 @@ def label_notes(vocab: Sequence[str]) -> list[str]:
             f"{first_few(odd)}; look into where they come from"
         )
     return notes
-
-
-def check_datasets(train: object, valid: object) -> None:
-    """Refuse what has no items by number."""
-    for name, part in (("train", train), ("valid", valid)):
-        _check_dataset(part, name)
-
-
-def _check_dataset(dataset: object, name: str) -> None:
-    if isinstance(dataset, DataLoader):
-        raise ValueError(f"{name} is a DataLoader; give its data set, {name}.dataset")
-    if isinstance(dataset, (str, PathLike, Mapping)) or not all(
-        hasattr(dataset, method) for method in ("__len__", "__getitem__")
-    ):
-        raise ValueError(
-            f"{name} is a {type(dataset).__name__}, which has no items by number; give a data set "
-            "or a list of (picture, class index)"
-        )
-    if not len(dataset):
-        raise ValueError(f"{name} is empty; give a data set with pictures")
-
-
-def class_names(train: object, valid: object) -> list[str] | None:
-    """The attribute `classes` of two data sets.
-
-    Raises
-    ------
-    ValueError
-        If they have different ones.
-    """
-    found = [names for part in (train, valid) if (names := _classes(part))]
-    if any(names != found[0] for names in found):
-        raise ValueError(f"train has the classes {found[0]} but valid has {found[1]}")
-    return found[0] if found else None
-
-
-def _classes(dataset: object) -> list[str] | None:
-    """The attribute `classes` of a data set, or of those that it is a part or a row of."""
-    if isinstance(dataset, Subset):
-        return _classes(dataset.dataset)
-    if isinstance(dataset, ConcatDataset):
-        found = [_classes(part) for part in dataset.datasets]
-        if any(names != found[0] for names in found):
-            raise ValueError(f"data sets of different classes are joined: {first_few(found)}")
-        return found[0]
-    classes = getattr(dataset, "classes", None)
-    if classes is None or isinstance(classes, (str, Mapping)) or not isinstance(classes, Iterable):
-        return None
-    # ImageNet's classes are tuples of names.
-    return [", ".join(c) if isinstance(c, tuple) else str(c) for c in as_list(classes, "classes")]

@@ -1,22 +1,18 @@
-"""Data: folders, file names, CSV files, lists and data sets to training and validation loaders.
+"""Data: folders, names, tables, lists and data sets to training and validation loaders.
 
 Pictures are decoded once, when the loaders are made: what cannot be read is known then, and they
 are kept as uint8 images, in memory or in a file, while there is room. The learner does all that is
 random or of the network (augmentation, normalisation) on the batch, on its device.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from os import PathLike
-from random import SystemRandom
-from typing import NoReturn
-
-import torch
-from torchvision.transforms.v2 import functional as F
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from nbfinetune.arguments import (
-    as_columns,
     as_files,
     as_path,
     as_share,
@@ -25,25 +21,30 @@ from nbfinetune.arguments import (
     known_options,
 )
 from nbfinetune.data import arguments as given
+from nbfinetune.data import loader_views
 from nbfinetune.data.arguments import say
 from nbfinetune.data.corrections import correct, read_corrections
-from nbfinetune.data.csv_files import read_csv
-from nbfinetune.data.datasets import ImageDataset, even_loader, gives_pictures, read_dataset
-from nbfinetune.data.labels import (
-    check_datasets,
-    class_names,
-    folder_items,
-    label_notes,
-    name_labels,
-    table_items,
+from nbfinetune.data.datasets import ImageDataset, even_loader, gives_pictures
+from nbfinetune.data.labels import folder_items, label_notes, name_labels
+from nbfinetune.data.sources import prediction_sets
+from nbfinetune.data.sources.csv_files import read_csv
+from nbfinetune.data.sources.data_sets import as_items
+from nbfinetune.data.sources.frames import frame_table
+from nbfinetune.data.sources.reading import decoded_anew, read_dataset
+from nbfinetune.data.sources.tables import LabelTable, table_items
+from nbfinetune.data.splits import (
+    check_split,
+    read_parts,
+    split_dataset,
+    split_notes,
 )
-from nbfinetune.data.splits import check_split, imbalance_text, read_parts, split_notes
-from nbfinetune.data.transforms import Augment, ImageTransforms, presize
+from nbfinetune.data.transforms import Augment, presize
 from nbfinetune.images.files import get_image_files, locate
 from nbfinetune.rendering.left_out import left_out
-from nbfinetune.rendering.tables import PictureSheet, Table
 from nbfinetune.runtime.calls import makes
-from nbfinetune.runtime.rng import seeded_rng
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _OPTIONS = (
     *("is_valid", "valid_pct", "seed", "corrections"),
@@ -195,9 +196,56 @@ class ImageDataLoaders:
         root, notes = as_path(path, "path"), []
         columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
         table = read_csv(root / csv_fname, columns, delimiter, encoding, notes)
+        return cls._from_table(table, columns, root, folder, suff, options)._noted(notes)
+
+    @classmethod
+    @known_options(*_OPTIONS)
+    def from_df(
+        cls,
+        df: "DataFrame",
+        path: str | PathLike = ".",
+        fn_col: int | str = 0,
+        label_col: int | str = 1,
+        valid_col: int | str | None = None,
+        *,
+        folder: str = "",
+        suff: str = "",
+        **options,
+    ) -> "ImageDataLoaders":
+        """File names and labels from a pandas DataFrame, by the rules of `from_csv`.
+
+        Rows go by their position, whatever is left of an index.
+
+        Parameters
+        ----------
+        df : a row for each picture
+        path : folder that the pictures are in
+        fn_col, label_col, valid_col : columns by position or name, see `from_csv`
+        folder, suff : see `from_csv`
+        **options : see `ImageDataLoaders`
+
+        Examples
+        --------
+        >>> dls = ImageDataLoaders.from_df(df, "photos", "file", "label")  # doctest: +SKIP
+        """
+        check_text(folder=folder, suff=suff)
+        table = frame_table(df)
+        columns = (fn_col, label_col, *([] if valid_col is None else [valid_col]))
+        return cls._from_table(table, columns, as_path(path, "path"), folder, suff, options)
+
+    @classmethod
+    def _from_table(
+        cls,
+        table: LabelTable,
+        columns: Sequence[int | str],
+        root: Path,
+        folder: str | PathLike,
+        suff: str,
+        options: dict,
+    ) -> "ImageDataLoaders":
         files, labels, split = table_items(table, columns, root / folder, suff)
         given.check_one_split(options, split)
-        return cls.from_lists(root, files, labels, **options, **split)._noted(notes)
+        return cls.from_lists(root, files, labels, **options, **split)
 
     @classmethod
     @known_options()
@@ -255,21 +303,30 @@ class ImageDataLoaders:
     def from_datasets(
         cls,
         train: Sequence,
-        valid: Sequence,
+        valid: Sequence | None = None,
         vocab: Sequence[str] | None = None,
         *,
+        image_col: str | None = None,
+        label_col: str | None = None,
+        valid_pct: float | None = None,
+        seed: int | None = None,
         size: int = 224,
         bs: int = 64,
         num_workers: int | None = None,
         aug: Augment = True,
         on_bad: str = "error",
     ) -> "ImageDataLoaders":
-        """Two torchvision-style data sets, whose items are (picture, class index).
+        """Data sets of torchvision or Hugging Face, parts of these, arrays.
 
         Parameters
         ----------
-        train, valid : the data sets, without transforms: each item is read once
-        vocab : the class names; default: the attribute `classes` of `train`, else the indices
+        train, valid : data sets without transforms, whose items are (picture, class index);
+            `datasets.Dataset`; pairs (pictures, labels) of arrays [n, h, w], [n, h, w, c] or
+            [n, c, h, w]; `Subset` and `ConcatDataset` of these. Each item is read once
+        valid : None = a share `valid_pct` (0.2) of each class of `train`, by `seed` (42)
+        vocab : the class names; default: those of the data set, else the indices
+        image_col, label_col : columns of a data set of Hugging Face; None = the only one of the
+            features Image and ClassLabel, else of texts or whole numbers
 
         Examples
         --------
@@ -280,14 +337,20 @@ class ImageDataLoaders:
         """
         size, bs, num_workers = given.as_sizes(size, bs, num_workers)
         given.check_choices(aug, on_bad)
+        split = given.as_split(valid is not None, valid_pct, seed)
         notes: list[str] = []
-        check_datasets(train, valid)
-        names = class_names(train, valid) if vocab is None else given.as_vocab(vocab)
-        parts = [read_dataset(part, presize(size), on_bad, notes) for part in (train, valid)]
+        given_parts = {"train": train} | ({} if valid is None else {"valid": valid})
+        columns = {"image_col": image_col, "label_col": label_col}
+        sources, names = as_items(given_parts, vocab, notes, **columns)
+        parts = [read_dataset(part, presize(size), on_bad, notes) for part in sources]
         if names is None:
             top = max(max(part.targets, default=0) for part in parts)
             names = [str(t) for t in range(top + 1)]
+        if split:
+            parts = split_dataset(parts[0], names, *split)
         return cls(*parts, names, notes=notes, size=size, bs=bs, num_workers=num_workers, aug=aug)
+
+    test_dl = prediction_sets.test_dl
 
     def _noted(self, notes: list[str]) -> "ImageDataLoaders":
         self.warnings[:0] = notes
@@ -319,44 +382,13 @@ class ImageDataLoaders:
             raise ValueError("a loader was put in by hand; make such loaders of another size anew")
         new = copy(self)
         new.size, new.vocab, new.warnings = size, list(self.vocab), list(self.warnings)
+        new.made_by = replace(self.made_by, arguments=self.made_by.arguments | {"size": size})
         for name, shuffle in (("train", True), ("valid", False)):
             old = getattr(self, name)
-            data = old.dataset.with_side(presize(size))
+            data = decoded_anew(old.dataset, presize(size))
             loader = even_loader(data, self.bs, shuffle=shuffle, num_workers=old.num_workers)
             setattr(new, name, loader)
         return new
 
-    def show_batch(
-        self, max_n: int = 9, *, nrows: int | None = None, ncols: int | None = None
-    ) -> PictureSheet:
-        """Up to `max_n` training pictures as the network gets them, with their classes.
-
-        Parameters
-        ----------
-        nrows, ncols : rows and columns of the sheet; default: as many columns as there is room for
-        """
-        max_n = as_whole_number("max_n", max_n, 0)
-        columns = None if nrows is ncols is None else as_columns(max_n, nrows, ncols)
-        if nrows is not None and ncols is not None:
-            max_n = min(max_n, nrows * ncols)
-        dataset = self.train.dataset
-        with seeded_rng(SystemRandom().getrandbits(32)):  # the user's random numbers stay
-            chosen = torch.randperm(len(dataset))[:max_n].tolist()
-            images, _ = dataset.batch(chosen)
-            shown = ImageTransforms(self.size, aug=self.aug).augment(images)
-        captions = [self.vocab[dataset.targets[i]] for i in chosen]
-        return PictureSheet([F.to_pil_image(picture) for picture in shown], captions, columns)
-
-    def summary(self) -> Table:
-        """Pictures of each class on both sides of the split, their shape, imbalance, warnings."""
-        counts = [Counter(loader.dataset.targets) for loader in (self.train, self.valid)]
-        rows = [(name, str(counts[0][i]), str(counts[1][i])) for i, name in enumerate(self.vocab)]
-        totals = [str(len(loader.dataset)) for loader in (self.train, self.valid)]
-        sizes = [counts[0][i] for i in range(self.c)]
-        shape = f"batches of up to {self.bs} x 3 x {self.size} x {self.size}"
-        return Table(
-            f"{len(self.vocab)} classes; {shape}",
-            ("class", "train", "valid"),
-            [*rows, ("all", *totals), *((f"warning: {text}",) for text in self.warnings)],
-            imbalance_text(sizes, self.vocab),
-        )
+    show_batch = loader_views.show_batch
+    summary = loader_views.summary

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nbfinetune.data.arguments import say
-from nbfinetune.data.datasets import ImageDataset, read_files
+from nbfinetune.data.datasets import ImageDataset
+from nbfinetune.data.sources.reading import read_files
 from nbfinetune.images.duplicates import duplicate_notes, origin, same_items
 from nbfinetune.images.files import subfolders
 from nbfinetune.rendering.names import first_few, printable
@@ -98,7 +99,7 @@ def read_parts(
     split : for each file whether it is held out; or share and seed of a split of each class
     side, on_bad, notes : as in `read_files`
     """
-    read, cache = read_files([files[i] for i in kept], side, on_bad, notes)
+    read, cache, _ = read_files([files[i] for i in kept], side, on_bad, notes)
     good = [kept[k] for k in read]
     index = class_index({corrected[i] for i in good}, of={corrected[i] for i in kept})
     if isinstance(split, tuple):
@@ -109,6 +110,16 @@ def read_parts(
     everything = ImageDataset([files[i] for i in good], targets, side, cache, read)
     places = [[k for k, i in enumerate(good) if split[i] == v] for v in (False, True)]
     return [everything.subset(part) for part in places], list(index)
+
+
+def split_dataset(
+    dataset: ImageDataset, vocab: Sequence[str], valid_pct: float, seed: int
+) -> list[ImageDataset]:
+    """Training and validation pictures of a data set; see `stratified`."""
+    check_indices(dataset.targets, vocab)
+    held_out = stratified(dataset.targets, vocab, valid_pct, seed)
+    numbers = range(len(dataset))
+    return [dataset.subset([i for i in numbers if (i in held_out) == side]) for side in (0, 1)]
 
 
 def split_folders(root: Path, train: str, valid: str, notes: list[str]) -> tuple[Path, Path] | None:
@@ -155,13 +166,18 @@ def _called(folders: Sequence[str], name: str, usual: Sequence[str]) -> str | No
     return next((f for other in same for f in folders if f.lower() == other), None)
 
 
+def check_indices(targets: Sequence[int], vocab: Sequence[str]) -> None:
+    """Refuse class indices that are none of the vocab."""
+    if outside := sorted(t for t in set(targets) if not 0 <= t < len(vocab)):
+        raise ValueError(f"class index {outside[0]} is outside the vocab of {len(vocab)} classes")
+
+
 def check_split(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) -> None:
     """Every class needs a picture to learn from, and both sides need pictures."""
     if not len(train) or not len(valid):
         raise ValueError(f"{len(train)} train and {len(valid)} valid pictures; both need some")
+    check_indices((*train.targets, *valid.targets), vocab)
     found = {"train": set(train.targets), "valid": set(valid.targets)}
-    if outside := sorted(t for t in found["train"] | found["valid"] if not 0 <= t < len(vocab)):
-        raise ValueError(f"class index {outside[0]} is outside the vocab of {len(vocab)} classes")
     if unseen := sorted(found["valid"] - found["train"]):
         raise ValueError(
             f"no train pictures of {first_few([vocab[t] for t in unseen])}, which the valid set has"
@@ -173,11 +189,12 @@ def split_notes(train: ImageDataset, valid: ImageDataset, vocab: Sequence[str]) 
 
     Classes that have none to train on may be right: a vocab that is shared with other data.
     """
-    items = [origin(part.items, i) for part in (train, valid) for i in range(len(part))]
+    items = [origin(part.items, i)[1] for part in (train, valid) for i in range(len(part))]
     files = [part.path(i) for part in (train, valid) for i in range(len(part))]
+    digests = [*(train.digests or items), *(valid.digests or items)]
     notes = duplicate_notes(
-        same_items(items, files),
-        lambda k: f"item {items[k][1]}" if files[k] is None else "/".join(files[k].parts[-_SHOWN:]),
+        same_items(digests, files),
+        lambda k: f"item {items[k]}" if files[k] is None else "/".join(files[k].parts[-_SHOWN:]),
         [vocab[t] for t in (*train.targets, *valid.targets)],
         [False] * len(train) + [True] * len(valid),
     )

@@ -1,10 +1,11 @@
 """The Recorder: the only history of a learner, and the result that a fit returns from it."""
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from torch import Tensor, stack
 
+from nbfinetune.history.frames import history_frame
 from nbfinetune.history.plots import calls, loss_plot, runs_table, schedule_plot
 from nbfinetune.history.report import TrainingReport
 from nbfinetune.history.runs import SMOOTHING, Run
@@ -15,6 +16,9 @@ from nbfinetune.rendering.names import printable
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
 from nbfinetune.runtime.interrupts import whole
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,20 @@ class Recorder:
     def plot_sched(self) -> Picture:
         """The learning rate of the last layer group and the momentum of the newest call."""
         return schedule_plot(self.newest)
+
+    def to_df(self, by: str = "epoch") -> "DataFrame":
+        """All fits as a pandas DataFrame, a row for each epoch; or, by="step", for each step.
+
+        Raises
+        ------
+        ImportError
+            Without pandas, with what to type.
+
+        Examples
+        --------
+        >>> learn.recorder.to_df().plot(x="epoch", y="valid_loss")  # doctest: +SKIP
+        """
+        return history_frame(self.runs, by)
 
     def shown(self, number: int | None = None) -> Table | TrainingReport:
         """A table of all calls, or what a screen leaves of the one with this number."""

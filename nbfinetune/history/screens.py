@@ -16,6 +16,9 @@ class Screens(Protocol):
     def demo(self, learn: object) -> object:
         """Show a screen that predicts pictures of the user's with the learner."""
 
+    def infer(self, learn: object, run: Callable, options: dict) -> object:
+        """The same of a pass over some data; `options` are the arguments of `get_preds`."""
+
     def hide(self, result: object) -> None:
         """A result of the cell that runs, which is not to be shown as its value."""
 

@@ -5,6 +5,7 @@ JPEGs that come as pixels go through torchvision where that is quicker; Pillow j
 and it alone says which way is up.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from itertools import chain
 from os import PathLike, cpu_count
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -44,8 +45,8 @@ _SPARE = 2  # a JPEG is decoded at no less than so many times the side it is sca
 _BLOCK = 16  # files that a thread takes at once: a task a file costs small files a tenth
 
 
-def open_image(file: str | PathLike) -> Image.Image:
-    """The picture in `file` as 8-bit RGB, upright, its first frame if it is animated.
+def open_image(file: str | PathLike | bytes) -> Image.Image:
+    """The picture in `file` or its bytes, as 8-bit RGB, upright, of an animation the first frame.
 
     EXIF orientation is applied, transparency laid on white, 16-bit and float values are scaled.
     Colour profiles are not followed. A JPEG that would take more than 256 MB comes at a half, a
@@ -64,7 +65,7 @@ def open_image(file: str | PathLike) -> Image.Image:
         return to_rgb(image)
 
 
-def read_pixels(file: str | PathLike, side: int) -> np.ndarray:
+def read_pixels(file: str | PathLike | bytes, side: int) -> np.ndarray:
     """The picture that `open_image` gives, as uint8 [h, w, 3], to be scaled down to `side`.
 
     A JPEG whose shorter side is at least 4 x `side` comes at a half, a quarter or an eighth of its
@@ -89,8 +90,12 @@ def read_pixels(file: str | PathLike, side: int) -> np.ndarray:
         return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
-def as_image(picture: Image.Image | Tensor | np.ndarray | str | PathLike) -> Image.Image:
+def as_image(
+    picture: Image.Image | Tensor | np.ndarray | str | PathLike | bytes | BinaryIO,
+) -> Image.Image:
     """A Pillow picture, an array or tensor as `from_array` takes them, or a file, as RGB.
+
+    A file is a name, its bytes, or what they are read from.
 
     Raises
     ------
@@ -103,19 +108,26 @@ def as_image(picture: Image.Image | Tensor | np.ndarray | str | PathLike) -> Ima
         return to_rgb(from_array(picture))
     if isinstance(picture, (str, PathLike)):
         return open_image(picture)
+    data = picture.read() if hasattr(picture, "read") else picture
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        try:
+            return open_image(bytes(data))
+        except UnreadableImage as error:
+            raise UnreadableImage(f"these bytes are no picture: {error}") from None
     kind = "None" if picture is None else type(picture).__name__
-    how = "; PIL.Image.open(io.BytesIO(data)) makes one of bytes" if kind == "bytes" else ""
     raise ValueError(
-        f"{kind} is no picture; give one file, Pillow picture, array [h, w, 3] or tensor "
-        f"[3, h, w]{how}"
+        f"{kind} is no picture; give one file, Pillow picture, array [h, w, 3], tensor [3, h, w] "
+        "or the bytes of a file"
     )
 
 
 @contextmanager
-def _opened(file: str | PathLike) -> Iterator[Image.Image | Jpeg]:
+def _opened(file: str | PathLike | bytes) -> Iterator[Image.Image | Jpeg]:
     """The picture in `file`, not yet decoded; what goes wrong here or inside becomes a reason."""
     try:
-        with open(file, "rb", buffering=0) as stream:  # a JPEG is read as a whole
+        data = isinstance(file, bytes)
+        # buffering=0: a JPEG is read as a whole
+        with io.BytesIO(file) if data else open(file, "rb", buffering=0) as stream:
             signature = stream.read(len(SIGNATURE))
             if not signature:
                 raise UnreadableImage("empty file (0 bytes)")
@@ -125,7 +137,7 @@ def _opened(file: str | PathLike) -> Iterator[Image.Image | Jpeg]:
                 return
             if png.SIGNATURE.startswith(signature):
                 png.check_chunks(stream)
-        with Image.open(file, formats=readable_formats()) as image:
+        with Image.open(io.BytesIO(file) if data else file, formats=readable_formats()) as image:
             check_size(image)
             yield image
     except UnreadableImage:

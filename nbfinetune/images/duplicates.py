@@ -30,18 +30,13 @@ def origin(items: Sequence, i: int) -> tuple[Sequence, int]:
             return items, i
 
 
-def same_items(items: Sequence[tuple[Sequence, int]], files: Sequence[Path | None]) -> list:
-    """As `same_files`, of items of data sets: their files where all have one, else their origins.
-
-    Pictures that are equal but not the same in memory are not found.
-    """
+def same_items(digests: Sequence[Hashable], files: Sequence[Path | None]) -> list[list[int]]:
+    """As `same_files`, of items of data sets: by files where all have one, else by digests."""
     if None not in files:
         return same_files(files)
-    places: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for k, (dataset, i) in enumerate(items):
-        # Parts of a list are lists of their own, with the same items.
-        place = (id(dataset[i]), 0) if isinstance(dataset, list) else (id(dataset), i)
-        places[place].append(k)
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    for k, digest in enumerate(digests):
+        places[digest].append(k)
     return [same for same in places.values() if len(same) > 1]
 
 

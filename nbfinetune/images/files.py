@@ -198,10 +198,11 @@ def other_content(head: bytes) -> str | None:
     return None
 
 
-def no_decoder(file: str | PathLike) -> str:
+def no_decoder(file: str | PathLike | bytes) -> str:
     """Why Pillow does not know a file: what it is in place of a picture, or what it lacks."""
-    head = _head(file)
-    suffix = _container(head) or os.path.splitext(file)[1].lower()
+    data = isinstance(file, bytes)
+    head = file[:_HEAD] if data else _head(file)
+    suffix = _container(head) or os.path.splitext("" if data else file)[1].lower()
     lacking = None if suffix in image_suffixes() else _NO_DECODER.get(suffix)
     other = other_content(head)
     if lacking and (other is None or suffix == ".svg"):  # which is XML

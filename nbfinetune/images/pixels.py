@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 CHANNELS = 3
-_CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGB with opacity
+CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGB with opacity
 _BRIGHT = 8  # above all that normalised pictures reach, below what is bright in bytes
 _ROUNDING = 1e-3  # floats may be so far outside [0, 1]; normalised pictures are by 0.1 at least
 
@@ -73,10 +73,14 @@ def from_array(values: np.ndarray | Tensor) -> Image.Image:
     is_array = isinstance(values, np.ndarray)
     shape = list(values.shape)
     channels = {2: [1], 3: shape[-1:] if is_array else shape[:1]}.get(len(shape), [0])[0]
-    if channels not in _CHANNEL_COUNTS or 0 in shape:
+    if channels not in CHANNEL_COUNTS or 0 in shape:
         raise ValueError(_wrong_shape(shape, is_array))
     try:
-        x = torch.from_numpy(np.ascontiguousarray(values)) if is_array else values.detach().cpu()
+        if is_array:
+            whole = np.ascontiguousarray(values)  # torch warns of one that may not be written
+            x = torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+        else:
+            x = values.detach().cpu()
     except TypeError:  # of a type that torch has not
         found = f"an array of {values.dtype} is no picture"
         raise ValueError(f"{found}; give uint8, or floats in [0, 1]") from None
@@ -92,7 +96,7 @@ def _wrong_shape(shape: list[int], is_array: bool) -> str:
     kind, form = ("an array", "[h, w, 3]") if is_array else ("a tensor", "[3, h, w]")
     text = f"{kind} of shape {shape} is no picture; give {form} or [h, w]"
     if len(shape) == 4:
-        return f"{text}, one picture without a batch dimension, such as x[0]"
-    if len(shape) == 3 and shape[0 if is_array else -1] in _CHANNEL_COUNTS:
+        return f"{text}, one picture without a batch dimension, such as x[0]; list(x) is all"
+    if len(shape) == 3 and shape[0 if is_array else -1] in CHANNEL_COUNTS:
         return f"{text}: x.{'transpose(1, 2, 0)' if is_array else 'permute(2, 0, 1)'} makes it so"
     return text

@@ -18,20 +18,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nbfinetune.arguments import as_whole_number
-from nbfinetune.data.datasets import PictureItems
+from nbfinetune.data.datasets import PictureItems, pictures_of, shuffles
 from nbfinetune.images.decoding import open_image
 from nbfinetune.interpretation import confusion, matrix_figure, thumbnails
 from nbfinetune.interpretation.activation_map import NetworkOf
 from nbfinetune.interpretation.confusion import Comparison
 from nbfinetune.interpretation.given import given_paths, given_vocab
 from nbfinetune.interpretation.matrix_options import NORMALIZE
-from nbfinetune.interpretation.prediction import loader_of
+from nbfinetune.interpretation.prediction import LABELS, is_labelled, loader_of
+from nbfinetune.interpretation.results import frames
 from nbfinetune.interpretation.sample_predictions import (
     SamplePredictions,
     depends_on,
-    pictures_of,
     predict_samples,
-    shuffles,
 )
 from nbfinetune.networks.weights_digest import weights_digest
 from nbfinetune.rendering.names import shown
@@ -93,6 +92,8 @@ class ClassificationInterpretation:
             For an unknown `ds`, no data, or no classes.
         """
         loader = loader_of(learn, ds)
+        if not is_labelled(loader):
+            raise ValueError(f"these pictures have no labels; {LABELS}")
         if not learn.vocab:
             raise ValueError("this learner has no vocab; its loaders need the class names")
         if shuffles(loader):
@@ -182,6 +183,7 @@ class ClassificationInterpretation:
     plot_confusion_matrix = matrix_figure.plot_confusion_matrix
     plot_top_losses = thumbnails.plot_top_losses
     print_classification_report = confusion.print_classification_report
+    to_df = frames.to_df
 
     @cached_property
     def cells(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -25,11 +26,13 @@ class Predicted(Protocol):
     targets: Tensor
     predicted: Tensor
     losses: Tensor
+    target_probs: Tensor
     predicted_probs: Tensor
     dataset: PictureItems | None
     cells: Cells
 
     def __len__(self) -> int: ...
+    def path(self, i: int) -> Path | None: ...
     def image(self, i: int) -> Image.Image: ...
     def top_losses(self, k: int | None, *, largest: bool) -> tuple[Tensor, Tensor]: ...
     def report(self) -> Table: ...

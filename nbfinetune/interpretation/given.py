@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbfinetune.data.datasets import first_few
 from nbfinetune.objectives.losses import ROUNDING
-from nbfinetune.rendering.names import shown
+from nbfinetune.rendering.names import first_few, shown
 
 _ONE_COLUMN = "for the probability p of class {!r} alone, give np.stack([1 - p, p], axis=1)"
 

@@ -8,6 +8,7 @@ its label; how many are worth a look confident learning says (Northcutt, Jiang a
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from nbfinetune.data.datasets import PictureItems
 from nbfinetune.interpretation.activation_map import NetworkOf
 from nbfinetune.interpretation.classification import ClassificationInterpretation
+from nbfinetune.interpretation.item_list import ItemsReport
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.networks.logistic import fit_penalised
 from nbfinetune.rendering.names import shown
@@ -27,6 +29,9 @@ from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.fine_tuning.refit import layer_inputs
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _FOLDS = 5  # cross-validation of the head, as cleanlab's default
 _PENALTY = 1.0  # of half the squared weights, on standardised features: best order of 0.006 to 20
@@ -158,6 +163,26 @@ class LabelIssues:
         These, not the very items of `confident_issues`: of wrong labels more are among them.
         """
         return self.ranking[: self.n_marked]
+
+    def to_df(self) -> "DataFrame":
+        """A pandas DataFrame of all items as they are ranked: see `interp.to_df`.
+
+        One more column, worth_a_look, tells the first `n_marked` from the others. What
+        `actual` says is the label, and `predicted` what the heads say that had not seen it.
+        """
+        marked = [rank < self.n_marked for rank in range(len(self.ranking))]
+        return self.interp.to_df(self.ranking).assign(worth_a_look=marked)
+
+    @property
+    def report(self) -> ItemsReport:
+        """Those worth a look, with the first pictures."""
+        return ItemsReport(self.interp, self.items, self.headline)
+
+    def __repr__(self) -> str:
+        return repr(self.report)
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
     @property
     def headline(self) -> str:

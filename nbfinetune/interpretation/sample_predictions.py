@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
-from nbfinetune.data.datasets import EvenBatches, PictureItems
 from nbfinetune.interpretation.given import (
     as_array,
     check_rows,
@@ -90,25 +89,6 @@ class SamplePredictions:
         return tuple(vars(self).values())
 
 
-def shuffles(loader: object) -> bool:
-    """Whether item i of the loader is another than item i of its data set."""
-    if isinstance(stated := getattr(loader, "in_order", None), bool):
-        return not stated
-    samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
-    random = isinstance(samplers[0], RandomSampler)
-    return random or (isinstance(samplers[1], EvenBatches) and samplers[1].shuffle)
-
-
-def _in_order(loader: object) -> bool:
-    """Whether item i of the loader is surely item i of its data set."""
-    if not isinstance(loader, DataLoader):
-        return getattr(loader, "in_order", None) is True
-    if isinstance(loader.batch_sampler, EvenBatches):
-        return not loader.batch_sampler.shuffle
-    own = type(loader.batch_sampler) is BatchSampler and loader.batch_sampler.sampler
-    return isinstance(own, SequentialSampler)
-
-
 def depends_on(learn: LearnerState, loader: DataLoader) -> tuple:
     """All that the predictions depend on; weights by their bytes, as any code may write them."""
     data = getattr(loader, "dataset", loader)
@@ -157,9 +137,3 @@ def _check_batch(outputs: Tensor, targets: Tensor, vocab: Sequence[str]) -> None
             "the model gives NaN or infinite numbers: it has diverged; train it anew at a lower "
             "rate, or load weights that are finite"
         )
-
-
-def pictures_of(loader: DataLoader) -> PictureItems | None:
-    """The data set of a loader, if its item i is surely item i of the loader."""
-    dataset = getattr(loader, "dataset", None)
-    return dataset if _in_order(loader) and isinstance(dataset, PictureItems) else None

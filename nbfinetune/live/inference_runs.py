@@ -17,14 +17,12 @@ from nbfinetune.interpretation.matrix_report import MatrixReport, confused_table
 from nbfinetune.interpretation.prediction import loader_of
 from nbfinetune.learner import Learner
 from nbfinetune.live.background import wait_until_idle
-from nbfinetune.live.cell_errors import Interrupted, one_line, refused_in_one_line
+from nbfinetune.live.cell_errors import one_line, refused_in_one_line
 from nbfinetune.live.display_hook import DisplayHook
-from nbfinetune.live.progress import InferenceProgress, kernel_runs, static
-from nbfinetune.live.screens import LiveInference, pumping_events, show_with_static_view
-from nbfinetune.live.training_runs import call, shows_widgets
+from nbfinetune.live.screens import show_with_static_view
+from nbfinetune.live.training_runs import shows_widgets
+from nbfinetune.live.watched import watched
 from nbfinetune.rendering.numbers import counted
-from nbfinetune.runtime.cpu_contention import one_thread_if_busy
-from nbfinetune.training.printing import say
 from nbfinetune.widgets.confused_pairs import ConfusedPairs
 from nbfinetune.widgets.confusion_matrix import ConfusionMatrix
 from nbfinetune.widgets.disposal import dispose
@@ -112,19 +110,8 @@ class InferenceRuns:
             n = sum(len(loader_of(learn, part)) for part in parts)
         except (ValueError, RuntimeError) as error:
             raise UsageError(str(error)) from None
-        screen = LiveInference(n) if kernel_runs() and not static() else InferenceProgress(n)
-        try:
-            with (
-                pumping_events(learn),
-                refused_in_one_line(),
-                one_thread_if_busy(learn.device) as text,
-            ):
-                say(text)
-                return call(screen, predict)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was changed") from None
-        finally:
-            screen.close()
+        with refused_in_one_line():
+            return watched(learn, predict, n, one_line=True)
 
     def _gallery(
         self,

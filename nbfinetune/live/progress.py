@@ -199,7 +199,7 @@ class InferenceProgress(Callback):
 
     Parameters
     ----------
-    n_batches : of the whole pass
+    n_batches : of the whole pass, 0 = not known
     """
 
     def __init__(self, n_batches: int) -> None:
@@ -214,8 +214,11 @@ class InferenceProgress(Callback):
         self._done += 1
         if monotonic() - self._shown >= _INTERVAL:
             self._shown = monotonic()
-            left = (self._shown - self._started) * (self.n_batches / self._done - 1)
-            self.show(learn, f"batch {self._done} of {self.n_batches}, {minutes(left)} left")
+            text = f"batch {self._done}"
+            if self.n_batches:
+                left = (self._shown - self._started) * (self.n_batches / self._done - 1)
+                text += f" of {self.n_batches}, {minutes(left)} left"
+            self.show(learn, text)
 
     def show(self, learn: "Learner", text: str) -> None:
         """Show the line; only a terminal can take it away again."""

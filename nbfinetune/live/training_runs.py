@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 from IPython.core.error import UsageError
 
 from nbfinetune.history.recorder import FitResult
+from nbfinetune.interpretation.prediction import n_batches
 from nbfinetune.learner import Learner
 from nbfinetune.live.background import GOES_ON, LOOK, BackgroundRun, wait_until_idle
 from nbfinetune.live.cell_errors import Interrupted, in_one_line, interrupted_as
@@ -18,6 +19,7 @@ from nbfinetune.live.demo import show_demo
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.live.progress import EpochTable, SearchProgress, kernel_runs, static
 from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
+from nbfinetune.live.watched import call, watched
 from nbfinetune.lr_finder.arguments import check_search, search_cost
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
 from nbfinetune.networks.layer_groups import lr_per_group
@@ -149,6 +151,14 @@ class TrainingRuns:
             self.display_hook.note(screen)
         return screen
 
+    @in_one_line
+    def infer(self, learn: Learner, run: Callable, options: dict[str, Any]) -> Any:
+        """Do `run(cbs=...)`, a pass of the learner over some data, with its progress."""
+        wait_until_idle(learn)
+        return watched(
+            learn, run, n_batches(learn, options["ds"], options.get("dl")), one_line=False
+        )
+
     def hide(self, result: object) -> None:
         """Let the cell that runs not show this result as its value."""
         self.display_hook.note(result)
@@ -197,23 +207,6 @@ def _pick(observed: "ref[Learner]", trained: str, mult: float, lr: float) -> str
 def shows_widgets(no_widgets: bool) -> bool:
     """Whether screens are widgets: in a kernel, unless an option or the environment says no."""
     return kernel_runs() and not no_widgets and not static()
-
-
-def call(screen: Screen, run: Callable, *, one_line: bool = True) -> Any:
-    """Do `run(cbs=[screen])`; bad arguments end the cell with one line.
-
-    An error of the training itself, after the screen saw it begin, keeps its traceback.
-
-    Parameters
-    ----------
-    one_line : False for methods, which raise what they raise in any Python
-    """
-    try:
-        return run(cbs=[screen])
-    except (ValueError, TypeError, RuntimeError) as error:
-        if screen.began or not one_line:
-            raise
-        raise UsageError(printable(str(error))) from None
 
 
 def _stopping_early(run: Callable, patience: int, cbs: list[Callback]) -> FitResult:

@@ -39,7 +39,6 @@ _LEFT_OUT = {
         "one_batch": "next(iter(dls.train))",
         "train_ds": "dls.train.dataset",
         "valid_ds": "dls.valid.dataset",
-        "test_dl": "learn.predict(file) for each file",
         "after_batch": "learn.transforms",
     },
     "Recorder": {

@@ -82,6 +82,12 @@ class PrintedRuns:
         print(learn.rate_note, flush=True)
         return found
 
+    def infer(self, learn: LearnerState, run: Callable, options: dict) -> object:
+        """Do a pass, of which a script shows nothing."""
+        with one_thread_if_busy(learn.device) as text:
+            say(text)
+            return run([])
+
     def hide(self, result: object) -> None:
         """Nothing: a script shows no values."""
 
@@ -117,7 +123,7 @@ def shows(how: str) -> Callable:
 
     Parameters
     ----------
-    how : the method of `history.screens.Screens` that shows it, "fit" or "search"
+    how : the method of `history.screens.Screens` that shows it: "fit", "search" or "infer"
     """
 
     def decorate(method: Callable) -> Callable:
@@ -133,8 +139,8 @@ def shows(how: str) -> Callable:
 
             has_table = any(isinstance(cb, PrintedTable) for cb in (*learn.cbs, *given))
             shower = screens.make_screens() if screens.make_screens else PrintedRuns()
-            if has_table or learn.is_quiet:
-                return run([])
+            if has_table or learn.is_quiet or (how == "infer" and not show):
+                return run([])  # what a pass gives is the value of its cell in any case
             if not show:
                 result = run([])
                 shower.hide(result)
@@ -146,7 +152,7 @@ def shows(how: str) -> Callable:
             except TypeError:
                 return run([])  # which says what is wrong
             options.apply_defaults()
-            return shower.search(learn, run, options.arguments)
+            return getattr(shower, how)(learn, run, options.arguments)
 
         return call
 

@@ -1,12 +1,16 @@
 """ItemGallery: the image panel alone, open from the start."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nbfinetune.data.corrections import Corrections
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.widgets.image_grid import ImageGrid
 from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.status import Status
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class ItemGallery(Screen):
@@ -36,3 +40,7 @@ class ItemGallery(Screen):
         self.grid.show(self.items, heading)
         self.status = Status()
         super().__init__([self.grid, self.status])
+
+    def to_df(self) -> "DataFrame":
+        """A pandas DataFrame of the items in their order, see `interp.to_df`."""
+        return self.interp.to_df(self.items)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 from torchvision.datasets import ImageFolder
 
 from nbfinetune import ImageDataLoaders
@@ -354,6 +354,27 @@ def test_parts_and_rows_of_data_sets_keep_class_names_and_files(make: Callable, 
     for dataset in (dls.train.dataset, dls.valid.dataset):
         for i, t in enumerate(dataset.targets):
             assert dataset.path(i).parent.name == dls.vocab[t]
+
+
+class _Wrapped(Dataset):
+    """What users write to change the pictures of a part."""
+
+    def __init__(self, subset: Dataset) -> None:
+        self.subset = subset
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        picture, label = self.subset[i]
+        return picture.rotate(180), label
+
+
+def test_class_names_of_a_data_set_inside_another_are_used_and_that_is_said(root: Path) -> None:
+    parts = [_Wrapped(part) for part in _parts(ImageFolder(root))]
+    with pytest.warns(UserWarning, match="class names are those of the data sets inside these: ca"):
+        dls = ImageDataLoaders.from_datasets(*parts, size=8)
+    assert dls.vocab == list(CLASSES)
 
 
 def test_class_names_are_told_apart_and_not_empty(root: Path) -> None:

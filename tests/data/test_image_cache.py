@@ -55,7 +55,7 @@ def test_an_interrupt_leaves_no_file(photos: Path, no_memory: Path, monkeypatch)
     def interrupt(*args) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nbfinetune.data.datasets.read_pixels", interrupt)
+    monkeypatch.setattr("nbfinetune.data.sources.reading.read_pixels", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ImageDataLoaders.from_folder(photos, size=32)
     assert list(no_memory.iterdir()) == []

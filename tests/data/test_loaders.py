@@ -10,6 +10,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from nbfinetune import ImageDataLoaders, get_image_files
 from nbfinetune.data.datasets import ImageDataset, even_loader
+from nbfinetune.data.sources.reading import decoded_anew
 from nbfinetune.data.splits import imbalance_text, stratified
 
 
@@ -181,7 +182,7 @@ def test_what_does_not_fit_into_memory_is_decoded_when_asked_for(
 @pytest.fixture
 def lazy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> ImageDataLoaders:
     """`dls` without room for squares."""
-    monkeypatch.setattr("nbfinetune.data.datasets.allocate_cache", lambda n, side: None)
+    monkeypatch.setattr("nbfinetune.data.sources.reading.allocate_cache", lambda n, side: None)
     return ImageDataLoaders.from_folder(photos, valid_pct=0.34, size=32, bs=5)
 
 
@@ -272,7 +273,7 @@ def test_a_subset_of_a_data_set_decodes_its_own_items(photos: Path) -> None:
     some = dls.train.dataset.subset([7, 2])
     assert [some.path(k).name for k in (0, 1)] == ["green_1.png", "blue_2.png"]
     assert torch.equal(some.cached_image(1), dls.train.dataset.cached_image(2))
-    assert torch.equal(some.with_side(18).cached_image(1), some.cached_image(1))
+    assert torch.equal(decoded_anew(some, 18).cached_image(1), some.cached_image(1))
 
 
 def test_any_loader_can_take_the_data_set(dls: ImageDataLoaders) -> None:
@@ -393,7 +394,7 @@ def test_the_file_of_an_item_is_told_without_decoding_it(photos: Path, monkeypat
 
 def test_data_sets_of_different_classes_are_refused(photos: Path, tmp_path: Path) -> None:
     _write(tmp_path, {"green": 2, "red": 2})
-    with pytest.raises(ValueError, match=r"train has the classes \['blue', 'green', 'red'\] but"):
+    with pytest.raises(ValueError, match="train has the classes blue, green, red but valid"):
         ImageDataLoaders.from_datasets(ImageFolder(photos), ImageFolder(tmp_path))
 
 

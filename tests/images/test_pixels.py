@@ -43,7 +43,7 @@ def test_what_is_transparent_is_laid_on_white() -> None:
 REFUSED = {
     "None": (None, "None is no picture; give one file, Pillow picture, array"),
     "list": ([BYTES], "list is no picture; give one file"),
-    "bytes": (b"\xff\xd8", r"bytes is no picture; .*PIL.Image.open\(io.BytesIO\(data\)\)"),
+    "bytes": (b"\xff\xd8", "these bytes are no picture: not a picture that Pillow knows"),
     "number": (3, "int is no picture"),
     "channels first": (BYTES.transpose(2, 0, 1), r"shape \[3, 6, 9\] .*x.transpose\(1, 2, 0\)"),
     "channels last": (TENSOR.permute(1, 2, 0), r"shape \[6, 9, 3\] .*x.permute\(2, 0, 1\)"),

@@ -154,3 +154,8 @@ def test_metrics_are_imported_from_where_they_are(lite, tmp_path: Path) -> None:
     text = lite.to_script(tmp_path / "train.py").read_text()
     assert "learn.metrics = [error_rate, accuracy]" in text
     assert "from nbfinetune import ImageDataLoaders, accuracy, error_rate, vision_learner" in text
+
+
+def test_data_of_another_size_is_made_at_that_size(lite, tmp_path: Path) -> None:
+    learn = vision_learner(lite.dls.with_size(48), LITE)
+    assert "size=48" in learn.to_script(tmp_path / "train.py").read_text()

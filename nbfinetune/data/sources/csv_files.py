@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbfinetune.data.arguments import say
+from nbfinetune.data.sources.tables import LabelTable
 from nbfinetune.images.files import other_content
 from nbfinetune.rendering.names import first_few, printable, shortened, shown
 
@@ -31,60 +32,43 @@ _AROUND = 20  # bytes shown on both sides of the one that cannot be decoded
 
 
 @dataclass(frozen=True)
-class CsvTable:
-    """Rows of texts below headings.
+class CsvTable(LabelTable):
+    """Rows of texts below headings; its name is that of the file.
 
     Parameters
     ----------
-    name : of the file
-    header : the headings
     rows : the cells of each row
     lines : the line in the file at which each row begins
     delimiter : the character between columns
     """
 
-    name: str
-    header: list[str]
     rows: list[list[str]]
     lines: list[int]
     delimiter: str
-
-    def place(self, column: int | str) -> int:
-        """The number of a column that is named by number or heading.
-
-        Raises
-        ------
-        ValueError
-            If there is none, or if two have the heading.
-        """
-        if isinstance(column, str) and self.header.count(column) > 1:
-            raise ValueError(
-                f"{self.name} has {self.header.count(column)} columns {column!r}; give the number "
-                f"of one, such as {self.header.index(column)}"
-            )
-        if isinstance(column, str) and column in self.header:
-            return self.header.index(column)
-        number = isinstance(column, int) and not isinstance(column, bool)
-        if number and 0 <= column < len(self.header):
-            return column
-        raise ValueError(
-            f"{self.name} has no column {shortened(repr(column))}; it has {self._headings()}"
-        )
-
-    def _headings(self) -> str:
-        return f"[{first_few([repr(name) for name in self.header])}]"
 
     def column(self, column: int | str) -> list[str]:
         """The texts of a column."""
         place = self.place(column)
         return [row[place] for row in self.rows]
 
+    def row(self, i: int) -> str:
+        """The line that row i begins in."""
+        return f"line {self.lines[i]}"
+
+    def check_header(self, heading: str, is_picture: bool) -> None:
+        """See `LabelTable`."""
+        if is_picture:
+            raise ValueError(
+                f"{self.name} has no header line: its first line names the picture {heading!r}; "
+                "put a line of headings above it, such as file,label"
+            )
+
     def check(self, columns: Sequence[int | str]) -> None:
         """Refuse a table without rows, without one of the columns, or with ragged rows."""
         for column in columns:
             self.place(column)
         if not self.rows:
-            raise ValueError(f"{self.name} has a header line, {self._headings()}, and no rows")
+            raise ValueError(f"{self.name} has a header line, {self.headings}, and no rows")
         wide = len(self.header)
         pairs = zip(self.lines, self.rows, strict=True)
         if ragged := [f"line {line} has {len(row)}" for line, row in pairs if len(row) != wide]:

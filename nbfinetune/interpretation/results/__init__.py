@@ -1,0 +1,1 @@
+"""Results: what was predicted, as rows: `predictions` beside files, `frames` of pandas."""
