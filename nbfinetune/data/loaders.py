@@ -382,7 +382,8 @@ class ImageDataLoaders:
             raise ValueError("a loader was put in by hand; make such loaders of another size anew")
         new = copy(self)
         new.size, new.vocab, new.warnings = size, list(self.vocab), list(self.warnings)
-        new.made_by = replace(self.made_by, arguments=self.made_by.arguments | {"size": size})
+        if made := getattr(self, "made_by", None):
+            new.made_by = replace(made, arguments=made.arguments | {"size": size})
         for name, shuffle in (("train", True), ("valid", False)):
             old = getattr(self, name)
             data = decoded_anew(old.dataset, presize(size))
