@@ -58,6 +58,11 @@ class Learner(LearnerState):
         scikit-learn; or an object of torchmetrics. Each is tried on a few made-up predictions.
         `EarlyStopping` says how it should go
     lr : learning rate where a fit is given none (fastai's default, 1e-3)
+    lr_decay : in (0, 1]: where a rate is one number, the k-th group before the head has lr *
+        lr_decay^k (layer-wise decay, see `lr_per_group`). BEiT has 0.65 to 0.9 for each block of a
+        transformer; a stage of several blocks needs less. `fine_tune` counts from the last group of
+        the body, which has the rate that its recipe finds. A slice, a list and `lr_mult` say the
+        rates themselves. None = all alike; `learn.lr_decay` changes it
     wd : weight decay, decoupled, of all parameters but biases and norms (fastai's 0.01)
     moms : momentum at the start, the middle and the end of a cycle (fastai's)
     train_bn : True is fastai's rule: norm layers of frozen groups stay trainable and statistics
@@ -267,6 +272,8 @@ class Learner(LearnerState):
             footer += f" ({self.amp_inference} without gradients)"
         footer += ", next lr "
         footer += layer_groups.lr_text(self.lr)
+        if self.lr_decay is not None:
+            footer += f", lr_decay {self.lr_decay:g} a group"
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
 
 

@@ -16,18 +16,9 @@ from nbfinetune.data.loaders import ImageDataLoaders
 from nbfinetune.data.numbers import checked_channels, class_counts, class_weights_of
 from nbfinetune.data.transforms import ImageTransforms
 from nbfinetune.learner import Learner
-from nbfinetune.networks.backbones import (
-    Arch,
-    Backbone,
-    Weights,
-    body_groups,
-    feature_map,
-    load_backbone,
-)
-from nbfinetune.networks.classifiers import without_classifier
-from nbfinetune.networks.heads import fastai_head, linear_head
+from nbfinetune.networks.assembly import assemble
+from nbfinetune.networks.backbones import Arch, Backbone, Weights, load_backbone
 from nbfinetune.networks.layer_groups import LayerGroup
-from nbfinetune.networks.outputs import giving_tensors, pictures_through
 from nbfinetune.networks.skeletons import WithoutMemory
 from nbfinetune.objectives.logit_adjustment import LogitAdjustedLoss
 from nbfinetune.objectives.metrics import Metric, error_rate
@@ -37,34 +28,16 @@ from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
+_DESCRIBING = (
+    "arch",
+    "head",
+    "mean",
+    "std",
+    "hf",
+    "weights",
+)  # of a file, what builds a model again
 _MANY_BYTES = 2**25  # of a network that is built for a file of a few bytes
 _TRIED = 512  # px at which a network of a file is tried out; convolutions take memory by the area
-
-
-def _assemble(
-    backbone: Backbone, head: str, n_out: int, size: int
-) -> tuple[nn.Sequential, list[LayerGroup]]:
-    """Body and new head in a row, and their layer groups."""
-    network = backbone.network
-    body = feature_map(backbone, size) if head == "fastai" else None
-    if body is None:
-        body = without_classifier(network, size)
-    if not backbone.name:
-        body = giving_tensors(body, size)
-    with torch.no_grad():
-        shape = pictures_through(body.eval(), size, type(network).__name__).shape
-    if len(shape) not in (2, 4):
-        raise ValueError(
-            f"without its classifier {type(network).__name__} gives {list(shape)}, not features "
-            "[n, c] or [n, c, h, w]; average the others in its forward"
-        )
-    if len(shape) == 4 and head == "linear":
-        body = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    if head == "fastai":
-        top = fastai_head(shape[1], n_out, pool=len(shape) == 4)
-    else:
-        top = linear_head(shape[1], n_out)
-    return nn.Sequential(body, top), [*body_groups(backbone, body), [top]]
 
 
 @makes
@@ -91,14 +64,16 @@ def vision_learner(
     ----------
     dls : the data
     arch : a torchvision classification model, by name or builder; "efficientnet_lite0" (or 1, 2);
-        "timm:NAME" if timm is installed; or any nn.Module (it is copied): with a classifier at its
-        end, which is taken off, or one that gives features [n, c] or [n, c, h, w]
+        "timm:NAME" if timm is installed; "hf:NAME" or "hf:./FOLDER", an image classifier of
+        transformers, if that is; or any nn.Module (it is copied): with a classifier at its end,
+        which is taken off, or one that gives features [n, c] or [n, c, h, w]
     pretrained : False is fastai's way to say weights=None
     weights : "DEFAULT" or another name of the architecture's weights, a file of them (a state dict,
         alone or in a checkpoint, or safetensors), or None to train from scratch
     head : "linear", one layer that starts at zero, or "fastai", its head of two layers; on 370 pets
         photos, 5 seeds, `fine_tune` had mean errors of 0.121 and 0.131 (medians 0.126 and 0.117)
-        before it fitted linear heads anew
+        before it fitted linear heads anew; a linear one of an "hf:" network that was trained on all
+        classes of `dls.vocab` starts as its own classifier
     metrics, loss_func : as in `Learner`; the default loss is cross entropy with the next three
     label_smoothing : share of the target that is spread over all classes, in [0, 1)
     class_weights : weight of each class in the loss, in the order of `dls.vocab` or, as a dict or
@@ -160,10 +135,11 @@ def vision_learner(
             loss_func = nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
     with seeded_rng(seed):
         backbone = load_backbone(arch, weights, dls.size)
-        model, groups = _assemble(backbone, head, len(dls.vocab), dls.size)
+        model, groups = assemble(backbone, head, dls.vocab, dls.size)
     mean, std = channels or (backbone.mean, backbone.std)
     config = {"arch": backbone.name, "head": head, "mean": list(mean), "std": list(std)}
     config["weights"] = backbone.origin if backbone.pretrained else "none"  # for their licence
+    config |= {"hf": backbone.hf} if backbone.hf else {}
     learn = Learner(
         dls,
         model.to(memory_format=torch.channels_last),
@@ -225,6 +201,7 @@ def load_learner(
             raise ValueError(f"dls does not fit {name}: {difference}")
         weights, _ = parted(content.entries)
         described = header["arch"] or arch, header["head"], len(header["vocab"]), header["size"]
+        described = *described, header.get("hf")
         try:
             if skeleton := _skeleton(*described, weights):
                 check_weights_fit(skeleton, weights, name)
@@ -242,7 +219,7 @@ def load_learner(
         groups=groups,
         train_bn=header["train_bn"],
         transforms=ImageTransforms(header["size"], tuple(header["mean"]), tuple(header["std"])),
-        config={k: header[k] for k in ("arch", "head", "mean", "std", "weights") if k in header},
+        config={key: header[key] for key in _DESCRIBING if key in header},
         **({"metrics": error_rate} | options),
     )
     learn.vocab = header["vocab"]
@@ -251,7 +228,9 @@ def load_learner(
     return learn
 
 
-def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) -> dict | None:
+def _skeleton(
+    arch: Arch, head: str, n_out: int, size: int, hf: Mapping | None, weights: Mapping
+) -> dict | None:
     """The state of a model without its values.
 
     None for one that cannot do without, and one that is not large beside its weights in a file.
@@ -261,7 +240,9 @@ def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) ->
         return None
     try:
         with catch_warnings(action="ignore"), seeded_rng(0), WithoutMemory():
-            backbone = load_backbone(arch, None, size) if known else Backbone("", deepcopy(arch))
+            backbone = (
+                load_backbone(arch, None, size, hf=hf) if known else Backbone("", deepcopy(arch))
+            )
         there, needed = (
             sum(t.shape.numel() * t.dtype.itemsize for t in tensors.values())
             for tensors in (weights, backbone.network.state_dict())
@@ -270,7 +251,7 @@ def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) ->
             return None
         backbone.network.to("meta")
         with seeded_rng(0), torch.device("meta"):
-            return _assemble(backbone, head, n_out, size)[0].state_dict()
+            return assemble(backbone, head, n_out, size)[0].state_dict()
     except Exception as error:  # whatever the code of a module makes of it
         if known and isinstance(error, ValueError):
             raise
@@ -278,7 +259,15 @@ def _skeleton(arch: Arch, head: str, n_out: int, size: int, weights: Mapping) ->
 
 
 def _built(
-    arch: Arch, head: str, n_out: int, size: int, weights: Mapping, name: str, *, fits: bool
+    arch: Arch,
+    head: str,
+    n_out: int,
+    size: int,
+    hf: Mapping | None,
+    weights: Mapping,
+    name: str,
+    *,
+    fits: bool,
 ) -> tuple[nn.Sequential, list[LayerGroup]]:
     """A model that takes these weights, and its layer groups.
 
@@ -287,9 +276,9 @@ def _built(
     """
     for tried in sorted({min(size, _TRIED), size}):
         with seeded_rng(0):
-            backbone = load_backbone(arch, None, size)
+            backbone = load_backbone(arch, None, size, hf=hf)
             try:
-                model, groups = _assemble(backbone, head, n_out, tried)
+                model, groups = assemble(backbone, head, n_out, tried)
             except ValueError:  # it takes pictures of one size only
                 if tried == size:
                     raise

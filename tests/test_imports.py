@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "objectives": "rendering runtime",
     "images": "arguments rendering",
     "data": "arguments images rendering runtime",
-    "networks": "data rendering runtime",
+    "networks": "arguments data rendering runtime",
     "history": "rendering runtime",
     "training": "arguments data history networks objectives rendering runtime",
     "checkpoints": "arguments data networks rendering runtime training version",

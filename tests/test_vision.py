@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nbfinetune import ImageDataLoaders, load_learner, vision_learner
+from nbfinetune.networks.assembly import assemble
 from nbfinetune.networks.backbones import load_backbone
 from nbfinetune.networks.classifiers import without_classifier
 from nbfinetune.networks.heads import ConcatPool, fastai_head, linear_head
-from nbfinetune.vision import _assemble
 
 
 def test_fastais_head_has_its_outputs(golden: dict, fill) -> None:
@@ -87,8 +87,10 @@ def test_the_body_gives_the_classifier_the_features_it_had(arch: str) -> None:
 @pytest.mark.parametrize("head", ["linear", "fastai"])
 @pytest.mark.parametrize("arch", ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"])
 def test_torchvision_networks_get_a_new_head(arch: str, head: str) -> None:
-    model, groups = _assemble(load_backbone(arch, None), head, 7, 64)
-    assert len(groups) == 2
+    model, groups = assemble(load_backbone(arch, None), head, 7, 64)
+    assert (
+        len(groups) == {"mobilenet_v3_small": 5, "squeezenet1_1": 5, "shufflenet_v2_x0_5": 5}[arch]
+    )
     with torch.no_grad():
         assert model.eval()(torch.randn(2, 3, 64, 64)).shape == (2, 7)
 
@@ -131,7 +133,7 @@ def test_mean_and_std_come_with_the_weights(dls, tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
         learn = vision_learner(dls, "mobilenet_v3_small", weights=tmp_path / name, device="cpu")
         assert learn.transforms.mean == pytest.approx((0.485, 0.456, 0.406))
-        assert learn.frozen == 1
+        assert learn.frozen == 4
         assert torch.equal(learn.model[0].features[0][0].weight, state["features.0.0.weight"])
     with pytest.raises(ValueError, match=r"in .*w.pth do not fit ResNet: 102 missing: conv1"):
         vision_learner(dls, "resnet18", weights=str(tmp_path / "w.pth"))

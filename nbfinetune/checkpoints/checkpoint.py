@@ -98,13 +98,23 @@ def put(learn: LearnerState, tensors: Mapping[str, Tensor], header: dict, name: 
     own.update(weights)
     with interrupts_held(), _all_or_nothing(learn):
         learn.model.load_state_dict(own)
-        learn.freeze_to(header["frozen"], quiet=True)
+        learn.freeze_to(_frozen(learn, header), quiet=True)
         learn.transforms = transforms
         vars(learn).update(going_on)
         learn.opt.state.update(fitting)
         for group, settings in zip(learn.opt.param_groups, header.get("opt", []), strict=False):
             group.update({key: settings[key] for key in SETTINGS})
             group["betas"] = tuple(group["betas"])
+
+
+def _frozen(learn: LearnerState, header: dict) -> int:
+    """How many groups a file says are frozen.
+
+    Files of the version before do not say of how many: a network with a name had a body of one
+    group then, of two if it was a ResNet, and has its stages now.
+    """
+    whole_body = "n_groups" not in header and header.get("arch") and len(learn.groups) > 3
+    return len(learn.groups) - 1 if whole_body and header["frozen"] else header["frozen"]
 
 
 def _check_fits(learn: LearnerState, there: Mapping, header: dict, name: str) -> None:
@@ -217,6 +227,7 @@ def _header(learn: LearnerState) -> dict:
         | {
             "vocab": learn.vocab,
             "frozen": learn.frozen,
+            "n_groups": len(learn.groups),
             "train_bn": learn.train_bn,
         }
     )

@@ -40,7 +40,8 @@ def check_header(header: dict, name: str, *, pictures: bool) -> None:
     """
     try:
         _check_classes(header["vocab"])
-        _check_whole("frozen", header["frozen"])
+        for what in {"frozen", "n_groups"} & set(header):
+            _check_whole(what, header[what])
         if "train_bn" in header:
             check_bool(train_bn=header["train_bn"])
         if pictures:

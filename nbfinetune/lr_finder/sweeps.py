@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from nbfinetune.training import schedules
+from nbfinetune.training.arguments import rates
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -34,8 +35,11 @@ class Sweep(Callback):
     def before_batch(self, learn: LearnerState) -> None:
         done = len(learn.recorder.run.lrs)
         lr = self.start_lr * (self.end_lr / self.start_lr) ** (done / self.num_it)
+        lrs = [0.0] * len(learn.groups) if self.only is not None else rates(learn, lr, "lr")
+        if self.only is not None:
+            lrs[self.only] = lr
         for group in learn.opt.param_groups:
-            group["lr"] = lr if self.only in (None, group["layer_group"]) else 0.0
+            group["lr"] = lrs[group["layer_group"]]
 
     def after_batch(self, learn: LearnerState) -> None:
         learn.recorder.flush()

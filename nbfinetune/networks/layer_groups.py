@@ -148,9 +148,22 @@ def train_mode(
         for module in modules_of(group):
             if i < frozen or isinstance(module, _BatchNorm):
                 module.training = False
+    if frozen:
+        _still(model, groups)
 
 
-def lr_per_group(lr: LearningRate, n: int, *, what: str = "lr") -> list[float]:
+def _still(model: nn.Module, groups: Sequence[LayerGroup]) -> None:
+    """Put modules into eval mode that hold parts of several groups, all of which are in it."""
+    grouped = {id(m) for group in groups for m in modules_of(group)}
+    for module in reversed(list(model.modules())):  # those inside come before
+        children = list(module.children())
+        if children and id(module) not in grouped and not any(m.training for m in children):
+            module.training = False
+
+
+def lr_per_group(
+    lr: LearningRate, n: int, *, what: str = "lr", decay: float | None = None
+) -> list[float]:
     """One learning rate for each of n groups, broadcast as fastai does.
 
     Parameters
@@ -159,6 +172,9 @@ def lr_per_group(lr: LearningRate, n: int, *, what: str = "lr") -> list[float]:
         slice(hi) (hi for the head, hi / 10 for the others) or one number for each group
     n : number of groups
     what : the argument's name, for the message
+    decay : of a rate that is one number: group i has lr * decay^(n - 1 - i), the head lr. That is
+        layer-wise decay (Clark et al. 2020, arXiv 2003.10555), as in BEiT (Bao et al. 2021, arXiv
+        2106.08254), which has 0.65 to 0.9 for blocks of transformers; None = the same for all
 
     Raises
     ------
@@ -171,6 +187,8 @@ def lr_per_group(lr: LearningRate, n: int, *, what: str = "lr") -> list[float]:
     --------
     >>> lr_per_group(slice(1e-3), 3)
     [0.0001, 0.0001, 0.001]
+    >>> lr_per_group(1e-3, 3, decay=0.5)
+    [0.00025, 0.0005, 0.001]
     """
     usage = f"pass one number, slice(lo, hi), slice(hi) or {n} values"
     if isinstance(lr, slice):
@@ -190,6 +208,8 @@ def lr_per_group(lr: LearningRate, n: int, *, what: str = "lr") -> list[float]:
         raise ValueError(
             f"{what} has {len(values)} values but the model has {n} layer groups; {usage}"
         )
+    if decay is not None and not isinstance(lr, Sequence):
+        return [lr * decay ** (n - 1 - i) for i in range(n)]
     return [float(v) for v in values]
 
 

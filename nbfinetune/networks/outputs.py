@@ -117,7 +117,7 @@ def pictures_through(
     except Exception as error:
         wrong = error
     text = f"{type(wrong).__name__}: {' '.join(str(wrong).split())[:200]}"
-    for other in _USUAL_SIZES:
+    for other in (*_own_sizes(network), *_USUAL_SIZES):
         try:
             network(torch.zeros(n, 3, other, other))
         except Exception:
@@ -127,3 +127,14 @@ def pictures_through(
             f"make the loaders with size={other}: {text}"
         ) from None
     raise ValueError(f"{name} cannot be run on pictures, a batch [{n}, 3, h, w]: {text}") from None
+
+
+def _own_sizes(network: Callable[[Tensor], object]) -> Iterator[int]:
+    """Sizes in pixels that a network of timm or transformers was made for, if it says so."""
+    network = getattr(network, "__self__", network)  # of a method
+    of_timm = getattr(network, "pretrained_cfg", None)
+    if isinstance(of_timm, Mapping) and of_timm.get("input_size"):
+        yield of_timm["input_size"][-1]
+    size = getattr(getattr(network, "config", None), "image_size", None)
+    if isinstance(size, int):
+        yield size

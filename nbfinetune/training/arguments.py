@@ -32,7 +32,8 @@ def rates(learn: LearnerState, lr: LearningRate | None, what: str) -> list[float
     """One rate for each layer group; `learn.lr` where none is given, which `rate_note` tells."""
     if lr is None:
         learn.rate_note = learn.chosen_text(what)
-    return lr_per_group(learn.lr if lr is None else lr, len(learn.groups), what=what)
+    lr, n = learn.lr if lr is None else lr, len(learn.groups)
+    return lr_per_group(lr, n, what=what, decay=learn.lr_decay)
 
 
 def head_rate(learn: LearnerState, *, freezes: bool) -> LearningRate | None:

@@ -164,7 +164,13 @@ def check_finite(learn: LearnerState, what: str) -> None:
     tensors = _floats(learn.model)
     if not tensors or torch.stack([t.sum() for t in tensors.values()]).isfinite().all():
         return
-    wrong = [name for name, t in tensors.items() if not t.isfinite().all()]
+    params = {name for name, _ in learn.model.named_parameters()}
+    wrong = [
+        name
+        for name, t in tensors.items()
+        if not t.isfinite().all()
+        and (name in params or "running_" in name or t.isnan().any())  # masks may be infinite
+    ]
     if wrong:  # a sum may be too large alone
         raise ValueError(
             f"{len(wrong)} of {len(tensors)} weights of the model are NaN or infinite "

@@ -176,6 +176,14 @@ def checked_lr(learn: object, lr: object) -> object:
     return lr
 
 
+def checked_lr_decay(learn: object, decay: object) -> float | None:
+    if decay is not None and not (is_number(decay) and 0 < decay <= 1):
+        raise ValueError(
+            f"lr_decay is {shown(decay)}; it must be None, or above 0 and at most 1, such as 0.75"
+        )
+    return decay
+
+
 def checked_moms(learn: object, moms: object) -> tuple[float, float, float]:
     check_moms(moms)
     return tuple(moms)

@@ -120,6 +120,7 @@ class LearnerState:
     """
 
     lr = options.Checked(options.checked_lr)
+    lr_decay = options.Checked(options.checked_lr_decay)
     moms = options.Checked(options.checked_moms)
     accumulate = options.Checked(options.checked_accumulate)
     clip_grad = options.Checked(options.checked_clip_grad)
@@ -154,6 +155,7 @@ class LearnerState:
         loss_func: Loss | None = None,
         metrics: Metric | Sequence[Metric] | None = (),
         lr: float = 1e-3,
+        lr_decay: float | None = None,
         wd: float = 0.01,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
         train_bn: bool = True,
@@ -173,7 +175,8 @@ class LearnerState:
         self.config, self.device = options.checked_config(config), usable_device(device)
         self.groups = options.listed_groups(groups, model)
         layer_groups.check_groups(model, self.groups)
-        self.lr, self.moms, self.train_bn = lr, moms, bool(train_bn)
+        self.lr, self.lr_decay, self.moms = lr, lr_decay, moms
+        self.train_bn = bool(train_bn)
         self._first_lr, self.chosen, self.rate_note = self.lr, None, ""
         self.first_wd = float(wd)
         self.last_search: object | None = None

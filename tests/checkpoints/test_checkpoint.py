@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from nbfinetune import ImageDataLoaders, Learner, load_learner, vision_learner
+from nbfinetune.checkpoints import checkpoint
 
 
 @pytest.fixture
@@ -88,8 +89,18 @@ def test_frozen_groups_are_saved_too(learn: Learner, tmp_path: Path) -> None:
     learn.save(tmp_path / "m")
     learn.unfreeze()
     learn.load(tmp_path / "m")
-    assert learn.frozen == 1
+    assert learn.frozen == len(learn.groups) - 1 == 4
     assert not next(learn.model.parameters()).requires_grad
+
+
+def test_a_file_from_before_stages_were_groups_has_its_body_frozen(
+    learn: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = checkpoint._header(learn) | {"frozen": 1}
+    del header["n_groups"]
+    monkeypatch.setattr(checkpoint, "_header", lambda learn: header)
+    learn.export(tmp_path / "m")
+    assert load_learner(tmp_path / "m").frozen == 4
 
 
 def test_an_export_opens_in_a_fresh_process_without_the_data(learn, tmp_path: Path) -> None:

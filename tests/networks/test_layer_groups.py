@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from nbfinetune.networks.assembly import assemble
 from nbfinetune.networks.backbones import load_backbone
 from nbfinetune.networks.layer_groups import (
     adamw,
@@ -13,7 +14,6 @@ from nbfinetune.networks.layer_groups import (
     params_of,
     train_mode,
 )
-from nbfinetune.vision import _assemble
 
 RESNETS = {
     "resnet18": ((30, 30, 6), (683_072, 10_493_440, 546_304), 11_722_816, 555_904),
@@ -25,7 +25,7 @@ RESNETS = {
 @pytest.mark.parametrize("arch", RESNETS)
 def test_resnets_have_the_groups_and_trainable_parameters_of_fastai(arch: str) -> None:
     tensors, numel, total, trainable = RESNETS[arch]
-    model, groups = _assemble(load_backbone(arch, None), "fastai", 37, 64)
+    model, groups = assemble(load_backbone(arch, None), "fastai", 37, 64)
     check_groups(model, groups)
     assert tuple(len(params_of(group)) for group in groups) == tensors
     assert tuple(sum(p.numel() for p in params_of(group)) for group in groups) == numel
@@ -49,10 +49,12 @@ def test_resnets_have_the_groups_and_trainable_parameters_of_fastai(arch: str) -
         ("timm:vit_tiny_patch16_224", (5.52, 0.12)),
     ],
 )
-def test_timm_networks_have_two_groups(arch: str, sizes: tuple[float, float]) -> None:
-    _, groups = _assemble(load_backbone(arch, None), "fastai", 37, 224)
+def test_timm_networks_have_the_body_and_head_of_fastai(
+    arch: str, sizes: tuple[float, float]
+) -> None:
+    _, groups = assemble(load_backbone(arch, None), "fastai", 37, 224)
     millions = [sum(p.numel() for p in params_of(group)) / 1e6 for group in groups]
-    assert millions == pytest.approx(sizes, abs=0.005)
+    assert (sum(millions[:-1]), millions[-1]) == pytest.approx(sizes, abs=0.005)
 
 
 def test_adamw_equals_fastais_adam_while_rate_and_momentum_change(golden: dict) -> None:
@@ -95,6 +97,15 @@ def test_biases_and_norms_have_no_weight_decay() -> None:
 )
 def test_learning_rates_are_broadcast_as_in_fastai(lr, n: int, expected: list[float]) -> None:
     assert lr_per_group(lr, n) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_decay_is_a_power_of_the_groups_between_a_layer_and_the_head() -> None:
+    """As in BEiT: 0.65^13 for the embedding of a ViT-B, which has 14 with blocks and head."""
+    rates = lr_per_group(1.0, 14, decay=0.65)
+    assert rates[-3:] == pytest.approx([0.4225, 0.65, 1.0])
+    assert rates[0] == pytest.approx(0.003697, rel=1e-3)
+    assert lr_per_group(slice(1e-6, 1e-4), 3, decay=0.5) == pytest.approx([1e-6, 1e-5, 1e-4])
+    assert lr_per_group([3e-3, 1e-3], 2, decay=0.5) == [3e-3, 1e-3]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +153,15 @@ def test_pretrained_statistics_are_fixed_in_both_phases_unless_asked(frozen: int
     assert [m.training for m in (*body, *head)] == [False, not frozen, True, True]
     train_mode(model, [[body], [head]], frozen, train_bn=True)
     assert all(m.training for m in (*body, *head))
+
+
+def test_a_module_that_holds_parts_of_several_groups_is_still_once_all_of_them_are() -> None:
+    body = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model = nn.Sequential(body, nn.Linear(2, 2))
+    groups = [[body[0]], [body[1]], [model[1]]]
+    for frozen, training in ((0, True), (1, True), (2, False)):
+        train_mode(model, groups, frozen, train_bn=False)
+        assert (model.training, body.training) == (True, training)
 
 
 def test_complex_parameters_have_an_optimizer_too() -> None:

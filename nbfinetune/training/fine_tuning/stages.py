@@ -7,6 +7,7 @@ from math import ceil
 from nbfinetune.arguments import as_whole_number
 from nbfinetune.history.recorder import FitResult
 from nbfinetune.history.runs import HEAD_STAGE
+from nbfinetune.networks.layer_groups import lr_per_group
 from nbfinetune.training.arguments import (
     check_cycle,
     check_data,
@@ -130,12 +131,14 @@ def fine_tune(
             return result_of(learn, runs, cbs)
     if start_epoch == 0 or learn.frozen:
         learn.freeze_to(0, quiet=True)  # which forgets momentum
-    lrs, notes = slice(low / 2, high / 2), []
+    decays = learn.lr_decay is not None and lr_mult is None and not has_start(base_lr)
+    lrs, notes = high / 2 if decays else slice(low / 2, high / 2), []
     if chosen:
         if not goes_on or learn.second_stage is None:
             learn.second_stage = second_stage(learn, refit.fit)
         stage = learn.second_stage
-        lrs, notes = [stage.rate] * (len(learn.groups) - 1) + [high / 2], [stage.why]
+        of_body = lr_per_group(stage.rate, len(learn.groups) - 1, decay=learn.lr_decay)
+        lrs, notes = [*of_body, high / 2], [stage.why]
         if refit.head is not None:
             soften(refit.head, stage.scale)
     with ExitStack() as stack:

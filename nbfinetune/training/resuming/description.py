@@ -43,6 +43,7 @@ def description(learn: LearnerState) -> dict[str, object]:
         "accumulate": learn.accumulate,
         "clip_grad": learn.clip_grad,
         "moms": list(learn.moms),
+        "lr_decay": learn.lr_decay,
         "wd": learn.first_wd,
         "seed": learn.seed,
         "device": learn.device.type,
