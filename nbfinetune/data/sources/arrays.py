@@ -115,5 +115,5 @@ def _labels(labels: object, n: int, name: str) -> list:
     if len(found) != n:
         raise ValueError(f"{name} has {n} pictures but {len(found)} labels; give one for each")
     found = [int(v) if isinstance(v, float) and v.is_integer() else v for v in found]
-    check_labels(found, name, "leave their pictures out: x[y >= 0], y[y >= 0]")
+    check_labels(found, name, "leave their pictures out")
     return found

@@ -102,8 +102,11 @@ def _check_dataset(data: object, name: str) -> None:
         raise ValueError(f"{name} is a DataFrame; use ImageDataLoaders.from_df(df, path)")
     elif is_array(data):
         raise ValueError(
-            f"{name} is an array of shape {tuple(data.shape)} without labels; give both: (x, y)"
+            f"{name} is an array of shape {tuple(data.shape)} without labels; give pairs: "
+            "from_datasets((x, y), (x_valid, y_valid)), or one pair to split"
         )
+    elif isinstance(data, tuple) and len(data) == 2 and all(map(_is_long, data)):
+        raise ValueError(f"{name} is two lists; give items: list(zip(pictures, labels))")
     elif isinstance(data, (str, PathLike, Mapping, IterableDataset)) or not all(
         hasattr(data, method) for method in ("__len__", "__getitem__")
     ):
@@ -115,6 +118,11 @@ def _check_dataset(data: object, name: str) -> None:
         )
     if not len(data):
         raise ValueError(f"{name} is empty; give a data set with pictures")
+
+
+def _is_long(part: object) -> bool:
+    """Whether this is a list of pictures or labels, and no item."""
+    return isinstance(part, list) and len(part) > 2
 
 
 def class_names(parts: Sequence[object]) -> list[str] | None:

@@ -116,7 +116,8 @@ REFUSED = {
     "fraction": ((X, Y / 2), r"4 of 12 labels are no class \(item 1: 0.5\)"),
     "missing": ((X, [None, *Y[1:]]), r"1 of 12 items have no label"),
     "names and numbers": ((X, ["a", *Y[1:]]), r"11 of 12 labels are no class \(item 1: 1\)"),
-    "no labels": (X, r"train is an array of shape \(12, 10, 8, 3\) without labels; give both: \(x"),
+    "no labels": (X, r"train is an array of shape \(12, 10, 8, 3\) without labels; give pairs: fr"),
+    "two lists": (([*X], Y.tolist()), r"train is two lists; give items: list\(zip\(pictures"),
     "frame": (pd.DataFrame({"x": [1]}), r"train is a DataFrame; use ImageDataLoaders.from_df\(df"),
     "archive": ({"x": X, "y": Y}, "train is a dict of x, y, which has no items by number"),
 }
