@@ -9,6 +9,8 @@ from PIL import Image
 from torch import nn
 
 from nbfinetune import ImageDataLoaders, Learner, vision_learner
+from nbfinetune.data.transforms import to_square
+from nbfinetune.images.decoding import read_pixels
 from nbfinetune.runtime.rng import seeded_rng
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -103,6 +105,10 @@ def test_the_recipe_sees_a_photo_as_validation_does(
     exec(RECIPE, seen)
     _, index, probs = trained.predict(file)
     apart = float(np.abs(seen["probs"][0] - probs.numpy()).max())
-    print(f"{what}: largest difference of the probabilities {apart:.1e}")
+    square = to_square(read_pixels(file, 37), 37)[None]
+    ours = trained.transforms.middle(square).permute(0, 2, 3, 1).numpy()
+    pixels = np.abs(seen["pictures"].astype(int) - ours.astype(int))
+    print(f"{what}: values differ by up to {pixels.max()}, probabilities by up to {apart:.1e}")
     assert seen["probs"][0].argmax() == index
-    assert apart < 1e-3  # Pillow and torch scale to the same values within 1 of 255
+    assert pixels.max() <= 1  # of 255: Pillow and torch round otherwise
+    assert apart < 1e-3
