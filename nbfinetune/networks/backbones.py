@@ -234,6 +234,8 @@ def _load_timm(name: str, weights: str | None, size: int) -> Backbone:
     try:
         network = create_network(name, pretrained=weights is not None, size=size)
     except (OSError, RuntimeError) as error:
+        if weights is None:
+            raise
         way = f"bring timm/{name.removeprefix('timm:')} into the Hugging Face cache"
         raise RuntimeError(_no_download(name, way, error)) from None
     cfg = network.pretrained_cfg
