@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "checkpoints": "arguments data networks rendering runtime training version",
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
-    "others": "data images networks rendering runtime",
+    "others": "data images networks objectives rendering runtime",
     "learner": "arguments checkpoints interpretation lr_finder networks objectives others "
     "rendering training",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
