@@ -19,7 +19,7 @@ from nbfinetune.interpretation.thumbnails import PredictedPictures
 from nbfinetune.lr_finder import search
 from nbfinetune.networks import layer_groups
 from nbfinetune.objectives.losses import loss_name
-from nbfinetune.others.fastai import parts_of_fastai
+from nbfinetune.others.fastai import parts_of_fastai, working_metrics
 from nbfinetune.others.lightning import parts_of_lightning
 from nbfinetune.others.loaders import loader_pair
 from nbfinetune.rendering.left_out import left_out
@@ -115,14 +115,17 @@ class Learner(LearnerState):
         >>> learn.fit_one_cycle(3)  # doctest: +SKIP
         """
         arguments, notes = parts_of_fastai(learn)
-        frozen = arguments.pop("frozen")
+        frozen, metrics = arguments.pop("frozen"), arguments.pop("metrics")
         taken = cls(**(arguments | options))
+        if "metrics" not in options:
+            taken.metrics, left_out = working_metrics(metrics, taken)
+            notes += left_out
         if frozen:
             taken.model.requires_grad_(True)  # what fastai has frozen was not set by hand
             taken.freeze_to(frozen, quiet=True)
         if notes:
             warn(f"not taken over from fastai: {'; '.join(notes)}", stacklevel=users_line())
-        _TAKEN[learn] = taken
+        _TAKEN[learn] = taken, learn.model, learn.dls, learn.loss_func
         return taken
 
     @classmethod
@@ -277,16 +280,12 @@ class Learner(LearnerState):
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
 
 
-# Learners of fastai, and the newest that was made of each.
-_TAKEN: WeakKeyDictionary[object, Learner] = WeakKeyDictionary()
+# Learners of fastai, with the newest that was made of each and what it was made of.
+_TAKEN: WeakKeyDictionary[object, tuple] = WeakKeyDictionary()
 
 
 def taken_over(learn: object) -> Learner | None:
     """The learner that was made of one of fastai's, if its network, data and loss are the same."""
-    taken = _TAKEN.get(learn)
-    if taken is None:
-        return None
-    same = getattr(learn.model, "module", learn.model) is taken.model or (
-        learn.model is taken.model
-    )
-    return taken if same and learn.dls.valid is taken.dls.valid.dl else None
+    taken, *parts = _TAKEN.get(learn, (None,))
+    now = learn.model, learn.dls, learn.loss_func
+    return taken if parts and all(a is b for a, b in zip(parts, now, strict=True)) else None

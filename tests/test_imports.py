@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "training version",
     "learner": "arguments checkpoints exports history interpretation lr_finder networks "
     "objectives others rendering runtime scripts training",
-    "others": "data images networks rendering runtime",
+    "others": "data images networks objectives rendering runtime",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "comparison": "arguments data history learner networks rendering runtime training vision",
     "widgets": "data history interpretation rendering",

@@ -20,6 +20,7 @@ from nbfinetune.objectives.losses import (
     copy_for_trial,
     takes_indices,
 )
+from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.rng import seeded_rng
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -169,7 +170,7 @@ def metric_value(
     if shape is not None and all(side == 1 for side in shape):
         value = value.item()
     if not isinstance(value, Real):
-        what = repr(value) if shape is None else f"values of the shape {list(shape)}"
+        what = shown(value) if shape is None else f"values of the shape {list(shape)}"
         raise ValueError(f"metric {name} gives {what}, not one number; {FORM}")
     return float(value)
 

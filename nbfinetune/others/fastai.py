@@ -4,11 +4,14 @@ Known by their modules' names and by what they have; fastai itself is not import
 """
 
 import sys
+from collections.abc import Sequence
 from numbers import Integral
 
 from torch import Tensor, nn
 
 from nbfinetune.networks.layer_groups import LayerGroup
+from nbfinetune.objectives.metric_list import metric_list
+from nbfinetune.objectives.metrics import Metric, metric_name, try_out
 from nbfinetune.others.fastai_data import FastaiLoaders, FastaiTransforms, normalisation
 from nbfinetune.others.param_groups import module_groups
 from nbfinetune.rendering.names import shown
@@ -145,3 +148,18 @@ def _left_out(learn: object) -> list[str]:
         if kind not in _USUAL:
             notes.append(f"{kind} (write {_INSTEAD[kind]})" if kind in _INSTEAD else kind)
     return notes
+
+
+def working_metrics(metrics: Sequence[object], learn: object) -> tuple[list[Metric], list[str]]:
+    """Those of fastai's metrics that a learner of ours can compute, and notes of the others."""
+    works, notes = [], []
+    for metric in metrics:
+        listed = metric_list([metric])
+        c = len(learn.vocab)
+        try:
+            try_out(learn.loss_func, listed, c, learn.device, pictures=False)
+        except ValueError as error:
+            notes.append(f"the metric {metric_name(listed[0])} ({error})")
+        else:
+            works += listed
+    return works, notes

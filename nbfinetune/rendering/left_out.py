@@ -22,6 +22,12 @@ _LEFT_OUT = {
         "Interpretation": "ClassificationInterpretation",
         "SaveModelCallback": "SaveBest",
         "EarlyStoppingCallback": "EarlyStopping",
+        "CSVLogger": 'LogTo("log.csv")',
+        "WandbCallback": "LogTo(wandb)",
+        "TensorBoardCallback": "LogTo(SummaryWriter())",
+        "F1Score": 'metrics="f1_macro"',
+        "RocAuc": 'metrics="roc_auc"',
+        "accuracy_multi": 'metrics="accuracy_multi"',
         "LabelSmoothingCrossEntropy": "label_smoothing= of vision_learner",
     },
     "Learner": {

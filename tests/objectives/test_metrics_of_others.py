@@ -329,3 +329,17 @@ def test_an_object_of_labels_is_refused_for_pictures_of_classes(dls, small_net) 
     metric = torchmetrics.Accuracy(task="multilabel", num_labels=3)
     with pytest.raises(ValueError, match="metric MultilabelAccuracy fails on preds"):
         Learner(dls, small_net(), metrics=metric, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["classes", "two", "labels"])
+def test_metrics_by_name_have_the_golden_values_of_fastai(kind: str, golden: dict) -> None:
+    """`others/test_fastai.py` holds the same numbers against fastai itself."""
+    outputs = torch.arange(1, 31, dtype=torch.float64).mul(1.7).sin().mul(3).float().view(10, 3)
+    targets = torch.tensor(golden["metrics"]["targets"])
+    preds = outputs.softmax(1)
+    if kind == "two":
+        preds, targets = outputs[:, :2].softmax(1), targets.clamp(max=1)
+    if kind == "labels":
+        preds, targets = outputs.sigmoid(), (torch.arange(30).view(10, 3) % 4 < 2).float()
+    for name, expected in golden["metrics"][kind].items():
+        assert value(name, preds, targets) == pytest.approx(expected, abs=1e-6), name

@@ -1,7 +1,8 @@
 """Learners of fastai, taken over. They are skipped without fastai, which asks for an older torch:
 
-    pip install --no-deps --target fa fastai fastcore fastprogress fasttransform plum-dispatch \
-        beartype cloudpickle fastdownload
+    pip install --no-deps --target fa fastai==2.8.12 fastcore==2.2.41 "fastprogress<1.1.7" \
+        fasttransform==0.0.5 plum-dispatch beartype cloudpickle fastdownload rich \
+        markdown-it-py mdurl
     PYTHONPATH=fa python -m pytest tests/others
 
 Numbers are compared with those of fastai itself, and with those of fastai 2.8.12 in
@@ -26,6 +27,8 @@ from torch import nn
 
 import nbfinetune
 from nbfinetune import ClassificationInterpretation
+from nbfinetune.objectives.metric_list import metric_list
+from nbfinetune.objectives.metrics import metric_value
 
 fastai = pytest.importorskip("fastai", reason="fastai is not installed: see how to in this file")
 
@@ -148,6 +151,40 @@ def test_a_fit_has_the_golden_losses_and_rows(who, golden, loaders, mlp) -> None
         assert [row[name] for name in names] == pytest.approx(values, abs=2e-6)
 
 
+def test_metrics_of_fastai_have_their_golden_values_here(golden) -> None:
+    """`objectives/test_metrics_of_others.py` holds ours to the same numbers without fastai."""
+    outputs = torch.arange(1, 31, dtype=torch.float64).mul(1.7).sin().mul(3).float().view(10, 3)
+    targets = torch.tensor(golden["metrics"]["targets"])
+    labels = (torch.arange(30).view(10, 3) % 4 < 2).float()
+    of_labels = {
+        "accuracy_multi": fv.accuracy_multi,
+        "f1_macro": fv.F1ScoreMulti(),
+        "f1_samples": fv.F1ScoreMulti(average="samples"),
+        "roc_auc": fv.RocAucMulti(),
+        "average_precision": fv.APScoreMulti(),
+        "hamming_loss": fv.HammingLossMulti(),
+    }
+    of_classes = {
+        "error_rate": fv.error_rate,
+        "f1_macro": fv.F1Score(average="macro"),
+        "balanced_accuracy": fv.BalancedAccuracy(),
+        "cohen_kappa": fv.CohenKappa(),
+        "matthews_corrcoef": fv.MatthewsCorrCoef(),
+        "top_2_accuracy": partial(fv.top_k_accuracy, k=2),
+        "roc_auc": fv.RocAuc(),
+    }
+    of_two = {"roc_auc": fv.RocAucBinary(), "f1": fv.F1Score()}
+    for kind, metrics, out, y in (
+        ("classes", of_classes, outputs, targets),
+        ("two", of_two, outputs[:, :2], targets.clamp(max=1)),
+        ("labels", of_labels, outputs, labels),
+    ):
+        for name, metric in metrics.items():
+            [function] = metric_list([fv.mk_metric(metric)])
+            found = metric_value(function, out.softmax(1), y, out)
+            assert found == pytest.approx(golden["metrics"][kind][name], abs=1e-6), (kind, name)
+
+
 def test_a_frozen_learner_of_a_pretrained_kind_stays_frozen(dls) -> None:
     theirs = fv.vision_learner(dls, fv.resnet18, pretrained=False, metrics=fv.accuracy)
     theirs.freeze()
@@ -246,6 +283,13 @@ def test_what_is_not_taken_over_is_said(dls) -> None:
     assert ours.model is theirs.model.module
 
 
+def test_a_metric_that_does_not_work_here_is_left_out_by_name(dls) -> None:
+    theirs = fv.Learner(dls, Net(3), metrics=[fv.accuracy, fv.LossMetric("ce"), fv.error_rate])
+    with pytest.warns(UserWarning, match="not taken over from fastai: the metric ce"):
+        ours = nbfinetune.Learner.from_fastai(theirs)
+    assert ours.metric_names == ["accuracy", "error_rate"]
+
+
 def test_groups_that_cut_through_a_module_are_one_and_it_is_said(dls) -> None:
     class Odd(Net):
         def __init__(self) -> None:
@@ -309,6 +353,7 @@ def test_magics_work_on_a_learner_of_fastai_and_take_it_over_once(cells, theirs,
     assert "taken over" not in capsys.readouterr().out
     ours = nbfinetune.Learner.from_fastai(theirs)
     cells.user_ns["same"] = ours
+    ours.dls = ours.dls
     cells.run_line_magic("learner_summary", "-l mine")
     theirs.model = Net(3)  # another network
     cells.run_line_magic("learner_summary", "-l mine")
