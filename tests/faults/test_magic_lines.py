@@ -15,7 +15,7 @@ from nbfinetune import vision_learner
 MAGICS = (
     *("fine_tune", "fit_one_cycle", "fit_flat_cos", "lr_find", "freeze", "unfreeze", "freeze_to"),
     *("runs", "learner_summary", "confusion_matrix", "most_confused", "top_losses", "label_issues"),
-    *("clean", "undo_fit", "resume_run", "pause", "resume", "stop"),
+    *("clean", "undo_fit", "resume_run", "pause", "resume", "stop", "networks"),
 )
 WORDS = (
     *("1", "2", "0", "-1", "1.5", "1e-3", "3e-3", "1e999", "nan", "inf", "1e-6:1e-4", "1e-4:", ":"),

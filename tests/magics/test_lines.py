@@ -13,7 +13,7 @@ from nbfinetune.data.corrections import Corrections
 MAGICS = [
     "fine_tune", "fit_one_cycle", "fit_flat_cos", "lr_find", "pause", "resume", "stop", "freeze",
     "unfreeze", "freeze_to", "learner_summary", "runs", "confusion_matrix", "most_confused",
-    "top_losses", "label_issues", "clean", "resume_run", "undo_fit",
+    "top_losses", "label_issues", "clean", "resume_run", "undo_fit", "networks",
 ]  # fmt: skip
 
 
@@ -201,5 +201,6 @@ def test_an_apostrophe_in_a_comment_opens_nothing(ip) -> None:
 
 def test_every_magic_is_tried_here(ip) -> None:
     registry = ip.magics_manager.registry
-    ours = ("TrainingMagics", "InterpretationMagics", "ModelMagics", "HistoryMagics")
+    kinds = ("Training", "Interpretation", "Network", "Model", "History")
+    ours = [f"{kind}Magics" for kind in kinds]
     assert sorted(MAGICS) == sorted(n for cls in ours for n in type(registry[cls]).magics["line"])

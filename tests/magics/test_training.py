@@ -21,13 +21,14 @@ from nbfinetune.magics.extension import enable_widgets_in_colab
 from nbfinetune.magics.history import HistoryMagics
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.model import ModelMagics
+from nbfinetune.magics.networks import NetworkMagics
 from nbfinetune.magics.rates import parse_lr
 from nbfinetune.magics.training import TrainingMagics
 
 NAMES = [
     "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
-    "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "pause", "resume",
-    "resume_run", "runs", "stop", "top_losses", "undo_fit", "unfreeze",
+    "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "networks", "pause",
+    "resume", "resume_run", "runs", "stop", "top_losses", "undo_fit", "unfreeze",
 ]  # fmt: skip
 
 
@@ -467,7 +468,7 @@ def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
-    classes = (TrainingMagics, InterpretationMagics, ModelMagics, HistoryMagics)
+    classes = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
     owner = next(cls for cls in classes if name in vars(cls))
     text = getattr(owner, name).__doc__
     assert f"%{name}" in text
@@ -478,7 +479,7 @@ def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_help_of_a_magic_is_words_alone(name: str) -> None:
     """A % that is not doubled prints the dictionary of the option."""
-    classes = (TrainingMagics, InterpretationMagics, ModelMagics, HistoryMagics)
+    classes = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
     owner = next(cls for cls in classes if hasattr(cls, name))
     text = getattr(owner, name).__doc__
     assert "{'" not in text
