@@ -71,6 +71,7 @@ class LiveComparison(ComparisonScreen):
         stop.on_click(lambda _: self._stop())
         self._bar = ipywidgets.FloatProgress(max=1.0, layout={"width": "10em"})
         self._label, self._table, self._newest = ipywidgets.Label(), ipywidgets.HTML(), Status()
+        self._table.add_class("jp-RenderedHTMLCommon")  # as tables of outputs look there
         line = ipywidgets.HBox([stop, self._bar, self._label])
         self.plot = Screen([line, self._newest, self._table])
         self.plot.words = "comparing networks; what was found stays when it ends"
