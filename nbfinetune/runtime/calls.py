@@ -1,9 +1,16 @@
 """Calls: what a user called to make and to train a learner, for `Learner.to_script` to repeat."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import BoundArguments, Parameter, Signature, signature
+from os import PathLike
+
+from nbfinetune.rendering.names import shown
+
+_MOST = 5_000  # numbers of an array that is kept
+_PLAIN = (bool, int, float, str, PathLike, slice, type, type(None))
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,18 @@ class Call:
     name: str
     arguments: dict[str, object]
     n_runs: int = 0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An argument of which only its text is kept, as it may be large: a network, pictures.
+
+    Parameters
+    ----------
+    text : of it
+    """
+
+    text: str
 
 
 def makes(function: Callable) -> Callable:
@@ -66,7 +85,7 @@ def repeatable(method: Callable) -> Callable:
 def note_setting(learn: object, name: str, value: object) -> None:
     """An attribute of a learner was set; that does not count while it is made, or in a call."""
     if not vars(learn).get("within_call", True):
-        _note(learn, name, {"": value})
+        _note(learn, name, {"": _kept(value)})
 
 
 def _note(learn: object, name: str, given: dict[str, object]) -> None:
@@ -82,4 +101,23 @@ def _by_name(known: Signature, bound: BoundArguments) -> dict[str, object]:
             given |= value
         else:
             given[name] = value
-    return given
+    return {name: _kept(value) for name, value in given.items()}
+
+
+def _kept(value: object) -> object:
+    """What is kept of an argument: calls live as long as the learner, screens and data need not."""
+    if (made := getattr(value, "made_by", None)) is not None:
+        return made
+    if isinstance(value, list | tuple | set):
+        return type(value)([_kept(each) for each in value if not _is_screen(each)])
+    if isinstance(value, Mapping):
+        return {key: _kept(each) for key, each in value.items()}
+    if isinstance(value, _PLAIN) or hasattr(value, "__qualname__") or hasattr(value, "options"):
+        return value
+    if hasattr(value, "tolist") and math.prod(getattr(value, "shape", ())) <= _MOST:
+        return value.tolist()  # of NumPy, torch or pandas
+    return Lost(shown(value))
+
+
+def _is_screen(value: object) -> bool:
+    return type(value).__module__.startswith("nbfinetune.live.")

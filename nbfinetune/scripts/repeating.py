@@ -84,8 +84,7 @@ def _script(learn: LearnerState) -> str:
     writing = Writing()
     made = learn.made_by
     first = made.arguments.get("dls")
-    data = learn.dls if first is None else first
-    body = [f"dls = {writing.dls(data)}"] if first is not None else []
+    body = [] if first is None else [f"dls = {writing.dls(first)}"]
     body.append(f"learn = {writing.call(made)}")
     for call in learn.calls:
         if "" in call.arguments:

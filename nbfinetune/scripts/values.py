@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-from torch import Tensor
-
 from nbfinetune.images.files import get_image_files
 from nbfinetune.rendering.names import shown
-from nbfinetune.runtime.calls import Call
+from nbfinetune.runtime.calls import Call, Lost
+from nbfinetune.training.logs.log_to import LogTo
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.state import Callback
 
@@ -50,13 +48,12 @@ class Writing:
                 parts.append(f"{name}={self.value(given, name)}")
         return f"{call.name}({', '.join(parts)})"
 
-    def dls(self, dls: object) -> str:
+    def dls(self, made: Call | Lost) -> str:
         """How the data was made."""
-        made = getattr(dls, "made_by", None)
-        if made is None:
+        if isinstance(made, Lost):
             raise ValueError(
-                f"the data is a {type(dls).__name__} of your own, which no script can make again; "
-                "what ImageDataLoaders.from_folder and its like make can be written"
+                f"the data is {made.text}, of your own, which no script can make again; what "
+                "ImageDataLoaders.from_folder and its like make can be written"
             )
         self._import("nbfinetune", "ImageDataLoaders")
         return f"ImageDataLoaders.{self.call(made)}"
@@ -68,8 +65,6 @@ class Writing:
         ----------
         name : what it is, for the error
         """
-        if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
-            value = value.item()
         if isinstance(value, float) and not math.isfinite(value):
             return f'float("{value}")'
         if type(value) in (type(None), bool, int, float, str):
@@ -82,8 +77,6 @@ class Writing:
         if isinstance(value, Mapping):
             pairs = (f"{self.value(k, name)}: {self.value(v, name)}" for k, v in value.items())
             return f"{{{', '.join(pairs)}}}"
-        if isinstance(value, np.ndarray | Tensor):
-            value = value.tolist()
         if isinstance(value, list | tuple | set):
             if len(value) > _MOST:
                 raise ValueError(
@@ -92,26 +85,27 @@ class Writing:
                 )
             texts = ", ".join(self.value(each, name) for each in value)
             return f"({texts},)" if isinstance(value, tuple) else f"[{texts}]"
-        if getattr(value, "made_by", None) is not None:
+        if isinstance(value, Call):
             return self.dls(value)
         if (home := _home(value)) is not None:
             return self._import(home, value.__qualname__)
+        text = value.text if isinstance(value, Lost) else shown(value)
         raise ValueError(
-            f"{name} is {shown(value)}, which no script can make again; it can write plain values, "
-            "and functions of a module that can be imported"
+            f"{name} is {text}, which no script can make again; it can write plain values, and "
+            "functions of a module that can be imported"
         )
 
     def _callbacks(self, cbs: object) -> str:
         texts = []
         for cb in [cbs] if isinstance(cbs, Callback) else cbs or ():
-            if isinstance(cb, EarlyStopping | SaveBest):
+            if isinstance(cb, EarlyStopping | SaveBest | LogTo):
                 self._import("nbfinetune", type(cb).__name__)
                 given = ", ".join(f"{k}={self.value(v, k)}" for k, v in cb.options.items())
                 texts.append(f"{type(cb).__name__}({given})")
-            elif not type(cb).__module__.startswith("nbfinetune."):  # those are screens
+            else:
                 raise ValueError(
-                    f"cbs holds a {type(cb).__name__}, a callback of yours, which no script can "
-                    "make again; EarlyStopping and SaveBest can be written"
+                    f"cbs holds {cb.text if isinstance(cb, Lost) else shown(cb)}, which no script "
+                    "can make again; EarlyStopping, SaveBest and LogTo(FILE) can be written"
                 )
         return f"[{', '.join(texts)}]"
 
