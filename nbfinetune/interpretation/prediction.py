@@ -265,12 +265,13 @@ def loader_of(
     if ds == "valid":
         return learn.dls.valid
     train = learn.dls.train
-    if hasattr(train, "as_validation"):  # a loader of others
-        return train.as_validation()
     if not hasattr(train, "dataset"):
         raise RuntimeError("the training loader has no data set to go through; pass a DataLoader")
-    bs = getattr(learn.dls, "bs", None) or train.batch_size or _BS
-    return even_loader(train.dataset, bs, shuffle=False)
+    if hasattr(train, "as_validation"):  # a loader of others
+        return train.as_validation()
+    bs = getattr(learn.dls, "bs", None) or getattr(train, "batch_size", None) or _BS
+    collate = getattr(train, "collate_fn", None)
+    return even_loader(train.dataset, bs, shuffle=False, collate_fn=collate)
 
 
 def _are_pictures(ds: object) -> bool:

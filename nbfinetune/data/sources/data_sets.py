@@ -68,7 +68,10 @@ def as_items(
     if columns and not any(isinstance(leaf, HubItems) for leaf in known.values()):
         raise ValueError("image_col and label_col are of data sets of Hugging Face; leave them out")
     _name_texts(list(known.values()), vocab)
-    names = class_names(adapted_parts) if vocab is None else vocab
+    names = class_names(adapted_parts)
+    if vocab is not None:
+        check_renamed(vocab := as_vocab(vocab), names)
+        names = vocab
     if names is None and (names := class_names([_inside(part) for part in adapted_parts])):
         say(notes, f"the class names are those of the data sets inside these: {first_few(names)}")
     return adapted_parts, None if names is None else as_vocab(names)
@@ -141,6 +144,20 @@ def class_names(parts: Sequence[object]) -> list[str] | None:
             f"{_difference(found[0], other)}"
         )
     return found[0] if found else None
+
+
+def check_renamed(vocab: Sequence[str], names: Sequence[str] | None) -> None:
+    """Refuse a vocab that has a class name of the data at the place of another class.
+
+    Other names, such as translated ones, are fine.
+    """
+    for k, name in enumerate(names or []):
+        if name in vocab and vocab.index(name) != k:
+            at = vocab[k] if k < len(vocab) else "missing"
+            raise ValueError(
+                f"class {k} is {name} in the data but {at} in vocab; the order of the indices is "
+                f"{first_few(names)}: leave vocab out"
+            )
 
 
 def _inside(data: object) -> object:

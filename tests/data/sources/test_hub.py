@@ -262,3 +262,18 @@ def test_it_goes_beside_a_folder_of_the_same_classes(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the same in train and in valid"):
         dls = MAKE(data, ImageFolder(tmp_path), size=8)
     assert (dls.vocab, _classes_seen(dls)) == (sorted(CLASSES), RIGHT)
+
+
+def test_a_vocab_in_another_order_than_the_features_is_refused() -> None:
+    with pytest.raises(ValueError, match="class 0 is emu in the data but cat in vocab; the order"):
+        MAKE(_dataset(), vocab=["cat", "dog", "emu"], size=8)
+    assert MAKE(_dataset(), vocab=["Emu", "Katze", "Hund"], size=8).vocab[0] == "Emu"
+
+
+def test_whole_numbers_are_indices_of_a_vocab_that_is_given() -> None:
+    data = _dataset(Value("int64"))
+    dls = MAKE(data, vocab=CLASSES, size=8)
+    assert _classes_seen(dls) == RIGHT
+    with pytest.raises(ValueError, match="train has labels that are no class: 2; the classes are"):
+        MAKE(data, vocab=["emu", "cat"], size=8)
+    assert MAKE(data, size=8).vocab == ["0", "1", "2"]
