@@ -17,8 +17,6 @@ from nbfinetune.data.sources.items import SourceItems
 from nbfinetune.data.splits import sorted_labels
 from nbfinetune.rendering.names import first_few
 
-_INSIDE = ("dataset", "subset", "base", "data")  # what users call the data set that they wrap
-
 
 def as_items(
     parts: Mapping[str, object],
@@ -72,6 +70,8 @@ def as_items(
     if vocab is not None:
         check_renamed(vocab := as_vocab(vocab), names)
         names = vocab
+    if names is None and any(map(_changes_targets, adapted_parts)):
+        say(notes, "the data has a target_transform, so its class names are not used; give vocab=")
     if names is None and (names := class_names([_inside(part) for part in adapted_parts])):
         say(notes, f"the class names are those of the data sets inside these: {first_few(names)}")
     return adapted_parts, None if names is None else as_vocab(names)
@@ -162,11 +162,17 @@ def check_renamed(vocab: Sequence[str], names: Sequence[str] | None) -> None:
 
 def _inside(data: object) -> object:
     """The data set that one of the user's own, such as one that transforms pictures, is around."""
-    for name in _INSIDE:
-        inner = getattr(data, name, None)
-        if isinstance(inner, Dataset) and len(inner) == len(data):
-            return inner
-    return None
+    inside = [v for v in getattr(data, "__dict__", {}).values() if isinstance(v, Dataset)]
+    return next((inner for inner in inside if len(inner) == len(data)), None)
+
+
+def _changes_targets(data: object) -> bool:
+    """Whether a data set, or one that it is a part or a row of, has a target_transform."""
+    if isinstance(data, Subset):
+        return _changes_targets(data.dataset)
+    if isinstance(data, ConcatDataset):
+        return any(map(_changes_targets, data.datasets))
+    return getattr(data, "target_transform", None) is not None
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:
@@ -186,6 +192,8 @@ def _classes(dataset: object) -> list[str] | None:
             raise ValueError(f"data sets of different classes are joined: {first_few(found)}")
         return found[0]
     classes = getattr(dataset, "classes", getattr(dataset, "categories", None))  # Caltech's
+    if getattr(dataset, "target_transform", None) is not None:
+        return None  # which of the names class k has is not known
     if classes is None or isinstance(classes, (str, Mapping)) or not isinstance(classes, Iterable):
         return None
     # ImageNet's classes are tuples of names.
