@@ -165,6 +165,9 @@ class WholePass:
         # Binary metrics take the probability of the second class.
         if self._kind.startswith("Binary") and targets.ndim == 1 and preds.shape[1] == 2:
             preds = preds[:, 1]
+        if self._kind.startswith("Multiclass") and targets.ndim > 1:  # it would count labels
+            several = self._kind.replace("Multiclass", "Multilabel")
+            raise ValueError(f"it is of one class a picture; of several labels there is {several}")
         if self._of_classes and torch.equal(targets, targets.round()):
             targets = targets.long()
         metric.reset()

@@ -364,3 +364,20 @@ def test_a_metric_that_compares_targets_with_rows_of_classes_is_refused_before_a
             ValueError, match=r"metric .* fails on preds \[4, 3\] and targets \[4\]"
         ):
             Learner(dls, nn.Linear(4, 3), metrics=metric)
+
+
+@pytest.mark.parametrize("function", [skm.log_loss, skm.top_k_accuracy_score])
+def test_scikit_learns_scores_are_told_the_classes_that_no_picture_has(function) -> None:
+    absent = TARGETS % 2
+    expected = function(absent.numpy(), ROWS, labels=[0, 1, 2, 3])
+    assert value(function, targets=absent) == pytest.approx(expected)
+    told = partial(function, labels=[0, 1, 2, 3])
+    assert value(told, targets=absent) == pytest.approx(expected)
+
+
+def test_a_metric_of_classes_is_refused_for_several_labels() -> None:
+    loader = [(torch.randn(60, 4, generator=G), LABELS)]
+    dls = SimpleNamespace(train=loader, valid=loader, vocab=list("abc"))
+    metric = torchmetrics.Accuracy(task="multiclass", num_classes=3)
+    with pytest.raises(ValueError, match="of several labels there is MultilabelAccuracy"):
+        Learner(dls, nn.Linear(4, 3), loss_func=nn.BCEWithLogitsLoss(), metrics=metric)
