@@ -162,7 +162,8 @@ def check_renamed(vocab: Sequence[str], names: Sequence[str] | None) -> None:
 
 def _inside(data: object) -> object:
     """The data set that one of the user's own, such as one that transforms pictures, is around."""
-    inside = [v for v in getattr(data, "__dict__", {}).values() if isinstance(v, Dataset)]
+    values = getattr(data, "__dict__", {}).values()
+    inside = [v for v in values if isinstance(v, Dataset) or (of_hub(v) and hasattr(v, "features"))]
     return next((inner for inner in inside if len(inner) == len(data)), None)
 
 
@@ -191,6 +192,9 @@ def _classes(dataset: object) -> list[str] | None:
         if any(names != found[0] for names in found):
             raise ValueError(f"data sets of different classes are joined: {first_few(found)}")
         return found[0]
+    if of_hub(dataset):
+        labels = [feature for feature in dataset.features.values() if hasattr(feature, "names")]
+        return list(labels[0].names) if len(labels) == 1 else None
     classes = getattr(dataset, "classes", getattr(dataset, "categories", None))  # Caltech's
     if getattr(dataset, "target_transform", None) is not None:
         return None  # which of the names class k has is not known
