@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nbfinetune.data.datasets import UNLABELLED, PictureItems
+from nbfinetune.data.datasets import UNLABELLED, PictureItems, even_loader
 from nbfinetune.data.sources.prediction_sets import as_pictures
 from nbfinetune.images.decoding import as_image
 from nbfinetune.rendering.names import first_few, shortened, shown
@@ -101,6 +101,10 @@ class FastaiLoader:
 
     def as_validation(self) -> "FastaiLoader":
         """All items in their order, as validation sees them."""
+        if not hasattr(self.dl, "new"):  # one of torch
+            size, collate = self.dl.batch_size or len(self.dl.dataset), self.dl.collate_fn
+            plain = even_loader(self.dl.dataset, size, shuffle=False, collate_fn=collate)
+            return FastaiLoader(plain, self.dataset)
         with seeded_rng(0):  # fastai draws a number for each loader
             plain = self.dl.new(shuffle=False, drop_last=False)
         return FastaiLoader(plain, self.dataset, as_validated=True)
@@ -162,6 +166,16 @@ class FastaiLoaders(_Shared):
         return prediction_loader(self.dls, as_pictures(items, path), self.bs)
 
 
+def _check_blocks(dls: object) -> None:
+    """Refuse loaders of data sets that are not fastai's: how they transform is in these."""
+    if not hasattr(dls.valid.dataset, "tls"):
+        kind = type(dls.valid.dataset).__name__
+        raise ValueError(
+            f"the data of fastai's loaders is a {kind}, whose transforms are not known; give a "
+            "loader: learn.get_preds(dl=loader)"
+        )
+
+
 def prediction_loader(
     dls: object, listed: Sequence[Path | tuple[object, int]], bs: int | None
 ) -> FastaiLoader:
@@ -172,12 +186,7 @@ def prediction_loader(
     ValueError
         For files that are not there, and loaders whose transforms fastai does not know.
     """
-    if not hasattr(dls.valid.dataset, "tls"):
-        kind = type(dls.valid.dataset).__name__
-        raise ValueError(
-            f"the data of fastai's loaders is a {kind}, whose transforms are not known; give a "
-            "loader: learn.get_preds(dl=loader)"
-        )
+    _check_blocks(dls)
     files = all(isinstance(item, Path) for item in listed)
     missing = [shortened(item) for item in listed if isinstance(item, Path) and not item.is_file()]
     if missing:
@@ -237,6 +246,7 @@ class FastaiTransforms(_Shared):
                 raise ValueError(f"{shortened(item)}: no such file; pass a picture file")
         elif not isinstance(item, Image.Image):
             item = np.array(as_image(item))
+        _check_blocks(self.dls)
         try:
             with torch.no_grad(), seeded_rng(0):
                 return _plain(next(iter(self.dls.test_dl([item], bs=1, num_workers=0)))[0])

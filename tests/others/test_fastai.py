@@ -426,3 +426,27 @@ def test_lists_of_pictures_are_predicted_as_each_of_them(theirs, photos, tmp_pat
         found = learn.predict([bad, files[0]], on_bad="skip")
     assert found[0] == (None, None, None)
     assert found[1][0] == learn.predict(files[0])[0]
+
+
+@pytest.mark.parametrize("loader", [fv.DataLoader, torch.utils.data.DataLoader])
+def test_loaders_of_torchs_data_sets_are_gone_through_and_predict_says_what_to_give(
+    loader, photos
+) -> None:
+    x, y = torch.rand(12, 3, 8, 8), torch.tensor([0, 1, 2] * 4)
+    data = torch.utils.data.TensorDataset(x, y)
+    dls = fv.DataLoaders(loader(data, 5, shuffle=True), loader(data, 5))
+    dls.vocab = ["a", "b", "c"]
+    theirs = fv.Learner(dls, Net(3), loss_func=nn.CrossEntropyLoss())
+    learn = nbfinetune.Learner.from_fastai(theirs)
+    preds, targets = learn.get_preds("train")
+    assert torch.equal(targets, y)
+    with torch.no_grad():
+        assert torch.allclose(preds, learn.model.eval()(x).softmax(1), atol=1e-6)
+    file = items_of(photos)[0]
+    message = (
+        r"is a TensorDataset, whose transforms are not known; give a loader: learn.get_preds\("
+    )
+    for predict in (learn.predict, learn.dls.test_dl):
+        for item in (file, [file]):
+            with pytest.raises(ValueError, match=message):
+                predict(item)
