@@ -177,7 +177,8 @@ class Learner(LearnerState):
         Parameters
         ----------
         module : its attribute `model` (or net, network, backbone) is trained if that holds all
-            parameters, else the module itself; the weights are the same
+            parameters and gives what the module's forward gives, else the module itself; the
+            weights are the same
         data : a LightningDataModule, (train_loader, valid_loader), or None = the module's loaders
         vocab : the class names; default: `classes` of the data module or of its training data
         loss_func : default: the module's attribute loss_func, loss_fn, criterion or loss

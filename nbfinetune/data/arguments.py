@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -141,6 +141,9 @@ def as_item(item: object, i: int) -> tuple[object, int]:
 
 def as_vocab(values: Iterable) -> list[str]:
     """The class names, which must be told apart."""
+    if isinstance(values, (str, bytes, Mapping, Set)):
+        what = type(values).__name__
+        raise ValueError(f"vocab is a {what}; give a list, in the order of the class indices")
     names = as_list(values, "vocab")
     if missing := [i for i, name in enumerate(names) if is_missing(name)]:
         raise ValueError(f"vocab[{missing[0]}] is {shown(names[missing[0]])}; give it a name")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from os import cpu_count
@@ -268,7 +268,12 @@ class _EvenLoader(DataLoader):
 
 
 def even_loader(
-    dataset: Dataset, bs: int, *, shuffle: bool, num_workers: int | None = None
+    dataset: Dataset,
+    bs: int,
+    *,
+    shuffle: bool,
+    num_workers: int | None = None,
+    collate_fn: Callable[[list], object] | None = None,
 ) -> DataLoader:
     """A loader of all of `dataset` in even batches of at most `bs`.
 
@@ -279,6 +284,7 @@ def even_loader(
         dataset,
         batch_sampler=EvenBatches(len(dataset), bs, shuffle=shuffle),
         num_workers=num_workers or 0,
+        collate_fn=collate_fn,
         pin_memory=torch.cuda.is_available(),  # a copy to the GPU can then overlap with work there
     )
 

@@ -287,6 +287,8 @@ class ImageDataLoaders:
         given.check_choices(aug, on_bad)
         notes: list[str] = []
         root, names = as_path(path, "path"), as_files(fnames, "fnames")
+        for name in names:
+            given.check_no_url(name)
         classes = given.as_labels(labels, names)
         split = (valid_pct, seed) if is_valid is None else given.as_marks(is_valid, len(names))
         files = [locate(root, f) for f in names]

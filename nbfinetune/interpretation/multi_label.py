@@ -3,13 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nbfinetune.interpretation.given import as_array, given_probabilities, given_vocab
+from nbfinetune.rendering.frames import data_frame
 from nbfinetune.rendering.names import shown
 from nbfinetune.rendering.tables import Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,19 +87,48 @@ class MultiLabelInterpretation:
 
     def report(self) -> Table:
         """The four counts of each label, with precision, recall and f1, 0 where undefined."""
-        rows = []
-        for name, ((right, wrong), (missed, found)) in zip(
-            self.vocab, self.matrix.tolist(), strict=True
-        ):
-            precision, recall = found / max(found + wrong, 1), found / max(found + missed, 1)
-            f1 = 2 * found / max(2 * found + wrong + missed, 1)
-            counts = (f"{v:,}" for v in (found, missed, wrong, right))
-            rows.append((name, *counts, *(f"{v:.3f}" for v in (precision, recall, f1))))
-        columns = ("label", "found", "missed", "wrong", "rightly absent", "precision", "recall")
-        return Table(f"{self.n:,} items of {len(self.vocab):,} labels", (*columns, "f1"), rows)
+        columns = self._columns()
+        texts = [
+            values if name == "label" else [_text(value) for value in values]
+            for name, values in columns.items()
+        ]
+        rows = list(zip(*texts, strict=True))
+        return Table(f"{self.n:,} items of {len(self.vocab):,} labels", tuple(columns), rows)
+
+    def to_df(self) -> "DataFrame":
+        """A pandas DataFrame of what `report` shows, a row for each label.
+
+        `learn.get_preds().to_df(probs=True)` has the probabilities of each item.
+
+        Raises
+        ------
+        ImportError
+            Without pandas.
+        """
+        return data_frame(self._columns())
+
+    def _columns(self) -> dict[str, list]:
+        (right, wrong), (missed, found) = self.matrix.permute(1, 2, 0).tolist()
+        sides = [list(zip(found, other, strict=True)) for other in (wrong, missed)]
+        precision, recall = ([n / max(n + m, 1) for n, m in side] for side in sides)
+        counts = zip(found, wrong, missed, strict=True)
+        return {
+            "label": list(self.vocab),
+            "found": found,
+            "missed": missed,
+            "wrong": wrong,
+            "rightly absent": right,
+            "precision": precision,
+            "recall": recall,
+            "f1": [2 * n / max(2 * n + extra + lost, 1) for n, extra, lost in counts],
+        }
 
     def __repr__(self) -> str:
         return repr(self.report())
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
+
+
+def _text(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

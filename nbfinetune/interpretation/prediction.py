@@ -35,6 +35,7 @@ from nbfinetune.training.steering import Steering
 
 LABELS = "give them: dls.test_dl(files, labels)"
 _BS = 64  # pictures, where a loader does not tell
+_CHECKED = 32  # px at which pictures are only found readable
 
 
 def validate(learn: LearnerState, ds: str | DataLoader = "valid") -> list[float]:
@@ -158,7 +159,10 @@ def predict(
     """
     learn.check_idle()
     if learn.transforms is None:
-        raise ValueError("predict takes pictures; this learner has no transforms for them")
+        raise ValueError(
+            "predict takes pictures; this learner has no transforms for them: give it some, "
+            "transforms=..., or batches as its loaders give, learn.get_preds(dl=loader)"
+        )
     check_choices(True, on_bad)
     if is_data_set(item):
         raise ValueError(
@@ -192,9 +196,13 @@ def _is_list(item: object) -> bool:
 
 
 def _predict_list(learn: LearnerState, listed: list, on_bad: str) -> PredictedItems:
-    read = read_pictures(listed, presize(learn.transforms.size), on_bad, [])
+    own = getattr(learn.transforms, "loader_of", None)  # as of `batch_of_picture`
+    read = read_pictures(listed, presize(_CHECKED if own else learn.transforms.size), on_bad, [])
     bs = getattr(learn.dls, "bs", None) or _BS
-    found = get_preds(learn, dl=even_loader(read, bs, shuffle=False))
+    loader = even_loader(read, bs, shuffle=False)
+    if own:
+        loader = own([item for i, item in enumerate(listed) if i not in read.unread], bs)
+    found = get_preds(learn, dl=loader)
     names = [str(item) if isinstance(item, Path) else f"item {i}" for i, item in enumerate(listed)]
     return PredictedItems.of(found, names, read.unread)
 
@@ -247,7 +255,7 @@ def loader_of(
     if dl is not None:
         if ds != "valid":
             raise ValueError("ds and dl are given; leave one of them out")
-        ds = dl
+        ds = learn.dls.taken(dl) if hasattr(learn.dls, "taken") else dl
     if isinstance(ds, Path) or _are_pictures(ds):
         raise ValueError(
             "these are pictures, no loader of batches; give dls.test_dl(files), or use "
@@ -265,12 +273,13 @@ def loader_of(
     if ds == "valid":
         return learn.dls.valid
     train = learn.dls.train
-    if hasattr(train, "as_validation"):  # a loader of others
-        return train.as_validation()
     if not hasattr(train, "dataset"):
         raise RuntimeError("the training loader has no data set to go through; pass a DataLoader")
-    bs = getattr(learn.dls, "bs", None) or train.batch_size or _BS
-    return even_loader(train.dataset, bs, shuffle=False)
+    if hasattr(train, "as_validation"):  # a loader of others
+        return train.as_validation()
+    bs = getattr(learn.dls, "bs", None) or getattr(train, "batch_size", None) or _BS
+    collate = getattr(train, "collate_fn", None)
+    return even_loader(train.dataset, bs, shuffle=False, collate_fn=collate)
 
 
 def _are_pictures(ds: object) -> bool:

@@ -5,10 +5,11 @@ torchmetrics' by update, compute and reset, fastai's by reset, accumulate and va
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nbfinetune.objectives.metrics import (
     COLUMNS,
@@ -23,6 +24,11 @@ from nbfinetune.objectives.named_metric import NamedMetric
 from nbfinetune.objectives.sklearn_metrics import SklearnMetric, is_sklearn
 from nbfinetune.rendering.names import shown
 
+_OF_OUTPUTS = (
+    *("CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"),
+    *("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits"),
+    "multilabel_soft_margin_loss",
+)
 _ROWS = 4096  # predictions that a metric with a state gets at once
 
 
@@ -100,10 +106,24 @@ def as_metrics(metric: object) -> list[Metric]:
             f"metrics holds {shown(metric)}, a {type(metric).__name__}; {FORM}, or the name of "
             'one, such as "accuracy" or "f1_macro"'
         )
+    if _is_loss_of_outputs(metric):
+        return [_of_outputs(metric)]
     if is_sklearn(metric):
         name = metric_name(metric)
         return [NamedMetric(name, SklearnMetric(metric), higher_is_better(metric))]
     return [metric]
+
+
+def _is_loss_of_outputs(metric: object) -> bool:
+    """Whether this is a loss of torch that takes logits, or logarithms, and no probabilities."""
+    inner = metric.func if isinstance(metric, partial) else metric
+    kind = type(inner) if isinstance(inner, nn.Module) else inner
+    home = str(getattr(kind, "__module__", ""))
+    return home.startswith("torch.nn.") and getattr(kind, "__name__", "") in _OF_OUTPUTS
+
+
+def _of_outputs(metric: Metric) -> NamedMetric:
+    return NamedMetric(metric_name(metric), metric, higher_is_better(metric), of_outputs=True)
 
 
 def _is_stateful(metric: object) -> bool:
@@ -145,6 +165,9 @@ class WholePass:
         # Binary metrics take the probability of the second class.
         if self._kind.startswith("Binary") and targets.ndim == 1 and preds.shape[1] == 2:
             preds = preds[:, 1]
+        if self._kind.startswith("Multiclass") and targets.ndim > 1:  # it would count labels
+            several = self._kind.replace("Multiclass", "Multilabel")
+            raise ValueError(f"it is of one class a picture; of several labels there is {several}")
         if self._of_classes and torch.equal(targets, targets.round()):
             targets = targets.long()
         metric.reset()

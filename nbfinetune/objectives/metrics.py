@@ -179,6 +179,8 @@ def _hint(metric: Metric, text: str) -> str:
     if "average='binary'" in text:  # scikit-learn's, of several classes
         name = metric_name(metric).removesuffix("_score")
         return f'; of several classes type "{name}_macro", "{name}_micro" or "{name}_weighted"'
+    if "multi_class must be in" in text:
+        return '; of several classes type "roc_auc"'
     home = type(metric).__module__
     if home.startswith("sklearn.metrics"):  # a scorer (estimator, X, y)
         return '; give the name of a metric, such as "f1_macro"'
@@ -218,7 +220,8 @@ def try_out(
 def _trials(
     c: int, activation: Activation, indices: bool | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    n = max(c, 2) if c <= _MOST_TRIED else 2  # all classes: some metrics refuse to miss one
+    # All classes, as some metrics refuse to miss one; not [c, c], where [n] is broadcast as [c] is.
+    n = c + 1 if c <= _MOST_TRIED else 2
     outputs = torch.arange(n * c, dtype=torch.float32).sin().view(n, c)
     preds = activation(outputs)
     if not bool(((preds >= 0) & (preds <= 1)).all()):  # of a model that gives probabilities

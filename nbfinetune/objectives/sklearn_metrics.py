@@ -61,9 +61,13 @@ class SklearnMetric:
         function = self.function
         if isinstance(function, str):
             function = getattr(sklearn_module(), function)
-        given = scores if takes_scores(function) else classes
-        actual, predicted = given(preds, targets)
-        return function(actual, predicted, **self.options)
+        if not takes_scores(function):
+            return function(*classes(preds, targets), **self.options)
+        options = self.options
+        if is_exclusive(preds, targets) and _lacks_labels(function):
+            # Of pictures none of which has some class.
+            options = {"labels": list(range(preds.shape[1]))} | options
+        return function(*scores(preds, targets), **options)
 
 
 def takes_scores(function: Callable) -> bool:
@@ -71,6 +75,12 @@ def takes_scores(function: Callable) -> bool:
     inner = function.func if isinstance(function, partial) else function
     second = [*signature(inner).parameters][1:2]
     return inner.__name__ in _PROBABILITIES or second[0] not in _CLASSES
+
+
+def _lacks_labels(function: Callable) -> bool:
+    """Whether a function of scikit-learn can be told the classes there are, and is not."""
+    known = function.keywords if isinstance(function, partial) else {}
+    return "labels" in signature(function).parameters and "labels" not in known
 
 
 def is_exclusive(preds: Tensor, targets: Tensor) -> bool:

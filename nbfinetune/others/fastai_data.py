@@ -1,6 +1,6 @@
 """fastai's data: its loaders as they are, with plain tensors, and the pictures of their items."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
@@ -12,19 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nbfinetune.data.datasets import PictureItems
+from nbfinetune.data.datasets import UNLABELLED, PictureItems, even_loader
+from nbfinetune.data.sources.prediction_sets import as_pictures
 from nbfinetune.images.decoding import as_image
-from nbfinetune.rendering.names import shortened, shown
+from nbfinetune.rendering.names import first_few, shortened, shown
 from nbfinetune.runtime.rng import seeded_rng
 
 _VALID = 1  # fastai's number of the validation transforms
 
 
 class FastaiItems(PictureItems):
-    """The pictures of a data set of fastai: its items' files, else what it gives as input."""
+    """The pictures of a data set of fastai: its items' files, else what it gives as input.
+
+    Attributes
+    ----------
+    labelled : whether items have labels, which those of fastai's `test_dl` may not
+    """
 
     def __init__(self, dataset: object) -> None:
-        self.data = dataset
+        lists = getattr(dataset, "tls", None)  # of inputs and of targets
+        self.data, self.labelled = dataset, lists is None or len(lists) > 1
 
     def __len__(self) -> int:
         return len(self.data)
@@ -70,6 +77,8 @@ class FastaiLoader:
     Attributes
     ----------
     in_order : whether item i of it is item i of its data set
+
+    Targets of items without labels are -1.
     """
 
     def __init__(self, dl: object, items: FastaiItems, *, as_validated: bool = False) -> None:
@@ -84,10 +93,18 @@ class FastaiLoader:
         split = getattr(self.dl.dataset, "set_split_idx", None) if self._as_validated else None
         with split(_VALID) if callable(split) else nullcontext():
             for batch in self.dl:
-                yield pair(batch)
+                if self.dataset.labelled:
+                    yield pair(batch)
+                else:
+                    x = _plain(batch[0])
+                    yield x, torch.full((len(x),), UNLABELLED)
 
     def as_validation(self) -> "FastaiLoader":
         """All items in their order, as validation sees them."""
+        if not hasattr(self.dl, "new"):  # one of torch
+            size, collate = self.dl.batch_size or len(self.dl.dataset), self.dl.collate_fn
+            plain = even_loader(self.dl.dataset, size, shuffle=False, collate_fn=collate)
+            return FastaiLoader(plain, self.dataset)
         with seeded_rng(0):  # fastai draws a number for each loader
             plain = self.dl.new(shuffle=False, drop_last=False)
         return FastaiLoader(plain, self.dataset, as_validated=True)
@@ -132,11 +149,56 @@ class FastaiLoaders(_Shared):
     valid: FastaiLoader
     vocab: list[str]
     bs: int | None
+    dls: object
 
     @classmethod
     def of(cls, dls: object, vocab: list[str]) -> "FastaiLoaders":
         train, valid = (FastaiLoader(dl, FastaiItems(dl.dataset)) for dl in (dls.train, dls.valid))
-        return cls(train, valid, vocab, train.batch_size)
+        return cls(train, valid, vocab, train.batch_size, dls)
+
+    def taken(self, loader: object) -> object:
+        """A loader, also one of fastai, such as its `test_dl` gives."""
+        own = type(loader).__module__.startswith("fastai.")
+        return FastaiLoader(loader, FastaiItems(loader.dataset)) if own else loader
+
+    def test_dl(self, items: object, *, path: str | PathLike = ".") -> FastaiLoader:
+        """Pictures to predict, without labels: files, a folder and others as for `test_dl`."""
+        return prediction_loader(self.dls, as_pictures(items, path), self.bs)
+
+
+def _check_blocks(dls: object) -> None:
+    """Refuse loaders of data sets that are not fastai's: how they transform is in these."""
+    if not hasattr(dls.valid.dataset, "tls"):
+        kind = type(dls.valid.dataset).__name__
+        raise ValueError(
+            f"the data of fastai's loaders is a {kind}, whose transforms are not known; give a "
+            "loader: learn.get_preds(dl=loader)"
+        )
+
+
+def prediction_loader(
+    dls: object, listed: Sequence[Path | tuple[object, int]], bs: int | None
+) -> FastaiLoader:
+    """Pictures without labels, as validation sees them; `listed` is what `as_pictures` gives.
+
+    Raises
+    ------
+    ValueError
+        For files that are not there, and loaders whose transforms fastai does not know.
+    """
+    _check_blocks(dls)
+    files = all(isinstance(item, Path) for item in listed)
+    missing = [shortened(item) for item in listed if isinstance(item, Path) and not item.is_file()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(listed)} files are not there: {first_few(missing)}"
+        )
+    if not files:  # fastai goes by the type of the first
+        pictures = (item if isinstance(item, Path) else item[0] for item in listed)
+        listed = [np.array(as_image(picture)) for picture in pictures]
+    with seeded_rng(0):
+        dl = dls.test_dl(listed, bs=bs or len(listed), num_workers=0)
+    return FastaiLoader(dl, FastaiItems(dl.dataset))
 
 
 @dataclass(frozen=True)
@@ -166,6 +228,10 @@ class FastaiTransforms(_Shared):
         """As `train`."""
         return self.train(x)
 
+    def loader_of(self, listed: Sequence[Path | tuple[object, int]], bs: int) -> FastaiLoader:
+        """See `prediction_loader`."""
+        return prediction_loader(self.dls, listed, bs)
+
     def batch_of_picture(self, item: str | PathLike | Image.Image | np.ndarray | Tensor) -> Tensor:
         """A picture as validation sees it, [1, 3, h, w].
 
@@ -180,6 +246,7 @@ class FastaiTransforms(_Shared):
                 raise ValueError(f"{shortened(item)}: no such file; pass a picture file")
         elif not isinstance(item, Image.Image):
             item = np.array(as_image(item))
+        _check_blocks(self.dls)
         try:
             with torch.no_grad(), seeded_rng(0):
                 return _plain(next(iter(self.dls.test_dl([item], bs=1, num_workers=0)))[0])

@@ -1,10 +1,12 @@
 """Lightning's modules: the network, the loaders and the loss of one, where they can be known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from torch import nn
 
 from nbfinetune.rendering.names import shown
+from nbfinetune.runtime.rng import seeded_rng
 
 _HOMES = ("lightning.", "pytorch_lightning.")
 _MODELS = ("model", "net", "network", "backbone")
@@ -32,7 +34,7 @@ def parts_of_lightning(
         raise ValueError(f"from_lightning takes a LightningModule, not {shown(type(module))}")
     train, valid = _loaders(module, data)
     return {
-        "model": _model(module),
+        "model": _model(module, valid),
         "train": train,
         "valid": valid,
         "vocab": vocab if vocab is not None else _class_names(data),
@@ -40,22 +42,45 @@ def parts_of_lightning(
     }
 
 
-def _model(module: nn.Module) -> nn.Module:
-    """The part that has all parameters, else the module itself if it has a forward."""
+def _model(module: nn.Module, loader: Iterable) -> nn.Module:
+    """The part that has all parameters, else the module itself if it has a forward.
+
+    A forward that does more than that part, as to normalise, is not left out either.
+    """
+    own = {k.__module__.startswith(_HOMES) for k in type(module).__mro__ if "forward" in vars(k)}
+    first = next(k for k in type(module).__mro__ if "forward" in vars(k))
+    has_forward = own and not first.__module__.startswith((*_HOMES, "torch."))
     every = {id(p) for p in module.parameters()}
     for name in _MODELS:
         part = getattr(module, name, None)
-        if isinstance(part, nn.Module) and every == {id(p) for p in part.parameters()}:
+        if (
+            isinstance(part, nn.Module)
+            and every == {id(p) for p in part.parameters()}
+            and (not has_forward or _gives_the_same(part, module, loader))
+        ):
             return part
-    own = {k.__module__.startswith(_HOMES) for k in type(module).__mro__ if "forward" in vars(k)}
-    first = next(k for k in type(module).__mro__ if "forward" in vars(k))
-    if own and not first.__module__.startswith((*_HOMES, "torch.")):
+    if has_forward:
         return module
     raise ValueError(
         f"{type(module).__name__} has no forward, and none of its attributes "
         f"({', '.join(_MODELS)}) holds all parameters; pass its network: "
         "Learner.from_loaders(module.my_network, train_loader, valid_loader)"
     )
+
+
+def _gives_the_same(part: nn.Module, module: nn.Module, loader: Iterable) -> bool:
+    """Whether a part of a module gives what the module gives, of the first batch."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad(), seeded_rng(0):
+            x = next(iter(loader))[0].to(next(module.parameters()).device)
+            return torch.equal(part(x), module(x))
+    except Exception:  # of whatever the user's forward takes
+        return False
+    finally:
+        for each, mode in modes:
+            each.training = mode
 
 
 def _loss(module: nn.Module) -> Callable:

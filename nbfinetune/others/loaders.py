@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nbfinetune.data.datasets import even_loader
+from nbfinetune.data.sources.data_sets import check_renamed, class_names
 from nbfinetune.rendering.names import first_few, shown
 from nbfinetune.runtime.rng import seeded_rng
 
 # What batches that are dicts call inputs and targets, as those of Hugging Face do.
 _INPUTS = ("pixel_values", "image", "images", "img", "x", "inputs")
 _TARGETS = ("labels", "label", "y", "target", "targets")
+_BS = 64  # of loaders that do not say theirs
 
 
 @dataclass
@@ -36,6 +39,12 @@ class PairsOf:
     def __len__(self) -> int:
         return len(self._loader)
 
+    def as_validation(self) -> "PairsOf":
+        """All items in their order."""
+        bs, collate = (getattr(self._loader, name, None) for name in ("batch_size", "collate_fn"))
+        plain = even_loader(self.dataset, bs or _BS, shuffle=False, collate_fn=collate)
+        return PairsOf(plain, *self._keys)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._loader:
             yield tuple(batch[key] for key in self._keys)
@@ -54,10 +63,18 @@ def loader_pair(train: object, valid: object, vocab: Sequence[str] | None) -> Lo
         If one is no loader with a length, gives other than (inputs, targets), or has targets that
         are no class of the vocab.
     """
-    names = _names(train) if vocab is None else vocab
+    data = [getattr(loader, "dataset", None) for loader in (train, valid)]
+    there = class_names([part for part in data if part is not None])
+    names = there if vocab is None else vocab
+    if names is None:
+        raise ValueError(
+            "the data of train_loader has no class names (dataset.classes); pass them as "
+            'vocab=["cat", "dog"]'
+        )
     if isinstance(names, (str, bytes, Mapping)) or not hasattr(names, "__iter__"):
         raise ValueError(f"vocab is {shown(names)}; give the class names as a list")
     names = [str(name) for name in names]
+    check_renamed(names, there)
     if not names:
         raise ValueError("vocab is empty; give the class names as a list")
     pair = [
@@ -65,18 +82,6 @@ def loader_pair(train: object, valid: object, vocab: Sequence[str] | None) -> Lo
         for what, loader in (("train_loader", train), ("valid_loader", valid))
     ]
     return LoaderPair(*pair, names)
-
-
-def _names(loader: object) -> Sequence[str]:
-    data = getattr(loader, "dataset", None)
-    while data is not None:
-        if getattr(data, "classes", None) is not None:
-            return data.classes
-        data = getattr(data, "dataset", None)  # of a Subset
-    raise ValueError(
-        "the data of train_loader has no class names (dataset.classes); pass them as "
-        'vocab=["cat", "dog"]'
-    )
 
 
 def _checked(what: str, loader: object, c: int) -> object:

@@ -1,6 +1,7 @@
 """Calls: what a user called to make and to train a learner, for `Learner.to_script` to repeat."""
 
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -27,6 +28,22 @@ class Call:
     name: str
     arguments: dict[str, object]
     n_runs: int = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        """With callbacks that cannot be pickled as texts: the learner may have them no more."""
+        kept = {
+            name: _picklable(value) if "cbs" in (name, self.name) else value
+            for name, value in self.arguments.items()
+        }
+        return vars(self) | {"arguments": kept}
+
+
+def _picklable(value: object) -> object:
+    try:
+        pickle.dumps(value)
+    except Exception:  # of whatever a callback holds
+        return Lost(shown(value))
+    return value
 
 
 @dataclass(frozen=True)

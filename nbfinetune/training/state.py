@@ -74,15 +74,14 @@ class Callback:
 
 def as_callbacks(cbs: Callback | Sequence[Callback]) -> list[Callback]:
     """Callbacks as a list, one alone too; raises ValueError for what is none."""
-    alone = isinstance(cbs, (Callback, type)) or not hasattr(cbs, "__iter__")
+    alone = isinstance(cbs, (Callback, type, str)) or not hasattr(cbs, "__iter__")
     listed = [] if cbs is None else [cbs] if alone else list(cbs)
     for cb in listed:
         if isinstance(cb, type):
             raise ValueError(f"cbs holds the class {cb.__name__}; pass {cb.__name__}()")
         if not isinstance(cb, Callback):
-            raise ValueError(
-                f"cbs holds {shown(cb)}, which is no callback; pass some, as SaveBest()"
-            )
+            how = f"LogTo({shown(cb)}) logs to a file" if isinstance(cb, str) else "as SaveBest()"
+            raise ValueError(f"cbs holds {shown(cb)}, which is no callback; pass some, {how}")
     return listed
 
 

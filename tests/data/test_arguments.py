@@ -377,6 +377,27 @@ def test_class_names_of_a_data_set_inside_another_are_used_and_that_is_said(root
     assert dls.vocab == list(CLASSES)
 
 
+def test_the_data_set_inside_is_found_whatever_it_is_called(root: Path) -> None:
+    class Other(_Wrapped):
+        def __init__(self, ds: Dataset) -> None:
+            self.ds = ds
+
+        subset = property(lambda self: self.ds)
+
+    with pytest.warns(UserWarning, match="class names are those of the data sets inside these: ca"):
+        dls = ImageDataLoaders.from_datasets(*map(Other, _parts(ImageFolder(root))), size=8)
+    assert dls.vocab == list(CLASSES)
+
+
+def test_class_names_are_not_those_of_classes_where_targets_are_changed(root: Path) -> None:
+    data = ImageFolder(root, target_transform=lambda t: 2 - t)
+    with pytest.warns(UserWarning, match="has a target_transform, so its class names are not used"):
+        dls = ImageDataLoaders.from_datasets(*_parts(data), size=8)
+    assert dls.vocab == ["0", "1", "2"]
+    backwards = list(CLASSES)[::-1]
+    assert ImageDataLoaders.from_datasets(*_parts(data), vocab=backwards, size=8).vocab == backwards
+
+
 def test_class_names_are_told_apart_and_not_empty(root: Path) -> None:
     data = ImageFolder(root)
     make = ImageDataLoaders.from_datasets

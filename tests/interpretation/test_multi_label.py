@@ -39,3 +39,13 @@ def test_labels_are_listed_and_escaped() -> None:
 def test_values_that_do_not_fit_are_refused(targets, preds, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_predictions(targets, preds, "ab")
+
+
+def test_the_counts_are_a_frame_too() -> None:
+    targets, preds = [[1, 0], [1, 1], [0, 0]], [[0.9, 0.2], [0.3, 0.8], [0.7, 0.1]]
+    frame = MultiLabelInterpretation.from_predictions(targets, preds, ["wet", "red"]).to_df()
+    assert frame.set_index("label").loc["wet"].to_dict() == {
+        "found": 1, "missed": 1, "wrong": 1, "rightly absent": 0,
+        "precision": 0.5, "recall": 0.5, "f1": 0.5,
+    }  # fmt: skip
+    assert frame.f1.tolist() == [0.5, 1.0]

@@ -343,7 +343,6 @@ def test_a_loss_that_cannot_train_pictures_is_refused_at_once(
             "the model gives none: their exponentials do not sum to 1; end the",
         ),
         (nn.BCELoss(), LABELS, r"the model gives numbers outside \[0, 1\]; end it with nn.Sigmoid"),
-        (a_tuple, INDICES, "loss_func a_tuple gives a tuple"),
     ],
     ids=str,
 )
@@ -355,6 +354,11 @@ def test_what_cannot_be_right_is_refused_before_a_step(loss_func, targets, messa
             act()
     assert torch.equal(learn.model.weight, before)
     assert learn.recorder.run.losses == []
+
+
+def test_a_loss_is_tried_at_once_where_batches_in_lists_have_class_indices() -> None:
+    with pytest.raises(ValueError, match="loss_func a_tuple gives a tuple"):
+        learner(a_tuple, INDICES)
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid()], ids=str)

@@ -343,3 +343,41 @@ def test_metrics_by_name_have_the_golden_values_of_fastai(kind: str, golden: dic
         preds, targets = outputs.sigmoid(), (torch.arange(30).view(10, 3) % 4 < 2).float()
     for name, expected in golden["metrics"][kind].items():
         assert value(name, preds, targets) == pytest.approx(expected, abs=1e-6), name
+
+
+@pytest.mark.parametrize("metric", [nn.CrossEntropyLoss(), nn.functional.cross_entropy,
+                                    partial(nn.functional.cross_entropy, label_smoothing=0.0)])  # fmt: skip # noqa: E501
+def test_losses_of_torch_get_outputs_and_no_probabilities(metric) -> None:
+    loader = [(torch.randn(20, 4, generator=G), torch.randint(0, 3, (20,), generator=G))]
+    learn = Learner(SimpleNamespace(train=loader, valid=loader, vocab=list("abc")),
+                    nn.Linear(4, 3), metrics=metric)  # fmt: skip
+    loss, same = learn.validate()
+    assert same == pytest.approx(loss, rel=1e-6)
+    assert higher_is_better(learn.metrics[0]) in (False, None)
+
+
+def test_a_metric_that_compares_targets_with_rows_of_classes_is_refused_before_a_step() -> None:
+    loader = [(torch.randn(20, 4, generator=G), torch.randint(0, 3, (20,), generator=G))]
+    dls = SimpleNamespace(train=loader, valid=loader, vocab=list("abc"))
+    for metric in (torchmetrics.MeanMetric(), lambda p, y: ((p - y) ** 2).mean()):
+        with pytest.raises(
+            ValueError, match=r"metric .* fails on preds \[4, 3\] and targets \[4\]"
+        ):
+            Learner(dls, nn.Linear(4, 3), metrics=metric)
+
+
+@pytest.mark.parametrize("function", [skm.log_loss, skm.top_k_accuracy_score])
+def test_scikit_learns_scores_are_told_the_classes_that_no_picture_has(function) -> None:
+    absent = TARGETS % 2
+    expected = function(absent.numpy(), ROWS, labels=[0, 1, 2, 3])
+    assert value(function, targets=absent) == pytest.approx(expected)
+    told = partial(function, labels=[0, 1, 2, 3])
+    assert value(told, targets=absent) == pytest.approx(expected)
+
+
+def test_a_metric_of_classes_is_refused_for_several_labels() -> None:
+    loader = [(torch.randn(60, 4, generator=G), LABELS)]
+    dls = SimpleNamespace(train=loader, valid=loader, vocab=list("abc"))
+    metric = torchmetrics.Accuracy(task="multiclass", num_classes=3)
+    with pytest.raises(ValueError, match="of several labels there is MultilabelAccuracy"):
+        Learner(dls, nn.Linear(4, 3), loss_func=nn.BCEWithLogitsLoss(), metrics=metric)

@@ -391,3 +391,62 @@ def test_it_is_not_kept_when_fastais_is_gone(dls) -> None:
     del theirs
     gc.collect()
     assert ours() is None
+
+
+def test_files_without_labels_are_predicted_as_fastai_does(theirs, photos) -> None:
+    learn = nbfinetune.Learner.from_fastai(theirs)
+    files = items_of(photos)[::-3]
+    golden = theirs.get_preds(dl=theirs.dls.test_dl(files))[0]
+    for loader in (theirs.dls.test_dl(files), learn.dls.test_dl(files)):
+        found = learn.get_preds(dl=loader)
+        assert torch.allclose(found[0], golden, atol=1e-6)
+        assert found[1] is None
+        assert found.to_df().file.tolist() == [str(file) for file in files]
+    assert len(learn.get_preds(dl=learn.dls.test_dl(photos))[0]) == len(items_of(photos))
+    labelled = theirs.dls.test_dl(files, with_labels=True)
+    targets = [theirs.dls.vocab.o2i[file.parent.name] for file in files]
+    assert learn.get_preds(dl=labelled)[1].tolist() == targets
+    with pytest.raises(ValueError, match=r"1 of 2 files are not there: .*nowhere.jpg"):
+        learn.dls.test_dl([files[0], "nowhere.jpg"])
+
+
+def test_lists_of_pictures_are_predicted_as_each_of_them(theirs, photos, tmp_path) -> None:
+    learn = nbfinetune.Learner.from_fastai(theirs)
+    files = items_of(photos)[:3]
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    mixed = [files[0], Image.open(files[1]), np.asarray(Image.open(files[2]).convert("RGB"))]
+    for listed in (files, mixed):
+        for (label, _, probs), item in zip(learn.predict(listed), listed, strict=True):
+            assert label == learn.predict(item)[0]
+            assert torch.allclose(probs, learn.predict(item)[2], atol=1e-5)
+    with pytest.raises(ValueError, match=r"1 of 2 pictures cannot be read: .*bad.png"):
+        learn.predict([files[0], bad])
+    with pytest.warns(UserWarning, match="left out: 1 of 2"):
+        found = learn.predict([bad, files[0]], on_bad="skip")
+    assert found[0] == (None, None, None)
+    assert found[1][0] == learn.predict(files[0])[0]
+
+
+@pytest.mark.parametrize("loader", [fv.DataLoader, torch.utils.data.DataLoader])
+def test_loaders_of_torchs_data_sets_are_gone_through_and_predict_says_what_to_give(
+    loader, photos
+) -> None:
+    x, y = torch.rand(12, 3, 8, 8), torch.tensor([0, 1, 2] * 4)
+    data = torch.utils.data.TensorDataset(x, y)
+    dls = fv.DataLoaders(loader(data, 5, shuffle=True), loader(data, 5))
+    dls.vocab = ["a", "b", "c"]
+    theirs = fv.Learner(dls, Net(3), loss_func=nn.CrossEntropyLoss())
+    learn = nbfinetune.Learner.from_fastai(theirs)
+    preds, targets = learn.get_preds("train")
+    assert torch.equal(targets, y)
+    with torch.no_grad():
+        assert torch.allclose(preds, learn.model.eval()(x).softmax(1), atol=1e-6)
+    file = items_of(photos)[0]
+    message = (
+        r"is a TensorDataset, whose transforms are not known; give a loader: learn.get_preds\("
+    )
+    for predict in (learn.predict, learn.dls.test_dl):
+        for item in (file, [file]):
+            with pytest.raises(ValueError, match=message):
+                predict(item)

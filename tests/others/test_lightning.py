@@ -112,3 +112,21 @@ def test_what_cannot_be_known_is_refused_with_what_to_pass() -> None:
             raise OSError("no such folder")
 
     refused("Broken gives no loaders: OSError: no such folder", Lit(), Broken())
+
+
+def test_a_forward_that_does_more_than_the_network_is_kept() -> None:
+    class Normalising(Lit):
+        def forward(self, x):
+            return self.model((x - 0.5) / 0.25)
+
+    class Plain(Lit):
+        def forward(self, x):
+            return self.model(x)
+
+    module, plain = Normalising(), Plain()
+    with pytest.warns(UserWarning, match=SAID):
+        learn = Learner.from_lightning(module, (LOADER, LOADER), NAMES)
+    assert torch.allclose(learn.get_preds()[0], module(X).softmax(1), atol=1e-6)
+    with pytest.warns(UserWarning, match=SAID):
+        assert Learner.from_lightning(plain, (LOADER, LOADER), NAMES).model is plain.model
+    assert plain.training

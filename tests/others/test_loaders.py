@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -114,3 +114,42 @@ def test_the_random_numbers_of_the_session_are_left_alone() -> None:
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert after[:2] == before[:2]
     assert isinstance(SimpleNamespace(), object)
+
+
+def _folders(photos, names=None) -> ImageFolder:
+    data = ImageFolder(photos, v2.Compose([v2.ToImage(), v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True)]))  # fmt: skip # noqa: E501
+    data.classes = names or data.classes
+    return data
+
+
+def test_class_names_are_those_of_data_sets_in_a_row() -> None:
+    parts = [TensorDataset(X, Y), TensorDataset(X, Y)]
+    for part in parts:
+        part.classes = list("abc")
+    joined = DataLoader(ConcatDataset(parts), 8)
+    assert Learner.from_loaders(nn.Linear(4, 3), joined, joined).vocab == list("abc")
+
+
+def test_validation_data_of_other_classes_are_refused(photos) -> None:
+    train, valid = DataLoader(_folders(photos), 4), DataLoader(_folders(photos, ["blue", "red"]), 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(ValueError, match="valid has blue, red; not in both: green"):
+        Learner.from_loaders(model, train, valid)
+
+
+def test_a_vocab_in_another_order_than_the_class_names_of_the_data_is_refused(photos) -> None:
+    loader = DataLoader(_folders(photos), 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(ValueError, match="class 0 is blue in the data but red in vocab"):
+        Learner.from_loaders(model, loader, loader, ["red", "green", "blue"])
+    learn = Learner.from_loaders(model, loader, loader, ["bleu", "vert", "rouge"])
+    assert learn.vocab == ["bleu", "vert", "rouge"]
+
+
+def test_loaders_of_dicts_predict_the_training_data_in_its_order() -> None:
+    data = [{"image": x, "label": y} for x, y in zip(X, Y, strict=True)]
+    loader = DataLoader(data, 8, shuffle=True)
+    learn = Learner.from_loaders(nn.Linear(4, 3), loader, loader, list("abc"))
+    preds, targets = learn.get_preds("train")
+    assert torch.equal(targets, Y)
+    assert torch.allclose(preds, learn.model(X).softmax(1), atol=1e-6)

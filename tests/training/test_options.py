@@ -65,7 +65,11 @@ NAN = float("nan")
         ("cbs", [SaveBest(), EarlyStopping], "cbs holds the class EarlyStopping; pass"),
         ("cbs", [print], "cbs holds <built-in function print>, which is no callback"),
         ("cbs", 3, "cbs holds 3, which is no callback"),
-        ("cbs", "EarlyStopping", "cbs holds 'E', which is no callback"),
+        (
+            "cbs",
+            "log.csv",
+            r"cbs holds .log.csv., which is no callback; .* LogTo\(.log.csv.\) logs to a f",
+        ),
     ],
 )
 def test_options_of_no_use_are_refused_when_the_learner_is_made(

@@ -17,8 +17,6 @@ from nbfinetune.data.sources.items import SourceItems
 from nbfinetune.data.splits import sorted_labels
 from nbfinetune.rendering.names import first_few
 
-_INSIDE = ("dataset", "subset", "base", "data")  # what users call the data set that they wrap
-
 
 def as_items(
     parts: Mapping[str, object],
@@ -68,7 +66,12 @@ def as_items(
     if columns and not any(isinstance(leaf, HubItems) for leaf in known.values()):
         raise ValueError("image_col and label_col are of data sets of Hugging Face; leave them out")
     _name_texts(list(known.values()), vocab)
-    names = class_names(adapted_parts) if vocab is None else vocab
+    names = class_names(adapted_parts)
+    if vocab is not None:
+        check_renamed(vocab := as_vocab(vocab), names)
+        names = vocab
+    if names is None and any(map(_changes_targets, adapted_parts)):
+        say(notes, "the data has a target_transform, so its class names are not used; give vocab=")
     if names is None and (names := class_names([_inside(part) for part in adapted_parts])):
         say(notes, f"the class names are those of the data sets inside these: {first_few(names)}")
     return adapted_parts, None if names is None else as_vocab(names)
@@ -143,13 +146,34 @@ def class_names(parts: Sequence[object]) -> list[str] | None:
     return found[0] if found else None
 
 
+def check_renamed(vocab: Sequence[str], names: Sequence[str] | None) -> None:
+    """Refuse a vocab that has a class name of the data at the place of another class.
+
+    Other names, such as translated ones, are fine.
+    """
+    for k, name in enumerate(names or []):
+        if name in vocab and vocab.index(name) != k:
+            at = vocab[k] if k < len(vocab) else "missing"
+            raise ValueError(
+                f"class {k} is {name} in the data but {at} in vocab; the order of the indices is "
+                f"{first_few(names)}: leave vocab out"
+            )
+
+
 def _inside(data: object) -> object:
     """The data set that one of the user's own, such as one that transforms pictures, is around."""
-    for name in _INSIDE:
-        inner = getattr(data, name, None)
-        if isinstance(inner, Dataset) and len(inner) == len(data):
-            return inner
-    return None
+    values = getattr(data, "__dict__", {}).values()
+    inside = [v for v in values if isinstance(v, Dataset) or (of_hub(v) and hasattr(v, "features"))]
+    return next((inner for inner in inside if len(inner) == len(data)), None)
+
+
+def _changes_targets(data: object) -> bool:
+    """Whether a data set, or one that it is a part or a row of, has a target_transform."""
+    if isinstance(data, Subset):
+        return _changes_targets(data.dataset)
+    if isinstance(data, ConcatDataset):
+        return any(map(_changes_targets, data.datasets))
+    return getattr(data, "target_transform", None) is not None
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:
@@ -168,7 +192,12 @@ def _classes(dataset: object) -> list[str] | None:
         if any(names != found[0] for names in found):
             raise ValueError(f"data sets of different classes are joined: {first_few(found)}")
         return found[0]
+    if of_hub(dataset):
+        labels = [feature for feature in dataset.features.values() if hasattr(feature, "names")]
+        return list(labels[0].names) if len(labels) == 1 else None
     classes = getattr(dataset, "classes", getattr(dataset, "categories", None))  # Caltech's
+    if getattr(dataset, "target_transform", None) is not None:
+        return None  # which of the names class k has is not known
     if classes is None or isinstance(classes, (str, Mapping)) or not isinstance(classes, Iterable):
         return None
     # ImageNet's classes are tuples of names.

@@ -43,7 +43,7 @@ class SourceItems:
         return self.labels if named else []
 
     def use(self, vocab: Sequence[str]) -> None:
-        """Take texts for names of these classes.
+        """Take texts for names of these classes, or for indices where no class is a number.
 
         Raises
         ------
@@ -51,6 +51,8 @@ class SourceItems:
             If there are others among them.
         """
         place = {name: k for k, name in enumerate(vocab)}
+        if not any(name.isdecimal() for name in vocab) and all(map(str.isdecimal, self.texts)):
+            place |= {str(k): k for k in range(len(vocab))}
         if unknown := sorted(set(self.texts) - set(place)):
             raise ValueError(
                 f"{self.name} has labels that are no class: {first_few(unknown)}; the classes are "

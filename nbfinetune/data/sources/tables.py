@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nbfinetune.arguments import is_missing, plain
-from nbfinetune.data.arguments import as_marks
+from nbfinetune.data.arguments import as_marks, check_no_url
 from nbfinetune.images.files import image_suffixes, locate
 from nbfinetune.rendering.names import first_few, shortened, shown
 
@@ -119,6 +119,8 @@ def table_items(
             f"the columns are {table.headings}: give those of file and label, such as fn_col=1, "
             "label_col=2"
         )
+    for text in texts:
+        check_no_url(text)
     files = [locate(folder, Path(f"{text}{suff}")) for text in texts]
     if not marks:
         return files, labels, {}

@@ -13,6 +13,7 @@ from nbfinetune.training.logs.targets import Log, Value, log_function
 from nbfinetune.training.state import Callback, LearnerState
 
 _INTERVAL = 1.0  # seconds between two blocks: to read losses waits for the device
+_OF_STEPS = ("lr", "mom", "seconds")  # a metric may have such a name
 _TRIES = 3  # blocks in a row that fail, after which a run logs no more: some wait for networks
 
 
@@ -90,7 +91,9 @@ class LogTo(Callback):
         todo += [(first + i + 1, _values_of_step(learn, run, i)) for i in range(self._done, n)]
         if with_row:
             row = {
-                name: v for name, v in run.rows[-1].items() if name not in ("train_loss", "time")
+                f"metric/{name}" if name in _OF_STEPS else name: v
+                for name, v in run.rows[-1].items()
+                if name not in ("train_loss", "time")
             }
             todo.append((first + n, row | {"seconds": run.rows[-1]["time"]}))
         self._done, self._told = n, True

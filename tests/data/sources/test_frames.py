@@ -243,3 +243,12 @@ def test_corrections_are_for_frames_too(root: Path, tmp_path: Path) -> None:
 def test_an_option_of_another_name_is_refused(root: Path) -> None:
     with pytest.raises(TypeError, match=re.escape("from_df has no option 'label_delim'; did you")):
         ImageDataLoaders.from_df(_frame(), root, label_delim=" ")
+
+
+def test_addresses_are_refused_as_such(root: Path) -> None:
+    urls = [f"https://example.org/{name}.jpg" for name in NAMES]
+    message = re.escape(f"{urls[0]} is a URL, and nothing is downloaded")
+    with pytest.raises(ValueError, match=message):
+        ImageDataLoaders.from_df(_frame(file=urls), root, size=8)
+    with pytest.raises(ValueError, match="is a URL, and nothing is downloaded"):
+        ImageDataLoaders.from_lists(root, urls, _frame().label, size=8)

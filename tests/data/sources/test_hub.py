@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, random_split
 from torchvision.datasets import ImageFolder
 
-from nbfinetune import ImageDataLoaders
+from nbfinetune import ImageDataLoaders, Learner
 from nbfinetune.data.sources.hub import HubItems
 
 CLASSES = ["emu", "cat", "dog"]  # not in the order of the alphabet
@@ -262,3 +262,48 @@ def test_it_goes_beside_a_folder_of_the_same_classes(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the same in train and in valid"):
         dls = MAKE(data, ImageFolder(tmp_path), size=8)
     assert (dls.vocab, _classes_seen(dls)) == (sorted(CLASSES), RIGHT)
+
+
+def test_a_vocab_in_another_order_than_the_features_is_refused() -> None:
+    with pytest.raises(ValueError, match="class 0 is emu in the data but cat in vocab; the order"):
+        MAKE(_dataset(), vocab=["cat", "dog", "emu"], size=8)
+    assert MAKE(_dataset(), vocab=["Emu", "Katze", "Hund"], size=8).vocab[0] == "Emu"
+
+
+def test_whole_numbers_are_indices_of_a_vocab_that_is_given() -> None:
+    data = _dataset(Value("int64"))
+    dls = MAKE(data, vocab=CLASSES, size=8)
+    assert _classes_seen(dls) == RIGHT
+    with pytest.raises(ValueError, match="train has labels that are no class: 2; the classes are"):
+        MAKE(data, vocab=["emu", "cat"], size=8)
+    assert MAKE(data, size=8).vocab == ["0", "1", "2"]
+
+
+class _Around(torch.utils.data.Dataset):
+    """What users write to use such a data set with torch."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return self.rows[i]["image"], self.rows[i]["label"]
+
+
+def test_class_names_are_found_inside_a_data_set_of_the_users() -> None:
+    with pytest.warns(UserWarning, match="class names are those of the data sets inside these"):
+        dls = MAKE(_Around(_dataset()), size=8)
+    assert _classes_seen(dls) == RIGHT
+
+
+def test_loaders_of_rows_have_their_class_names() -> None:
+    data = Dataset.from_dict(
+        {"x": torch.randn(6, 4).tolist(), "label": [0, 1, 2] * 2},
+        features=Features({"x": datasets.Sequence(Value("float32")), "label": LABEL}),
+    ).with_format("torch")
+    loader = torch.utils.data.DataLoader(data, 3)
+    learn = Learner.from_loaders(torch.nn.Linear(4, 3), loader, loader)
+    assert learn.vocab == CLASSES
+    assert learn.get_preds("train")[1].tolist() == [0, 1, 2] * 2

@@ -61,6 +61,16 @@ def test_steps_go_on_over_several_fits_and_copies_of_the_learner_log_to_the_same
     assert [step for step, _ in log.of("valid_loss")] == [5, 10, 10]
 
 
+def test_metrics_that_are_called_as_values_of_steps_hide_none(learn: Learner) -> None:
+    log = Logged()
+    learn.metrics = {"lr": accuracy, "seconds": lambda preds, targets: 7.0}
+    learn.fit(1, 1e-3, cbs=LogTo(log))
+    assert [rate for _, rate in log.of("lr")] == [1e-3] * 5
+    assert log.of("metric/lr") == [(5, learn.recorder.run.rows[-1]["lr"])]
+    assert log.of("metric/seconds") == [(5, 7.0)]
+    assert log.of("seconds")[0][1] < 7.0
+
+
 def test_a_run_that_is_stopped_or_interrupted_has_logged_all_its_steps(learn: Learner) -> None:
     for error in (None, KeyboardInterrupt, RuntimeError):
 
