@@ -49,7 +49,7 @@ def timm_name(learn: LearnerState) -> tuple[str, dict[str, object]]:
     network = _network(learn.model)
     known = getattr(network, "pretrained_cfg", None) or {}
     if arch.startswith("timm:"):
-        name, args = arch.removeprefix("timm:"), {}
+        name, args = arch.removeprefix("timm:"), _of_size(network)
     elif arch in _RENAMED or arch.startswith(_SAME):
         name = _RENAMED.get(arch, arch)
         args = {"bn_eps": 1e-3} if arch.startswith(_BN_EPS) else {}
@@ -69,6 +69,12 @@ def timm_name(learn: LearnerState) -> tuple[str, dict[str, object]]:
             'learner with head="linear", or export a .onnx or .pt2 file'
         )
     return name, args
+
+
+def _of_size(network: nn.Module) -> dict[str, object]:
+    """The size that a network was built for, where it is one for a fixed size."""
+    given = getattr(network, "_model_args", {})
+    return {"img_size": given["img_size"]} if given.get("img_size") else {}
 
 
 def _network(model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import BoundArguments, Parameter, Signature, signature
 from os import PathLike
+from threading import get_ident
 
 from nbfinetune.rendering.names import shown
 
@@ -81,27 +82,30 @@ def repeatable(method: Callable) -> Callable:
 
     @wraps(method)
     def call(learn: object, *args: object, **kwargs: object) -> object:
-        if learn.within_call:
+        if learn.within_call == get_ident():
             return method(learn, *args, **kwargs)
-        n_runs, ended = len(learn.recorder.runs), False
-        learn.within_call = True
+        n_runs, n_calls, ended = len(learn.recorder.runs), len(learn.calls), False
+        was, learn.within_call = learn.within_call, get_ident()
         try:
             result = method(learn, *args, **kwargs)
             ended = True
             return result
         finally:
-            learn.within_call = False
+            learn.within_call = was
             if ended or len(learn.recorder.runs) > n_runs:  # else it was refused
                 given = _by_name(known, known.bind(learn, *args, **kwargs))
                 del given[next(iter(given))]
+                set_meanwhile = learn.calls[n_calls:]  # by another thread
+                learn.calls = learn.calls[:n_calls]
                 _note(learn, method.__name__, given)
+                learn.calls += set_meanwhile
 
     return call
 
 
 def note_setting(learn: object, name: str, value: object) -> None:
     """An attribute of a learner was set; that does not count while it is made, or in a call."""
-    if not vars(learn).get("within_call", True):
+    if vars(learn).get("within_call", get_ident()) != get_ident():
         _note(learn, name, {"": _kept(value)})
 
 
@@ -129,10 +133,13 @@ def _kept(value: object) -> object:
         return type(value)([_kept(each) for each in value if not _is_screen(each)])
     if isinstance(value, Mapping):
         return {key: _kept(each) for key, each in value.items()}
-    if isinstance(value, _PLAIN) or hasattr(value, "__qualname__") or hasattr(value, "options"):
+    ours = type(value).__module__.startswith("nbfinetune.training.")  # a callback
+    if ours or isinstance(value, _PLAIN) or hasattr(value, "__qualname__"):
         return value
-    if hasattr(value, "tolist") and math.prod(getattr(value, "shape", ())) <= _MOST:
-        return value.tolist()  # of NumPy, torch or pandas
+    if hasattr(value, "tolist"):  # of NumPy, torch or pandas
+        shape = list(getattr(value, "shape", ()))
+        few = len(shape) < 2 and math.prod(shape) <= _MOST
+        return value.tolist() if few else Lost(f"an array of {shape}")
     return Lost(shown(value))
 
 

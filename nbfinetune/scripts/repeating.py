@@ -12,7 +12,7 @@ from nbfinetune.training.state import LearnerState
 from nbfinetune.version import __version__
 
 _SCRIPT = '''\
-"""{what}
+"""{what}{left_out}
 
 Written by nbfinetune {version}. On the same machine, with the same versions of the packages and
 as many threads, it gives the losses of the notebook to the last digit.
@@ -92,7 +92,9 @@ def _script(learn: LearnerState) -> str:
         else:
             body.append(f"learn.{writing.call(call)}")
     runs = [(run.losses[-1], run.rows[-1]["valid_loss"]) for run in learn.recorder.runs]
+    names = ", ".join(sorted(writing.left_out))
     return _SCRIPT.format(
+        left_out=f"\nLeft out, as they change no loss: {names}." if names else "",
         what=f"{made.arguments.get('arch', 'A network')}: data, network, searches and fits.",
         version=__version__,
         imports=writing.imports(),

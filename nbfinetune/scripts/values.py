@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
+from nbfinetune.arguments import as_path
 from nbfinetune.images.files import get_image_files
+from nbfinetune.networks.families.hugging_face import PREFIX
 from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.calls import Call, Lost
+from nbfinetune.training.fine_tuning.refit import RefitHead
 from nbfinetune.training.logs.log_to import LogTo
 from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.state import Callback
@@ -18,10 +21,16 @@ _MOST = 5_000  # values of one list; more belong in a CSV file
 
 
 class Writing:
-    """Values as Python text, with the imports that this needs."""
+    """Values as Python text, with the imports that this needs.
+
+    Attributes
+    ----------
+    left_out : classes of callbacks that change no loss, and are not written
+    """
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
+        self.left_out: set[str] = set()
 
     def imports(self) -> str:
         lines = [f"from {home} import {', '.join(sorted(n))}" for home, n in self._names.items()]
@@ -38,10 +47,10 @@ class Writing:
                 parts.append("dls=dls")
             elif name == "cbs":
                 parts += [f"cbs={text}"] if (text := self._callbacks(given)) != "[]" else []
-            elif name == "path" and call.name != "load_learner":
-                parts.append(f"path={os.path.abspath(given)!r}")
-            elif name in ("file", "corrections") and given is not None:
-                parts.append(f"{name}={os.path.abspath(given)!r}")
+            elif name in ("path", "file", "corrections") and given is not None:
+                parts.append(f"{name}={str(as_path(given, name))!r}")
+            elif name in ("arch", "weights") and isinstance(given, str):
+                parts.append(f"{name}={_in_full(given)!r}")
             elif name == "fnames" and given is not None:
                 parts.append(f"fnames={self._files(call, given)}")
             elif name not in ("show", "checkpoint"):
@@ -70,7 +79,7 @@ class Writing:
         if type(value) in (type(None), bool, int, float, str):
             return repr(value)
         if isinstance(value, PathLike):
-            return repr(os.path.abspath(value))
+            return repr(str(as_path(value, name)))
         if isinstance(value, slice):
             ends = [self.value(end, name) for end in (value.start, value.stop)]
             return f"slice({', '.join(ends)})"
@@ -98,14 +107,17 @@ class Writing:
     def _callbacks(self, cbs: object) -> str:
         texts = []
         for cb in [cbs] if isinstance(cbs, Callback) else cbs or ():
-            if isinstance(cb, EarlyStopping | SaveBest | LogTo):
+            if type(cb) in (EarlyStopping, SaveBest, RefitHead):
                 self._import("nbfinetune", type(cb).__name__)
-                given = ", ".join(f"{k}={self.value(v, k)}" for k, v in cb.options.items())
+                options = getattr(cb, "options", {})
+                given = ", ".join(f"{k}={self.value(v, k)}" for k, v in options.items())
                 texts.append(f"{type(cb).__name__}({given})")
+            elif isinstance(cb, LogTo):
+                self.left_out.add(type(cb).__name__)
             else:
                 raise ValueError(
                     f"cbs holds {cb.text if isinstance(cb, Lost) else shown(cb)}, which no script "
-                    "can make again; EarlyStopping, SaveBest and LogTo(FILE) can be written"
+                    "can make again; EarlyStopping, SaveBest and RefitHead can be written"
                 )
         return f"[{', '.join(texts)}]"
 
@@ -121,6 +133,14 @@ class Writing:
     def _import(self, home: str, name: str) -> str:
         self._names.setdefault(home, set()).add(name)
         return name
+
+
+def _in_full(name: str) -> str:
+    """The name of a network or of weights, a folder or file that is there by its whole path."""
+    prefix = PREFIX if name.startswith(PREFIX) else ""
+    there = Path(name.removeprefix(prefix)).expanduser()
+    is_there = os.path.isdir(there) if prefix else os.path.isfile(there)
+    return f"{prefix}{there.absolute()}" if is_there else name
 
 
 def _home(value: object) -> str | None:

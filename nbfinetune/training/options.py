@@ -184,6 +184,23 @@ def checked_lr_decay(learn: object, decay: object) -> float | None:
     return decay
 
 
+def checked_train_bn(learn: object, train_bn: object) -> bool:
+    check_modes(amp="auto", train_bn=train_bn, transforms=None)
+    return bool(train_bn)
+
+
+def checked_transforms(learn: object, transforms: object) -> object:
+    check_modes(amp="auto", train_bn=True, transforms=transforms)
+    return transforms
+
+
+def checked_amp(learn: object, amp: object) -> str:
+    if amp == "auto" or amp not in AMP:
+        allowed = ", ".join(each for each in AMP if each != "auto")
+        raise ValueError(f"amp of a learner is {shown(amp)}; it must be one of {allowed}")
+    return amp
+
+
 def checked_moms(learn: object, moms: object) -> tuple[float, float, float]:
     check_moms(moms)
     return tuple(moms)

@@ -115,7 +115,7 @@ class LearnerState:
     resumed : what the next call goes on with
     undoable : what it was before its fits
     calls : what was called and set since it was made
-    within_call : whether one of these calls is on
+    within_call : the thread that one of these calls is on in, None = in none
     """
 
     lr = options.Checked(options.checked_lr)
@@ -128,6 +128,10 @@ class LearnerState:
     metrics = options.Checked(options.listed_metrics)
     cbs = options.Checked(lambda learn, cbs: as_callbacks(cbs))
     dls = options.Checked(lambda learn, dls: learn._take(dls))
+    train_bn = options.Checked(options.checked_train_bn)
+    transforms = options.Checked(options.checked_transforms)
+    amp = options.Checked(options.checked_amp)
+    amp_inference = options.Checked(options.checked_amp)
 
     run_name: str
     n_epoch: int
@@ -207,7 +211,7 @@ class LearnerState:
         self.opt = layer_groups.adamw(self.groups, lr=rate, mom=_MOMENTUM, wd=wd)
         self._rng: RngState | None = None
         self.calls: tuple[Call, ...] = ()
-        self.within_call = False
+        self.within_call: int | None = None
 
     def _take(self, dls: ImageDataLoaders | None) -> ImageDataLoaders | None:
         """Take loaders of the same classes: their size and augmentation are followed."""
@@ -217,7 +221,7 @@ class LearnerState:
 
         new, old = TakenLoaders.of(dls), self._taken
         vocab = options.followed_names(new, old, self.vocab)
-        self.transforms = followed_transforms(
+        vars(self)["_transforms"] = followed_transforms(  # no setting of the user's
             self.transforms, new, old, lambda x: self.model(x.to(self.device))
         )
         self.vocab, self._taken = vocab, new
@@ -227,7 +231,7 @@ class LearnerState:
         """All but schedules and what belongs to the run that is on, which nothing can pickle."""
         own = {k: v for k, v in vars(self).items() if k != "lr_schedules"}
         own["run_cbs"] = ()
-        return own | dict.fromkeys(("keeper", "resumed", "place", "undoable"))
+        return own | dict.fromkeys(("keeper", "resumed", "place", "undoable", "within_call"))
 
     def __deepcopy__(self, memo: dict) -> "LearnerState":
         """A learner that rests; a run that is on in another thread waits for the copy."""

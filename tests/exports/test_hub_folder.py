@@ -37,6 +37,7 @@ def opened(folder: Path) -> nn.Module:
         ("mobilenet_v3_small", "mobilenetv3_small_100"),
         ("mnasnet0_5", "mnasnet_050"),
         ("timm:test_convnext", "test_convnext"),
+        ("timm:test_vit", "test_vit"),  # built for pictures of 32 px, not of 160
     ],
 )
 def test_networks_that_timm_has_too_give_the_same_logits_there(

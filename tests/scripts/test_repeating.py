@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 import weakref
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread, get_ident
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from nbfinetune import (
     ImageDataLoaders,
     Learner,
     LogTo,
+    RefitHead,
     SaveBest,
     accuracy,
     error_rate,
@@ -174,7 +178,90 @@ def test_calls_keep_neither_screens_nor_data_alive(lite, photos: Path, shell) ->
     assert before() is None
 
 
-def test_a_log_in_a_file_is_written(lite, tmp_path: Path) -> None:
-    lite.fit(1, 1e-3, cbs=LogTo(tmp_path / "log.csv"), show=False)
+def test_a_folder_or_file_of_a_network_is_named_in_full(lite, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network").mkdir()
+    (tmp_path / "weights.pth").touch()
+    for arch in ("hf:./network", "hf:network"):
+        lite.made_by.arguments.update(arch=arch, weights="weights.pth")
+        text = lite.to_script("train.py", overwrite=True).read_text()
+        assert f"arch='hf:{tmp_path}/network'" in text
+        assert f"weights='{tmp_path}/weights.pth'" in text
+    lite.made_by.arguments.update(arch="hf:owner/network", weights="DEFAULT")
+    text = lite.to_script("train.py", overwrite=True).read_text()
+    assert "arch='hf:owner/network'" in text
+    assert "weights='DEFAULT'" in text
+
+
+def test_a_path_in_the_home_folder_is_found(lite, photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(photos.parent))
+    dls = ImageDataLoaders.from_folder(f"~/{photos.name}", size=32)
+    text = vision_learner(dls, LITE).to_script(tmp_path / "train.py").read_text()
+    assert f"path={str(photos)!r}" in text
+
+
+def test_arrays_of_pictures_are_refused(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
+    dls = ImageDataLoaders.from_datasets((pictures, np.arange(8) % 2), size=32, valid_pct=0.5)
+    with pytest.raises(ValueError, match=r"train is an array of \[8, 6, 6, 3\]"):
+        vision_learner(dls, LITE).to_script(tmp_path / "train.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("train_bn", True), ("amp", "bf16"), ("amp_inference", "bf16")]
+)
+def test_modes_that_were_set_are_set_again(lite, tmp_path: Path, name, value) -> None:
+    setattr(lite, name, value)
+    assert lines_of(lite.to_script(tmp_path / "train.py"))[2:] == [f"learn.{name} = {value!r}"]
+
+
+def test_transforms_that_were_put_in_are_refused(lite, tmp_path: Path) -> None:
+    lite.dls = lite.dls.with_size(48)  # whose size the transforms follow
     text = lite.to_script(tmp_path / "train.py").read_text()
-    assert f"cbs=[LogTo(target={str(tmp_path / 'log.csv')!r})]" in text
+    assert "learn.transforms" not in text
+    lite.transforms = replace(lite.transforms, aug=False)
+    with pytest.raises(ValueError, match="transforms is ImageTransforms"):
+        lite.to_script(tmp_path / "other.py")
+
+
+def test_the_head_is_fitted_anew_and_logs_that_are_left_out_are_named(lite, tmp_path) -> None:
+    lite.fit(1, 1e-3, cbs=[RefitHead(), LogTo(print)], show=False)
+    text = lite.to_script(tmp_path / "train.py").read_text()
+    assert lines_of(tmp_path / "train.py")[2] == "learn.fit(n_epoch=1, lr=0.001, cbs=[RefitHead()])"
+    assert "Left out, as they change no loss: LogTo." in text
+
+
+def test_settings_after_a_fit_that_is_taken_back_stay(lite, tmp_path: Path) -> None:
+    lite.fit(1, 1e-3, show=False)
+    lite.accumulate, lite.lr = 2, 2e-3
+    lite.unfreeze()
+    lite.undo_fit()
+    assert lite.accumulate == 2
+    assert lines_of(lite.to_script(tmp_path / "train.py"))[2:] == ["learn.accumulate = 2"]
+
+
+class InAnotherThread(Callback):
+    """Does something while a run is on in this thread."""
+
+    def __init__(self, act) -> None:
+        self.act = act
+
+    def before_epoch(self, learn: Learner) -> None:
+        thread = Thread(target=self.act, args=[learn])
+        thread.start()
+        thread.join()
+
+
+def test_what_is_set_during_a_run_comes_after_it(lite) -> None:
+    def act(learn: Learner) -> None:
+        learn.seed = 7
+
+    lite.fit(1, 1e-3, cbs=[InAnotherThread(act)], show=False)
+    assert [call.name for call in lite.calls] == ["fit", "seed"]
+
+
+def test_a_copy_made_during_a_run_knows_what_is_done_with_it(lite) -> None:
+    lite.within_call = get_ident()  # as while a fit is on
+    copy = deepcopy(lite)
+    copy.unfreeze()
+    assert [call.name for call in copy.calls] == ["unfreeze"]

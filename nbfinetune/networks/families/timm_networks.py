@@ -1,6 +1,5 @@
 """Networks of timm, by name, for pictures of a size."""
 
-from contextlib import suppress
 from difflib import get_close_matches
 
 import torch
@@ -43,8 +42,13 @@ def create_network(name: str, *, pretrained: bool, size: int) -> nn.Module:
     plain = name.removeprefix("timm:")
     cfg = timm.get_pretrained_cfg(plain)
     if cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != size:
-        with suppress(Exception), torch.no_grad():  # whatever its code makes of that size
-            network = timm.create_model(plain, pretrained=pretrained, img_size=size)
-            network.eval()(torch.zeros(1, 3, size, size))
+        try:
+            with torch.no_grad():
+                network = timm.create_model(plain, pretrained=pretrained, img_size=size)
+                network.eval()(torch.zeros(1, 3, size, size))
             return network.train()
+        except OSError:  # a second try to download would fail as slowly
+            raise
+        except Exception:  # whatever its code makes of that size
+            pass
     return timm.create_model(plain, pretrained=pretrained)

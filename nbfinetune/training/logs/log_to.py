@@ -56,11 +56,6 @@ class LogTo(Callback):
         self._said = False
         self._next = 0.0
 
-    @property
-    def options(self) -> dict[str, object]:
-        """What it was made with."""
-        return {"target": self._target}
-
     def before_fit(self, learn: LearnerState) -> None:
         self._run, self._done, self._told, self._failed = learn.recorder.run, 0, False, 0
         self._next = monotonic() + _INTERVAL

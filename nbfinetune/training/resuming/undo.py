@@ -1,13 +1,15 @@
 """`Learner.undo_fit`: the learner as it was before its last fit, bit for bit."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from safetensors import SafetensorError
 
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.calls import Call
 from nbfinetune.training.resuming.run_folder import RunFolder
 from nbfinetune.training.resuming.runs_root import FOR_UNDO, runs_folder
 from nbfinetune.training.snapshot import Snapshot
@@ -115,7 +117,16 @@ def undo_fit(learn: LearnerState) -> str:
             why = "what was before the last one is kept no longer"
         raise ValueError(f"there is no fit to take back: {why}")
     name, before = newest
+    later = learn.calls
     before.put_back(learn)
+    learn.calls += tuple(_left_as_set(later[len(learn.calls) :], len(learn.recorder.runs)))
     undoable.fits.pop()
     left = counted(len(undoable.fits) + len(undoable.on_disk), "fit")
     return f"{name} is taken back; {left} before it can be taken back too"
+
+
+def _left_as_set(calls: Sequence[Call], n_runs: int) -> Iterator[Call]:
+    """Settings among the calls since, which an undo leaves as they are, all but the rate."""
+    for call in calls:
+        if "" in call.arguments and call.name != "lr":
+            yield replace(call, n_runs=n_runs)
