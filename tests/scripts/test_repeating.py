@@ -44,6 +44,14 @@ def lines_of(file: Path) -> list[str]:
 
 
 @pytest.fixture
+def shell(shell):
+    """With the magics, for one test."""
+    shell.run_line_magic("load_ext", "nbfinetune")
+    yield shell
+    shell.run_line_magic("unload_ext", "nbfinetune")
+
+
+@pytest.fixture
 def lite(photos: Path) -> Learner:
     dls = ImageDataLoaders.from_folder(photos, size=32, bs=8, valid_pct=0.34)
     return vision_learner(dls, LITE, metrics=[accuracy], device="cpu")
@@ -52,7 +60,6 @@ def lite(photos: Path) -> Learner:
 def test_magics_methods_and_settings_give_the_same_losses_in_a_fresh_process(
     lite, shell, tmp_path: Path
 ) -> None:
-    shell.run_line_magic("load_ext", "nbfinetune")
     shell.push({"learn": lite})
     with lite.quiet():
         for line in ("lr_find", "fit_one_cycle 1", "unfreeze", "fit_one_cycle 1 1e-5:1e-3"):
@@ -168,7 +175,6 @@ def test_data_of_another_size_is_made_at_that_size(lite, tmp_path: Path) -> None
 
 
 def test_calls_keep_neither_screens_nor_data_alive(lite, photos: Path, shell) -> None:
-    shell.run_line_magic("load_ext", "nbfinetune")
     shell.push({"learn": lite})
     shell.run_line_magic("fit_one_cycle", "1 1e-3")
     assert [call.arguments.get("cbs") for call in lite.calls] == [[]]
