@@ -167,8 +167,10 @@ class Checked:
         return self if learn is None else vars(learn)[self._kept]
 
     def __set__(self, learn: object, value: object) -> None:
+        changed = vars(learn).get(self._kept) is not value
         vars(learn)[self._kept] = self._check(learn, value)
-        note_setting(learn, self._kept[1:], value)
+        if changed:
+            note_setting(learn, self._kept[1:], value)
 
 
 def checked_lr(learn: object, lr: object) -> object:

@@ -271,3 +271,9 @@ def test_a_copy_made_during_a_run_knows_what_is_done_with_it(lite) -> None:
     copy = deepcopy(lite)
     copy.unfreeze()
     assert [call.name for call in copy.calls] == ["unfreeze"]
+
+
+def test_what_changes_nothing_is_no_call(lite) -> None:
+    lite.validate()
+    lite.get_preds()
+    assert lite.calls == ()

@@ -16,6 +16,7 @@ from nbfinetune.training.snapshot import Snapshot
 from nbfinetune.training.state import LearnerState
 
 MOST_BYTES = 2**30  # of all that a learner keeps in memory for it
+MOST_FITS = 50  # each takes some 40 kB beside its tensors
 # Attributes: what freezing sets goes with `requires_grad`; others are of the call that is on.
 _ALWAYS = ("frozen", "_lr", "chosen", "calls")
 _NEVER = {"undoable", "keeper", "resumed", "place", "run_cbs"}
@@ -28,6 +29,7 @@ class FitsToUndo:
         self.fits: list[tuple[str, Snapshot]] = []
         self.on_disk: list[tuple[str, Snapshot, str]] = []  # older ones, and their files
         self._folder: RunFolder | None = None
+        self._n_written = 0
 
     @contextmanager
     def watching(self, learn: LearnerState, method: str, *, everything: bool) -> Iterator[None]:
@@ -50,7 +52,9 @@ class FitsToUndo:
                 self._make_room()
 
     def _make_room(self) -> None:
-        """Older ones go to the disk, as far as there is room."""
+        """Older ones go to the disk, as far as there is room, and the oldest are given up."""
+        while len(self.on_disk) + len(self.fits) > MOST_FITS:
+            (self.on_disk or self.fits).pop(0)
         while sum(snapshot.n_bytes for _, snapshot in self.fits) > MOST_BYTES:
             name, snapshot = self.fits.pop(0)
             try:
@@ -66,9 +70,9 @@ class FitsToUndo:
         if self._folder is None:
             self._folder = RunFolder.new(root)
             self._folder.write_record({"status": FOR_UNDO})
-        number = len(self.on_disk)
         copies = snapshot.copies()
-        file = self._folder.write_tensors(f"undo-{number}.safetensors", copies)
+        self._n_written += 1
+        file = self._folder.write_tensors(f"undo-{self._n_written}.safetensors", copies)
         snapshot.take_copies(dict.fromkeys(copies, torch.empty(0)))
         return file
 
@@ -96,8 +100,9 @@ def fits_to_undo(learn: LearnerState) -> FitsToUndo:
 def undo_fit(learn: LearnerState) -> str:
     """Take the last fit back: weights, optimizer, random numbers, history and rates, bit for bit.
 
-    Called again it takes back the fit before. What was before the fits is kept in memory, up to
-    1 GB of it, and before that on the disk, with the checkpoints, until the process ends.
+    Called again it takes back the fit before, up to the last 50. What was before the fits is kept in
+    memory, up to 1 GB of it, and before that on the disk, with the checkpoints, until the process
+    ends.
 
     Returns
     -------

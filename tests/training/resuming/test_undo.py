@@ -140,3 +140,16 @@ def test_files_of_a_process_that_is_gone_are_swept(learn: Learner, monkeypatch, 
     learn.undo_fit()
     with pytest.raises(ValueError, match="what was before the last one is kept no longer"):
         learn.undo_fit()
+
+
+def test_the_oldest_of_many_fits_are_forgotten(learn: Learner, monkeypatch) -> None:
+    monkeypatch.setattr(undo, "MOST_FITS", 2)
+    weights = []
+    for _ in range(4):
+        weights.append([p.detach().clone() for p in learn.model.parameters()])
+        learn.fit(1, show=False)
+    learn.undo_fit()
+    learn.undo_fit()
+    assert all(map(torch.equal, weights[2], learn.model.parameters()))
+    with pytest.raises(ValueError, match="what was before the last one is kept no longer"):
+        learn.undo_fit()
