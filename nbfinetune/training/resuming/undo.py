@@ -100,9 +100,9 @@ def fits_to_undo(learn: LearnerState) -> FitsToUndo:
 def undo_fit(learn: LearnerState) -> str:
     """Take the last fit back: weights, optimizer, random numbers, history and rates, bit for bit.
 
-    Called again it takes back the fit before, up to the last 50. What was before the fits is kept in
-    memory, up to 1 GB of it, and before that on the disk, with the checkpoints, until the process
-    ends.
+    Called again it takes back the fit before, down to the 50th from the end. What was before the
+    fits is kept in memory, up to 1 GB of it, and before that on the disk, with the checkpoints,
+    until the process ends.
 
     Returns
     -------
