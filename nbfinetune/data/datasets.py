@@ -298,7 +298,8 @@ def gives_pictures(loader: object) -> bool:
 
 def shuffles(loader: object) -> bool:
     """Whether item i of the loader is another than item i of its data set."""
-    if isinstance(stated := getattr(loader, "in_order", None), bool):
+    stated = getattr(loader, "in_order", None)  # torch's own loaders mean their processes by it
+    if isinstance(stated, bool) and not isinstance(loader, DataLoader):
         return not stated
     samplers = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     random = isinstance(samplers[0], RandomSampler)

@@ -150,6 +150,7 @@ def test_the_header_tells_how_the_model_is_built(learn: Learner, tmp_path: Path)
         "size": 32,
         "vocab": ["blue", "green", "red"],
         "frozen": 0,
+        "n_groups": len(learn.groups),
         "train_bn": True,
     }
 
