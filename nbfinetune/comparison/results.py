@@ -1,5 +1,6 @@
 """Results: networks compared, the lowest error first, in words, as a table and as a chart."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -43,6 +44,7 @@ class NetworkComparison:
     pictures : on what they were compared, in words
     of_dls : how the user calls the loaders, and their size
     device : that they ran on: "cpu", "cuda" or "mps"
+    guess : error of always naming the most common class
     """
 
     networks: list[ComparedNetwork]
@@ -53,6 +55,7 @@ class NetworkComparison:
     pictures: str
     of_dls: tuple[str, int]
     device: str
+    guess: float = 1.0
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class NetworkComparison:
     ) -> "NetworkComparison":
         """Of what was found by now, the newest last."""
         total, n = len(plan.dls.train.dataset), len(plan.numbers)
+        counts = Counter(plan.dls.train.dataset.targets[i] for i in plan.numbers)
         part = "" if n == total else f" of {total:,}"
         pictures = f"{n:,}{part} training pictures of {plan.dls.c:,} classes"
         device = plan.device.type
@@ -77,6 +81,7 @@ class NetworkComparison:
             pictures,
             (plan.dls_name, plan.dls.size),
             device,
+            1 - max(counts.values()) / n,
         )
 
     @property
@@ -103,6 +108,11 @@ class NetworkComparison:
         if not self.networks:
             return ""
         best = self.best
+        if best.error >= self.guess:
+            return (
+                f"none is better than a guess, whose error is {self.guess:.3f}: too few pictures "
+                "of a class to tell, or no network sees the difference"
+            )
         text = f"{best.name} at {best.size} px has the lowest error, {_error(best)}"
         alike = [one for one in self.networks[1:] if _no_worse(one, best)]
         if not alike:

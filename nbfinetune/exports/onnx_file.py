@@ -1,9 +1,7 @@
 """ONNX files: models that onnxruntime and others open."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from nbfinetune.exports.portable import (
     batches_through,
     compared,
     exported,
+    quiet,
     traced,
 )
 from nbfinetune.rendering.names import shortened
@@ -47,7 +46,7 @@ def write(learn: LearnerState, path: Path, *, overwrite: bool) -> str:
             "or .safetensors file"
         )
     of = exported(learn)
-    with catch_warnings(action="ignore"), _quiet(), seeded_rng(0):
+    with catch_warnings(action="ignore"), quiet(), seeded_rng(0):
         proto = _proto(of)
     about = {k: v if isinstance(v, str) else json.dumps(v) for k, v in of.about.items()}
     onnx.helper.set_model_props(proto, about)
@@ -117,14 +116,3 @@ def _running(session: "InferenceSession") -> Callable[[Tensor], tuple[Tensor, ..
         return tuple(map(torch.from_numpy, given))
 
     return run
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, torch and onnxscript log no pages of what they do."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -1,7 +1,10 @@
 """Portable model: a learner's model with normalisation and probabilities inside, and what is said
 of it; and how what another library gives is compared with it."""
 
-from collections.abc import Callable
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -173,6 +176,17 @@ def batches_through(run: Callable[[Tensor], tuple], pictures: Tensor) -> tuple[T
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, torch and onnxscript log no pages of what they do."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def traced(of: Exported) -> torch.export.ExportedProgram:
     """The model as torch.export sees it, for any number of pictures, without traces of its source.
 
@@ -183,14 +197,17 @@ def traced(of: Exported) -> torch.export.ExportedProgram:
     """
     example = torch.zeros_like(of.pictures[:1]).expand(2, -1, -1, -1)  # no picture of the user's
     shapes = {INPUT: {0: torch.export.Dim("batch", min=1)}}
+    printed = io.StringIO()  # where it fails, pages of the graph with names of folders
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet(), redirect_stdout(printed), redirect_stderr(printed):
             program = torch.export.export(of.model, (example.contiguous(),), dynamic_shapes=shapes)
     except Exception as error:  # whatever the code of a module makes of it
+        first = printable(next(iter(str(error).splitlines()), ""))
         raise ValueError(
-            f"torch.export cannot follow {of.name} ({type(error).__name__}: "
-            f"{shortened(' '.join(printable(error).split()))}); export a .safetensors file"
-        ) from error
+            f"torch.export cannot follow {of.name} ({type(error).__name__}: {shortened(first)}); "
+            "export a .safetensors file"
+        ) from None
+    print(printed.getvalue(), end="")  # of other threads
     act_on_interrupt()
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names of the user's folders

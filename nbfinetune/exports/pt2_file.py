@@ -7,7 +7,7 @@ from warnings import catch_warnings
 
 import torch
 
-from nbfinetune.exports.portable import batches_through, compared, exported, traced
+from nbfinetune.exports.portable import batches_through, compared, exported, quiet, traced
 from nbfinetune.rendering.names import shortened
 from nbfinetune.runtime.own_files import check_place, make_folder, write_whole
 from nbfinetune.runtime.rng import seeded_rng
@@ -20,7 +20,7 @@ def write(learn: LearnerState, path: Path, *, overwrite: bool) -> str:
     """Write the learner's model; returns how far it is from it, in words. See `export`."""
     check_place(path, overwrite=overwrite)
     of, content = exported(learn), io.BytesIO()
-    with catch_warnings(action="ignore"), seeded_rng(0):
+    with catch_warnings(action="ignore"), quiet(), seeded_rng(0):
         extra = {_NAMES: json.dumps(of.about["class_names"]), _ABOUT: json.dumps(of.about)}
         torch.export.save(traced(of), content, extra_files=extra)
         content.seek(0)

@@ -136,7 +136,7 @@ def _kept(value: object) -> object:
     ours = type(value).__module__.startswith("nbfinetune.training.")  # a callback
     if ours or isinstance(value, _PLAIN) or hasattr(value, "__qualname__"):
         return value
-    if hasattr(value, "tolist"):  # of NumPy, torch or pandas
+    if hasattr(value, "tolist") and not hasattr(value, "to_dict"):  # not of pandas: it has names
         shape = list(getattr(value, "shape", ()))
         few = len(shape) < 2 and math.prod(shape) <= _MOST
         return value.tolist() if few else Lost(f"an array of {shape}")

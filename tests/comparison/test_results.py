@@ -135,3 +135,9 @@ def test_many_networks_have_different_marks_and_a_gpu_its_own_unit() -> None:
     assert len(looks) == 7
     assert found.table().columns[4] == "GPU s for 1,000 pictures"
     assert "GPU s" in found.plot().text
+
+
+def test_networks_that_only_guess_are_not_recommended() -> None:
+    blind = comparison(network("blind", 160, range(75), 8.0), guess=0.75)
+    assert blind.verdict.startswith("none is better than a guess, whose error is 0.750")
+    assert "lowest error" in comparison(LARGE, guess=0.75).verdict

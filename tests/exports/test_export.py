@@ -265,3 +265,27 @@ def test_logits_in_the_hundreds_may_differ_by_as_many_parts() -> None:
         portable.compared((logits,), (logits + 0.04,), "m", "x")
     with pytest.raises(ValueError, match="differs from the model by nan"):
         portable.compared((logits,), (logits * float("nan"),), "m", "x")
+
+
+class Deciding(nn.Module):
+    """Looks at its values to decide what to do, which no trace follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.mean((2, 3))
+        return self.head(x * 2 if x.sum() > 0 else x)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_network_that_cannot_be_followed_is_refused_without_pages(
+    dls, tmp_path: Path, capfd, suffix: str
+) -> None:
+    learn = Learner(dls, Deciding(), transforms=ImageTransforms(dls.size), device="cpu")
+    with pytest.raises(ValueError, match=r"torch\.export cannot follow Deciding") as error:
+        learn.export(tmp_path / f"m.{suffix}")
+    assert "\\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread, get_ident
 
 import numpy as np
+import pandas as pd
 import pytest
 from torch import nn
 
@@ -107,6 +108,7 @@ def test_names_of_files_are_absolute_and_found_by_what_found_them(
     [
         ({"arch": nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))}, "arch is Sequential"),
         ({"loss_func": nn.CrossEntropyLoss()}, "loss_func is CrossEntropyLoss"),
+        ({"class_weights": pd.Series({"red": 1.0, "blue": 2.0, "green": 3.0})}, "class_weights is"),
         ({"metrics": lambda preds, targets: 0.0}, "metrics is <function"),
     ],
 )
