@@ -25,6 +25,7 @@ from nbfinetune.networks.families.hugging_face import (
 )
 from nbfinetune.networks.families.stages import groups_by_stage
 from nbfinetune.networks.families.timm_networks import check_timm_name, create_network
+from nbfinetune.networks.families.vits import vit_size
 from nbfinetune.networks.layer_groups import LayerGroup, check_weights
 from nbfinetune.networks.outputs import pictures_through
 from nbfinetune.networks.weights_file import load_weights_file
@@ -205,8 +206,8 @@ def _load_torchvision(name: str, weights: str | tv.Weights | None, size: int) ->
             raise ValueError(
                 f"{name} has no weights {shown(weights)}; it has {names}; or pass a file, or None"
             ) from None
+    sized = vit_size(name, size) if name.startswith("vit_") and weights is None else {}
     try:
-        sized = {"image_size": size} if name.startswith("vit_") and weights is None else {}
         network = tv.get_model(name, weights=weights, **sized)
     except OSError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
