@@ -28,14 +28,8 @@ from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.options import SEEDS, vocab_difference
 
 HEADS = ("linear", "fastai")
-_DESCRIBING = (
-    "arch",
-    "head",
-    "mean",
-    "std",
-    "hf",
-    "weights",
-)  # of a file, what builds a model again
+# Of a file, what builds a model again, and where its weights are from.
+_DESCRIBING = ("arch", "head", "mean", "std", "hf", "weights")
 _MANY_BYTES = 2**25  # of a network that is built for a file of a few bytes
 _TRIED = 512  # px at which a network of a file is tried out; convolutions take memory by the area
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "checkpoints": "arguments data networks rendering runtime training version",
     "lr_finder": "rendering runtime training",
     "interpretation": "arguments data images networks objectives rendering runtime training",
-    "scripts": "arguments images networks rendering runtime training version",
+    "scripts": "arguments data images networks rendering runtime training version",
     "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
     "training version",
     "learner": "arguments checkpoints exports history interpretation lr_finder networks "

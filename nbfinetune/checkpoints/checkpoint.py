@@ -34,6 +34,21 @@ from nbfinetune.training.options import vocab_difference
 from nbfinetune.training.state import LearnerState
 
 
+def check_writable(learn: LearnerState) -> None:
+    """Raise unless the learner is at rest, and all its weights are there and finite.
+
+    Raises
+    ------
+    RuntimeError
+        If a run is on in another thread.
+    ValueError
+        If its groups and optimizer do not hold the parameters of the model, or one is not finite.
+    """
+    learn.check_idle()
+    check_model(learn)
+    check_finite(learn, "a file of it")
+
+
 @defers_interrupts
 @whole
 def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) -> Path:
@@ -49,9 +64,7 @@ def save(learn: LearnerState, file: str | PathLike, *, overwrite: bool = False) 
     OSError
         If it cannot be written; one that is there stays as it is.
     """
-    learn.check_idle()
-    check_model(learn)
-    check_finite(learn, "a file of it")
+    check_writable(learn)
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     for i, state in learn.opt.state_dict()["state"].items():
         tensors |= {f"opt.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -209,9 +222,7 @@ def export(
     OSError
         If it cannot be written; one that is there stays as it is.
     """
-    learn.check_idle()
-    check_model(learn)
-    check_finite(learn, "a file of it")
+    check_writable(learn)
     tensors = {f"model.{k}": v for k, v in learn.model.state_dict().items()}
     return write(file, tensors, _header(learn), overwrite=overwrite)
 

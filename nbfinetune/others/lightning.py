@@ -47,9 +47,8 @@ def _model(module: nn.Module, loader: Iterable) -> nn.Module:
 
     A forward that does more than that part, as to normalise, is not left out either.
     """
-    own = {k.__module__.startswith(_HOMES) for k in type(module).__mro__ if "forward" in vars(k)}
     first = next(k for k in type(module).__mro__ if "forward" in vars(k))
-    has_forward = own and not first.__module__.startswith((*_HOMES, "torch."))
+    has_forward = not first.__module__.startswith((*_HOMES, "torch."))
     every = {id(p) for p in module.parameters()}
     for name in _MODELS:
         part = getattr(module, name, None)

@@ -1,7 +1,6 @@
 """Calls: what a user called to make and to train a learner, for `Learner.to_script` to repeat."""
 
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -9,10 +8,8 @@ from inspect import BoundArguments, Parameter, Signature, signature
 from os import PathLike
 from threading import get_ident
 
-from nbfinetune.rendering.names import shown
-
 _MOST = 5_000  # numbers of an array that is kept
-_PLAIN = (bool, int, float, str, PathLike, slice, type, type(None))
+_PLAIN = (bool, int, float, str, PathLike, slice, type(None))
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class Call:
 
     Parameters
     ----------
-    name : of the function, method or attribute
+    name : of the function, method, class or attribute
     arguments : as they were given, by name; of an attribute its value, under ""
     n_runs : how many runs the history had after it
     """
@@ -30,30 +27,14 @@ class Call:
     arguments: dict[str, object]
     n_runs: int = 0
 
-    def __getstate__(self) -> dict[str, object]:
-        """With callbacks that cannot be pickled as texts: the learner may have them no more."""
-        kept = {
-            name: _picklable(value) if "cbs" in (name, self.name) else value
-            for name, value in self.arguments.items()
-        }
-        return vars(self) | {"arguments": kept}
-
-
-def _picklable(value: object) -> object:
-    try:
-        pickle.dumps(value)
-    except Exception:  # of whatever a callback holds
-        return Lost(shown(value))
-    return value
-
 
 @dataclass(frozen=True)
 class Lost:
-    """An argument of which only its text is kept, as it may be large: a network, pictures.
+    """An argument of which only this is kept, as it may be large: a network, pictures.
 
     Parameters
     ----------
-    text : of it
+    text : what it is
     """
 
     text: str
@@ -127,20 +108,25 @@ def _by_name(known: Signature, bound: BoundArguments) -> dict[str, object]:
 
 def _kept(value: object) -> object:
     """What is kept of an argument: calls live as long as the learner, screens and data need not."""
-    if (made := getattr(value, "made_by", None)) is not None:
+    if isinstance(made := getattr(value, "made_by", None), Call):
         return made
     if isinstance(value, list | tuple | set):
-        return type(value)([_kept(each) for each in value if not _is_screen(each)])
+        plain = next(kind for kind in (list, tuple, set) if isinstance(value, kind))
+        return plain(_kept(each) for each in value if not _is_screen(each))
     if isinstance(value, Mapping):
         return {key: _kept(each) for key, each in value.items()}
-    ours = type(value).__module__.startswith("nbfinetune.training.")  # a callback
-    if ours or isinstance(value, _PLAIN) or hasattr(value, "__qualname__"):
+    if isinstance(value, _PLAIN):
         return value
+    kind = type(value)
+    if kind.__module__.startswith("nbfinetune.training."):  # a callback
+        return Call(kind.__name__, getattr(value, "options", {}))
+    if (name := getattr(value, "__qualname__", "")).isidentifier():
+        return value  # a function or class that can be imported
     if hasattr(value, "tolist") and not hasattr(value, "to_dict"):  # not of pandas: it has names
         shape = list(getattr(value, "shape", ()))
         few = len(shape) < 2 and math.prod(shape) <= _MOST
         return value.tolist() if few else Lost(f"an array of {shape}")
-    return Lost(shown(value))
+    return Lost(name or kind.__name__)
 
 
 def _is_screen(value: object) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from nbfinetune.arguments import as_path, check_bool
-from nbfinetune.runtime.own_files import write_whole
+from nbfinetune.data.datasets import gives_pictures
+from nbfinetune.runtime.own_files import check_place, make_folder, write_whole
 from nbfinetune.scripts.values import Writing
 from nbfinetune.training.state import LearnerState
 from nbfinetune.version import __version__
@@ -68,9 +69,10 @@ def to_script(learn: LearnerState, file: str | PathLike, *, overwrite: bool = Fa
     check_bool(overwrite=overwrite)
     learn.check_idle()
     path = as_path(file, "file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path.name} is there; pass overwrite=True, or another name")
-    write_whole(path, _script(learn).encode())
+    check_place(path, overwrite=overwrite)
+    script = _script(learn)
+    make_folder(path.parent)
+    write_whole(path, script.encode())
     return path
 
 
@@ -79,6 +81,11 @@ def _script(learn: LearnerState) -> str:
         raise ValueError(
             "the learner was made by Learner(...), of a model that no script can make again; "
             "vision_learner(dls, NAME) and load_learner can be written"
+        )
+    if learn.dls is not None and not all(map(gives_pictures, (learn.dls.train, learn.dls.valid))):
+        raise ValueError(
+            "a loader of the data was put in by hand, which no script can make again; the data is "
+            "what ImageDataLoaders.from_folder and its like make"
         )
     _check_runs(learn)
     writing = Writing()
@@ -92,6 +99,7 @@ def _script(learn: LearnerState) -> str:
         else:
             body.append(f"learn.{writing.call(call)}")
     runs = [(run.losses[-1], run.rows[-1]["valid_loss"]) for run in learn.recorder.runs]
+    expected = [f"\n    {writing.value(run, 'a loss')}," for run in runs]
     names = ", ".join(sorted(writing.left_out))
     return _SCRIPT.format(
         left_out=f"\nLeft out, as they change no loss: {names}." if names else "",
@@ -99,7 +107,7 @@ def _script(learn: LearnerState) -> str:
         version=__version__,
         imports=writing.imports(),
         threads=torch.get_num_threads(),
-        expected="".join(["[", *(f"\n    {run}," for run in runs), "\n" if runs else "", "]"]),
+        expected="".join(["[", *expected, "\n" if runs else "", "]"]),
         body="\n".join(f"    {line}" for line in body),
     )
 

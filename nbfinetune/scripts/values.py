@@ -12,12 +12,10 @@ from nbfinetune.images.files import get_image_files
 from nbfinetune.networks.families.hugging_face import PREFIX
 from nbfinetune.rendering.names import shown
 from nbfinetune.runtime.calls import Call, Lost
-from nbfinetune.training.fine_tuning.refit import RefitHead
-from nbfinetune.training.logs.log_to import LogTo
-from nbfinetune.training.monitors import EarlyStopping, SaveBest
-from nbfinetune.training.state import Callback
 
 _MOST = 5_000  # values of one list; more belong in a CSV file
+_CALLBACKS = ("EarlyStopping", "SaveBest", "RefitHead")
+_LOGS = ("LogTo",)
 
 
 class Writing:
@@ -29,13 +27,16 @@ class Writing:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, set[str]] = {}
+        self._names: dict[tuple[str, str], str] = {}  # module and name -> what it is called here
         self.left_out: set[str] = set()
 
     def imports(self) -> str:
-        lines = [f"from {home} import {', '.join(sorted(n))}" for home, n in self._names.items()]
-        plain = ["import torch"] if "torch" not in self._names else []
-        return "\n".join([*plain, *sorted(lines)])
+        """The lines that import what was written by now, besides torch."""
+        homes: dict[str, list[str]] = {}
+        for (home, name), here in sorted(self._names.items()):
+            homes.setdefault(home, []).append(name if here == name else f"{name} as {here}")
+        lines = [f"from {home} import {', '.join(names)}" for home, names in homes.items()]
+        return "\n".join(["import torch", *lines])
 
     def call(self, call: Call) -> str:
         """A call with its arguments by name; screens are left out, and data is `dls`."""
@@ -74,6 +75,8 @@ class Writing:
         ----------
         name : what it is, for the error
         """
+        if name == "cbs":
+            return self._callbacks(value)
         if isinstance(value, float) and not math.isfinite(value):
             return f'float("{value}")'
         if type(value) in (type(None), bool, int, float, str):
@@ -106,18 +109,17 @@ class Writing:
 
     def _callbacks(self, cbs: object) -> str:
         texts = []
-        for cb in [cbs] if isinstance(cbs, Callback) else cbs or ():
-            if type(cb) in (EarlyStopping, SaveBest, RefitHead):
-                self._import("nbfinetune", type(cb).__name__)
-                options = getattr(cb, "options", {})
-                given = ", ".join(f"{k}={self.value(v, k)}" for k, v in options.items())
-                texts.append(f"{type(cb).__name__}({given})")
-            elif isinstance(cb, LogTo):
-                self.left_out.add(type(cb).__name__)
+        for cb in [cbs] if isinstance(cbs, Call | Lost) else cbs or ():
+            name = cb.name if isinstance(cb, Call) else cb.text
+            if name in _CALLBACKS:
+                self._import("nbfinetune", name)
+                texts.append(self.call(cb))
+            elif name in _LOGS:
+                self.left_out.add(name)
             else:
                 raise ValueError(
-                    f"cbs holds {cb.text if isinstance(cb, Lost) else shown(cb)}, which no script "
-                    "can make again; EarlyStopping, SaveBest and RefitHead can be written"
+                    f"cbs holds {name}, which no script can make again; "
+                    f"{', '.join(_CALLBACKS)} can be written"
                 )
         return f"[{', '.join(texts)}]"
 
@@ -131,8 +133,11 @@ class Writing:
         return self.value([os.path.abspath(Path(path, file)) for file in given], "fnames")
 
     def _import(self, home: str, name: str) -> str:
-        self._names.setdefault(home, set()).add(name)
-        return name
+        """What something is called in the script, where others may have the same name."""
+        if (home, name) not in self._names:
+            same = sum(name == other for _, other in self._names)
+            self._names[home, name] = f"{name}_{same + 1}" if same else name
+        return self._names[home, name]
 
 
 def _in_full(name: str) -> str:

@@ -27,7 +27,7 @@ NEAR = network("small", 224, range(17), 1234.5)
 def comparison(*networks: ComparedNetwork, **changes) -> NetworkComparison:
     ordered = sorted(networks, key=lambda one: one.error)
     found = NetworkComparison(
-        ordered, [], "", len(networks), False, "100 training pictures", ("dls", 224), "cpu"
+        ordered, [], "", len(networks), False, "100 training pictures", ("dls", 224), "cpu", 1.0
     )
     return replace(found, **changes)
 

@@ -11,21 +11,10 @@ from nbfinetune.live.loop_plot import LoopPlot
 
 
 @pytest.fixture
-def shown(monkeypatch) -> list:
-    """Everything displayed, and what it was replaced by, as in a notebook with widgets."""
-    all_shown = []
-
-    class Handle:
-        def update(self, value: object) -> None:
-            all_shown.append(value)
-
-    def display(value: object, display_id: bool = False) -> Handle:
-        all_shown.append(value)
-        return Handle()
-
-    monkeypatch.setattr("nbfinetune.live.displayed.display", display)
+def shown(shown: list, monkeypatch) -> list:
+    """As in a notebook with widgets."""
     monkeypatch.setattr(loop_plot, "shows_widgets", lambda no_widgets: True)
-    return all_shown
+    return shown
 
 
 def test_any_loop_has_the_screen_in_three_calls(shown: list) -> None:

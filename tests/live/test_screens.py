@@ -17,23 +17,6 @@ from nbfinetune.rendering.tables import StaticView
 from nbfinetune.widgets.training_plot import TrainingPlot
 
 
-@pytest.fixture
-def shown(monkeypatch) -> list:
-    """Everything displayed, and what it was replaced by."""
-    all_shown = []
-
-    class Handle:
-        def update(self, value: object) -> None:
-            all_shown.append(value)
-
-    def display(value: object, display_id: bool = False) -> Handle:
-        all_shown.append(value)
-        return Handle()
-
-    monkeypatch.setattr("nbfinetune.live.displayed.display", display)
-    return all_shown
-
-
 def test_all_stages_are_drawn_in_one_plot_that_ends_as_a_report(learn: Learner, shown) -> None:
     learn.metrics = [accuracy]
     screen = LiveTraining()

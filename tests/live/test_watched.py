@@ -68,19 +68,8 @@ def test_batches_are_counted_where_their_number_is_not_known(ip, learn, capsys, 
 
 
 @pytest.fixture
-def screens(ip, monkeypatch) -> list:
+def screens(ip, shown: list, monkeypatch) -> list:
     """What a kernel displays: the screen of a pass, and what takes its place."""
-    shown = []
-
-    class Handle:
-        def update(self, value: object) -> None:
-            shown.append(value)
-
-    def display(value: object, display_id: bool = False) -> Handle:
-        shown.append(value)
-        return Handle()
-
-    monkeypatch.setattr("nbfinetune.live.displayed.display", display)
     monkeypatch.setattr("nbfinetune.live.watched.kernel_runs", lambda: True)
     return shown
 

@@ -1,7 +1,9 @@
 """Scripts that repeat what was done with a learner, in a process of their own."""
 
 import gc
+import importlib
 import os
+import pickle
 import subprocess
 import sys
 import weakref
@@ -9,6 +11,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread, get_ident
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,7 @@ from torch import nn
 
 from nbfinetune import (
     Callback,
+    EarlyStopping,
     ImageDataLoaders,
     Learner,
     LogTo,
@@ -31,8 +35,10 @@ from nbfinetune import (
 LITE = "efficientnet_lite0"
 
 
-def run_script(file: Path) -> str:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+def run_script(file: Path, *folders: Path) -> str:
+    """What it prints; modules are looked for in these folders too."""
+    there = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": there}
     done = subprocess.run([sys.executable, file], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -109,7 +115,7 @@ def test_names_of_files_are_absolute_and_found_by_what_found_them(
         ({"arch": nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))}, "arch is Sequential"),
         ({"loss_func": nn.CrossEntropyLoss()}, "loss_func is CrossEntropyLoss"),
         ({"class_weights": pd.Series({"red": 1.0, "blue": 2.0, "green": 3.0})}, "class_weights is"),
-        ({"metrics": lambda preds, targets: 0.0}, "metrics is <function"),
+        ({"metrics": lambda preds, targets: 0.0}, "metrics is <lambda>"),
     ],
 )
 def test_what_no_script_can_make_again_is_refused(lite, tmp_path, options, text) -> None:
@@ -279,3 +285,40 @@ def test_what_changes_nothing_is_no_call(lite) -> None:
     lite.validate()
     lite.get_preds()
     assert lite.calls == ()
+
+
+def test_functions_of_one_name_are_told_apart(lite, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "own_metrics.py").write_text("def accuracy(preds, targets):\n    return 0.25\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_metrics")
+    lite.metrics = {"ours": accuracy, "own": own.accuracy}
+    lite.fit(1, 1e-3, show=False)
+    text = lite.to_script(tmp_path / "runs" / "train.py").read_text()
+    assert "from own_metrics import accuracy as accuracy_2" in text
+    assert "learn.metrics = {'ours': accuracy, 'own': accuracy_2}" in text
+    assert "as in the notebook, to the last digit" in run_script(
+        tmp_path / "runs" / "train.py", tmp_path
+    )
+
+
+def test_data_put_in_by_hand_is_refused(lite, tmp_path: Path) -> None:
+    lite.dls.train = [next(iter(lite.dls.train))]
+    with pytest.raises(ValueError, match="a loader of the data was put in by hand"):
+        lite.to_script(tmp_path / "train.py")
+
+
+class Pair(NamedTuple):
+    first: float
+    second: float
+
+
+def test_calls_take_what_has_its_own_way_of_being_made(lite, tmp_path: Path) -> None:
+    lite.fit(1, Pair(1e-5, 1e-3), show=False)
+    assert "lr=(1e-05, 0.001,)" in lite.to_script(tmp_path / "train.py").read_text()
+
+
+def test_a_learner_with_calls_is_pickled_without_their_callbacks(lite) -> None:
+    lite.fit(1, 1e-3, cbs=[LogTo(lambda step, values: None), EarlyStopping()], show=False)
+    lite.metrics = []  # a function of a test
+    [call, _] = pickle.loads(pickle.dumps(lite)).calls
+    assert [cb.name for cb in call.arguments["cbs"]] == ["LogTo", "EarlyStopping"]

@@ -14,6 +14,7 @@ from nbfinetune.training.state import Callback, LearnerState
 
 _INTERVAL = 1.0  # seconds between two blocks: to read losses waits for the device
 _OF_STEPS = ("lr", "mom", "seconds")  # a metric may have such a name
+_SHARE = 0.01  # of the time, at most, is spent on writing out: a CSV file is written whole
 _TRIES = 3  # blocks in a row that fail, after which a run logs no more: some wait for networks
 
 
@@ -54,11 +55,11 @@ class LogTo(Callback):
         self._told = False  # its hyperparameters
         self._failed = 0
         self._said = False
-        self._next = 0.0
+        self._next = self._flush_from = 0.0
 
     def before_fit(self, learn: LearnerState) -> None:
         self._run, self._done, self._told, self._failed = learn.recorder.run, 0, False, 0
-        self._next = monotonic() + _INTERVAL
+        self._next, self._flush_from = monotonic() + _INTERVAL, 0.0
 
     def after_batch(self, learn: LearnerState) -> None:
         if learn.training and monotonic() >= self._next:
@@ -71,11 +72,11 @@ class LogTo(Callback):
     def after_fit(self, learn: LearnerState) -> None:
         if self._run is None:
             return  # refused before it began
-        self._send(learn)
+        self._send(learn, is_last=True)
         self._first += len(self._run.losses)
         self._run = None
 
-    def _send(self, learn: LearnerState, *, with_row: bool = False) -> None:
+    def _send(self, learn: LearnerState, *, with_row: bool = False, is_last: bool = False) -> None:
         """Log the steps since the last time, and the newest epoch's values."""
         learn.recorder.flush()
         run, first = self._run, self._first
@@ -93,14 +94,19 @@ class LogTo(Callback):
             todo.append((first + n, row | {"seconds": run.rows[-1]["time"]}))
         self._done, self._told = n, True
         if self._failed < _TRIES:
-            self._log(learn, todo)
+            self._log(learn, todo, is_last=is_last)
 
-    def _log(self, learn: LearnerState, todo: list[tuple[int, dict[str, Value]]]) -> None:
+    def _log(
+        self, learn: LearnerState, todo: list[tuple[int, dict[str, Value]]], *, is_last: bool
+    ) -> None:
         try:
             for step, values in todo:
                 self.log(step, values)
-            if callable(flush := getattr(self.log, "flush", None)):
+            began = monotonic()
+            flush = getattr(self.log, "flush", None)
+            if callable(flush) and (is_last or began >= self._flush_from):
                 flush()
+                self._flush_from = monotonic() + (monotonic() - began) / _SHARE
             self._failed = 0
         except Exception as error:  # of whatever library
             self._failed += 1

@@ -2,6 +2,7 @@ import csv
 import pickle
 import sys
 from copy import deepcopy
+from itertools import pairwise
 from types import ModuleType
 
 import pytest
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from nbfinetune import Callback, Learner, LogTo, SaveBest, accuracy
+from nbfinetune.training.logs import log_to
 
 
 @pytest.fixture
@@ -280,3 +282,23 @@ def test_losses_are_read_from_the_device_in_blocks(learn: Learner, monkeypatch) 
     learn.dls.train *= 4
     learn.fit(1, 1e-3, cbs=LogTo(Logged()), show=False)
     assert len(reads) < 20  # steps: at the end of the epoch and of the fit, and once a second
+
+
+def test_what_takes_long_to_write_out_is_asked_rarely_and_at_the_end(learn, monkeypatch) -> None:
+    now, written = [0.0], []
+
+    class Slow:
+        def __call__(self, step: int, values: dict) -> None:
+            now[0] += 1.0  # a second for each step
+
+        def flush(self) -> None:
+            now[0] += 0.5
+            written.append(now[0])
+
+    monkeypatch.setattr(log_to, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_to, "log_function", lambda target: target)
+    learn.fit(30, 1e-3, cbs=LogTo(Slow()), show=False)
+    # Writing takes 0.5 s, so 50 s pass without it; 30 epochs of 5 steps and a row take 180 s.
+    assert len(written) == 5
+    assert all(b - a >= 50 for a, b in pairwise(written[:-1]))
+    assert written[-1] == now[0]

@@ -73,15 +73,20 @@ class Broken(Callback):
 Broken.__module__ = "nbfinetune.tests"
 
 
+def killed_run(make, monkeypatch) -> Learner:
+    """A learner whose fit left its files as one of a killed kernel does."""
+    killed = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.Keeper, "end", lambda self, *_: self.folder.release())
+        with pytest.raises(SystemExit):
+            killed.fit(3, 1e-3, cbs=[Broken()], checkpoint=1, show=False)
+    return killed
+
+
 def test_runs_of_other_kernels_are_listed_and_shown(make, monkeypatch) -> None:
     whole = make()
     whole.fit(1, 1e-3, show=False)
-    killed = make()
-    end = keeper.Keeper.end
-    monkeypatch.setattr(keeper.Keeper, "end", lambda self, *_: self.folder.release())
-    with pytest.raises(SystemExit):
-        killed.fit(3, 1e-3, cbs=[Broken()], checkpoint=1, show=False)
-    monkeypatch.setattr(keeper.Keeper, "end", end)
+    killed = killed_run(make, monkeypatch)
     learn = make()
     table = learn.ledger()
     assert table.title == "nothing was trained yet, and 2 runs of other kernels on these pictures"
@@ -96,12 +101,7 @@ def test_runs_of_other_kernels_are_listed_and_shown(make, monkeypatch) -> None:
 
 
 def test_a_run_that_goes_on_is_one_of_this_kernel(make, monkeypatch) -> None:
-    killed = make()
-    end = keeper.Keeper.end
-    monkeypatch.setattr(keeper.Keeper, "end", lambda self, *_: self.folder.release())
-    with pytest.raises(SystemExit):
-        killed.fit(3, 1e-3, cbs=[Broken()], checkpoint=1, show=False)
-    monkeypatch.setattr(keeper.Keeper, "end", end)
+    killed_run(make, monkeypatch)
     learn = make()
     assert [row[0] for row in learn.ledger().rows] == ["k1"]
     monkeypatch.setattr(Broken, "after_epoch", Callback.after_epoch)
