@@ -64,6 +64,8 @@ class _Stopwatch(Callback):
     The first one is left out where there are others: it takes memory and chooses algorithms.
     """
 
+    runs_on = "console"
+
     def __init__(self) -> None:
         self.seconds: list[float] = []
 

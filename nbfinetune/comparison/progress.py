@@ -62,6 +62,8 @@ class Progress(Callback):
     mean of those that were.
     """
 
+    runs_on = "console"
+
     def __init__(self, plan: Plan, screen: ComparisonScreen) -> None:
         self._screen, self._to_come = screen, plan.jobs
         self._n_jobs, self._began = len(plan.jobs), monotonic()

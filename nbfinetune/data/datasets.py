@@ -289,6 +289,17 @@ def even_loader(
     )
 
 
+def with_batches(loader: DataLoader, batch_sampler: Sampler) -> DataLoader:
+    """A loader as this one, which gives pictures, of other batches; it draws the same numbers."""
+    return type(loader)(
+        loader.dataset,
+        batch_sampler=batch_sampler,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        generator=loader.generator,
+    )
+
+
 def gives_pictures(loader: object) -> bool:
     """Whether a loader gives the images and targets of an `ImageDataset` and nothing else."""
     if type(loader) not in (DataLoader, _EvenLoader) or type(loader.dataset) is not ImageDataset:

@@ -4,7 +4,7 @@ A data set gives square images of the presize; training crops and colours them a
 takes the middle, as ImageNet networks are evaluated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,16 +14,40 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
-from nbfinetune.data.augmentation import changed, draw_changes, normalized
+from nbfinetune.data.augmentation import Changes, changed, draw_changes, normalized
 from nbfinetune.images.pixels import CHANNELS, as_bytes, wrong_values
+from nbfinetune.runtime.rng import seeded_rng
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CROP = 0.875  # side of the validation crop over the side of the presized square: 224 of 256
 _LEAST_STD = 1 / 255  # which leaves values in [0, 255]
+_SEEDS = 2**31
 _NONE, _BYTES = (0.0,) * 3, (_LEAST_STD,) * 3  # mean and std that give values in [0, 255] again
 
 Augment = bool | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a batch: its pictures are changed as they are when the batch is whole.
+
+    Parameters
+    ----------
+    pieces : how many pictures random numbers are drawn for at once, one draw after the other
+    places : which of all these pictures are in the part, int64 [k]; None = all
+    """
+
+    pieces: Sequence[int]
+    places: Tensor | None = None
+
+    def pick(self, drawn: Sequence[Changes]) -> Changes:
+        """Of what was drawn for each piece that of the part."""
+        if self.places is None and len(drawn) == 1:
+            return drawn[0]
+        each = zip(*(vars(changes).values() for changes in drawn), strict=True)
+        whole = (torch.cat(values) for values in each)
+        return Changes(*(v if self.places is None else v[self.places] for v in whole))
 
 
 def presize(size: int) -> int:
@@ -78,12 +102,17 @@ class ImageTransforms:
                     f"from {least:.2g} to 1, as they are of values in [0, 1]"
                 )
 
-    def train(self, x: Tensor) -> Tensor:
-        """x: [n, 3, h, w], as for `as_bytes`; returns float32 [n, 3, size, size], augmented."""
-        x = as_bytes(x)
+    def train(self, x: Tensor, of: "Part | None" = None) -> Tensor:
+        """x: [n, 3, h, w], as for `as_bytes`; returns float32 [n, 3, size, size], augmented.
+
+        Parameters
+        ----------
+        of : which part of a batch these are, for all of which random numbers are drawn
+        """
+        x, of = as_bytes(x), of or Part([len(x)])
         if self.aug is not True:
-            return self._normalize(self.augment(x))
-        changes = draw_changes(len(x), *x.shape[2:])
+            return self._normalize(self.augment(x, of))
+        changes = of.pick([draw_changes(n, *x.shape[2:]) for n in of.pieces])
         return normalized(changed(x, changes, self.size), self.mean, self.std, changes)
 
     def valid(self, x: Tensor) -> Tensor:
@@ -97,12 +126,12 @@ class ImageTransforms:
         x = F.center_crop(x, [min(x.shape[-2:])] * 2)
         return F.resize(x, [self.size, self.size])
 
-    def augment(self, x: Tensor) -> Tensor:
+    def augment(self, x: Tensor, of: "Part | None" = None) -> Tensor:
         """Each picture changed at random, still uint8; each on its own, not the batch as one."""
         if self.aug is False:
             return self.middle(x)
         if self.aug is not True:
-            return self._augmented(x)
+            return self._augmented(x, of or Part([len(x)]))
         shown = replace(self, mean=_NONE, std=_BYTES).train(x)
         return shown.round().to(torch.uint8)
 
@@ -122,9 +151,14 @@ class ImageTransforms:
                 f"{error}); pass a function of one that gives [3, {self.size}, {self.size}]"
             ) from error
 
-    def _augmented(self, x: Tensor) -> Tensor:
-        """What the user's function gives, checked."""
-        pictures = [self.aug(picture) for picture in x]
+    def _augmented(self, x: Tensor, of: "Part") -> Tensor:
+        """What the user's function gives, checked; each picture has random numbers of its own."""
+        seeds = torch.cat([torch.randint(_SEEDS, (n,)) for n in of.pieces])
+        of_part = seeds if of.places is None else seeds[of.places]
+        pictures = []
+        for picture, seed in zip(x, of_part.tolist(), strict=True):
+            with seeded_rng(seed):
+                pictures.append(self.aug(picture))
         allowed = f"it must give uint8, or floats in [0, 1], of shape [3, {self.size}, {self.size}]"
         for given in pictures:
             if not isinstance(given, Tensor):

@@ -75,6 +75,8 @@ class ClassificationInterpretation:
         ds: str | DataLoader = "valid",
         *,
         cbs: Sequence[Callback] = (),
+        workers: int | None = None,
+        cluster: str | None = None,
     ) -> "ClassificationInterpretation":
         """Predict a part of the data once; the same again is taken from memory.
 
@@ -85,6 +87,7 @@ class ClassificationInterpretation:
         ----------
         ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
         cbs : see each batch
+        workers, cluster : see `Learner.fit`
 
         Raises
         ------
@@ -102,7 +105,8 @@ class ClassificationInterpretation:
         remembered = _REMEMBERED.setdefault(learn, {})
         if key and ds in remembered and remembered[ds][0] == key:
             return remembered[ds][1]
-        items, complete = predict_samples(learn, loader, cbs)
+        by = {"workers": workers, "cluster": cluster}
+        items, complete = predict_samples(learn, loader, cbs, **by)
         dataset = getattr(loader, "dataset", None)
         n = len(items.targets) if dataset is None else len(dataset)
         pictures = pictures_of(loader)

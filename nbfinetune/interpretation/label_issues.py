@@ -27,6 +27,7 @@ from nbfinetune.rendering.numbers import counted
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.fine_tuning.refit import layer_inputs
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 
@@ -203,7 +204,12 @@ class LabelIssues:
 
 
 def label_issues(
-    learn: LearnerState, ds: str = "all", *, cbs: Sequence[Callback] = ()
+    learn: LearnerState,
+    ds: str = "all",
+    *,
+    cbs: Sequence[Callback] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
 ) -> LabelIssues:
     """A learner's items ranked by their labels, how many are worth a look and may be wrong.
 
@@ -215,6 +221,7 @@ def label_issues(
     ----------
     ds : "valid", "train" or "all"
     cbs : see each batch
+    workers, cluster : see `Learner.fit`
 
     Raises
     ------
@@ -228,7 +235,7 @@ def label_issues(
     if ds not in ("valid", "train", "all"):
         raise ValueError(f'ds is {shown(ds)}; it must be "valid", "train" or "all"')
     loaders = [loader_of(learn, part) for part in (("train", "valid") if ds == "all" else (ds,))]
-    features, targets = _features(learn, loaders, cbs)
+    features, targets = _features(learn, loaders, cbs, workers=workers, cluster=cluster)
     probs = _out_of_fold(features, targets, len(learn.vocab), learn.seed)
     parts = [getattr(loader, "dataset", None) for loader in loaders]
     known = all(isinstance(part, PictureItems) for part in parts)
@@ -271,6 +278,7 @@ class _Joined(PictureItems):
 
 
 @exclusive_run(scales_rates=False)
+@spread
 def _features(
     learn: LearnerState, loaders: Sequence[DataLoader], cbs: Sequence[Callback]
 ) -> tuple[Tensor, Tensor]:

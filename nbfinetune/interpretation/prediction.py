@@ -30,6 +30,7 @@ from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.finite import check_finite
 from nbfinetune.training.printing import shows
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering
 
@@ -38,18 +39,30 @@ _BS = 64  # pictures, where a loader does not tell
 _CHECKED = 32  # px at which pictures are only found readable
 
 
-def validate(learn: LearnerState, ds: str | DataLoader = "valid") -> list[float]:
+def validate(
+    learn: LearnerState,
+    ds: str | DataLoader = "valid",
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+) -> list[float]:
     """The loss and each metric on a part of the data.
 
     Parameters
     ----------
     ds : "valid", "train" (as validation sees pictures), or a loader of (inputs, targets)
+    workers, cluster : see `Learner.fit`
     """
     learn.check_idle()  # before it waits for random numbers that the run draws from
     loader = loader_of(learn, ds)
     if not is_labelled(loader):
         raise ValueError(f"these pictures have no labels; {LABELS}")
     check_finite(learn, "what it predicts")
+    return _validated(learn, loader, workers=workers, cluster=cluster)
+
+
+@spread
+def _validated(learn: LearnerState, loader: DataLoader) -> list[float]:
     with seeded_rng(learn.seed):
         return loop.validate(learn, loader)[0]
 
@@ -62,6 +75,8 @@ def get_preds(
     dl: DataLoader | None = None,
     with_loss: bool = False,
     cbs: Sequence[Callback] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
 ) -> Predictions:
     """Predictions for a part of the data, in its order.
 
@@ -73,6 +88,7 @@ def get_preds(
     dl : a loader in place of a part, such as `dls.test_dl(files)`, which needs no labels
     with_loss : whether the loss of each item is returned too
     cbs : see each batch
+    workers, cluster : see `Learner.fit`
     show : False shows no progress
 
     Returns
@@ -95,7 +111,8 @@ def get_preds(
     if with_loss and not labelled:
         raise ValueError("with_loss=True, but these pictures have no labels; leave it out")
     check_finite(learn, "what it predicts")
-    outputs, targets = _passed(learn, loader, as_callbacks(cbs), labelled)
+    by = {"workers": workers, "cluster": cluster}
+    outputs, targets = _passed(learn, loader, as_callbacks(cbs), labelled, **by)
     preds = probabilities(outputs, learn.activation)
     parts = (preds, targets)
     if with_loss:
@@ -108,6 +125,7 @@ def get_preds(
     return Predictions.of(parts, learn.vocab, files, exclusive=not several, unread=unread)
 
 
+@spread
 def _passed(
     learn: LearnerState, loader: DataLoader, cbs: list[Callback], labelled: bool
 ) -> tuple[Tensor, Tensor | None]:

@@ -20,6 +20,7 @@ from nbfinetune.objectives.losses import probabilities
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 
@@ -99,6 +100,7 @@ def depends_on(learn: LearnerState, loader: DataLoader) -> tuple:
 
 
 @exclusive_run(scales_rates=False)
+@spread
 def predict_samples(
     learn: LearnerState, loader: DataLoader, cbs: Sequence[Callback]
 ) -> tuple[SamplePredictions, bool]:

@@ -149,6 +149,8 @@ class SearchProgress(Callback):
     notebook : as in `EpochTable`
     """
 
+    runs_on = "console"
+
     def __init__(self, n_steps: int, cost: str = "", notebook: bool | None = None) -> None:
         self.n_steps, self.done, self.cost = n_steps, 0, cost
         self.notebook = kernel_runs() if notebook is None else notebook
@@ -201,6 +203,8 @@ class InferenceProgress(Callback):
     ----------
     n_batches : of the whole pass, 0 = not known
     """
+
+    runs_on = "console"
 
     def __init__(self, n_batches: int) -> None:
         self.n_batches, self.began, self._done = n_batches, False, 0

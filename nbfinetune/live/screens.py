@@ -97,6 +97,8 @@ class LiveTraining(Callback):
     hint : said until the first epoch is done
     """
 
+    runs_on = "console"
+
     def __init__(self) -> None:
         self.hint = ""
         self.plot: TrainingPlot | None = None
@@ -275,6 +277,8 @@ class LiveSearch(Callback):
     n_steps : training steps of the whole search
     cost : what these are for, said first
     """
+
+    runs_on = "console"
 
     def __init__(self, start_lr: float, end_lr: float, n_steps: int, cost: str = "") -> None:
         self.start_lr, self.end_lr, self.n_steps, self.cost = start_lr, end_lr, n_steps, cost

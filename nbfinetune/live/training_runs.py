@@ -216,6 +216,8 @@ def _stopping_early(run: Callable, patience: int, cbs: list[Callback]) -> FitRes
 class _OnBegin(Callback):
     """Calls a function when a run begins."""
 
+    runs_on = "console"
+
     def __init__(self, on_begin: Callable[[], None]) -> None:
         self.on_begin = on_begin
 

@@ -25,12 +25,14 @@ from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.searches import Search, note_search
 from nbfinetune.training.snapshot import unchanged
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 
 
 @shows("search")
 @exclusive_run(scales_rates=False)
+@spread
 def lr_find(
     learn: LearnerState,
     start_lr: float = 1e-7,
@@ -44,6 +46,8 @@ def lr_find(
     groups: bool = False,
     verify: int | None = None,
     cbs: Callback | Sequence[Callback] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> LRFindResult | LRFindComparison:
     """Train a few steps at rising rates, look at the losses, and put everything back.
@@ -73,7 +77,7 @@ def lr_find(
         rates of the head too, 8 in all at most; `lr` is a slice if one of these helps. 0 = no
         short runs
     cbs : callbacks of this run; those of the learner are left out
-    show : see `fit`
+    workers, cluster, show : see `fit`
 
     Returns
     -------

@@ -26,6 +26,8 @@ class Sweep(Callback):
     With `only` all layer groups but that one have the rate 0.
     """
 
+    runs_on = "all"
+
     def __init__(
         self, start_lr: float, end_lr: float, num_it: int, stop_div: bool, only: int | None
     ) -> None:
@@ -63,6 +65,8 @@ class Sweep(Callback):
 
 class ShortRun(Callback):
     """One cycle up to a rate for each layer group and down again, over `steps` steps."""
+
+    runs_on = "all"
 
     def __init__(self, lrs: Sequence[float], steps: int) -> None:
         # The shape of fit_one_cycle, whose rate is looked for.

@@ -27,6 +27,8 @@ class Recording(Callback):
     begun : the run, where it goes on with one that was begun in another process
     """
 
+    runs_on = "all"
+
     def __init__(self, notes: Sequence[str] = (), begun: Run | None = None) -> None:
         self._notes, self._begun_run = list(notes), begun
         self._run: Run | None = None
@@ -98,6 +100,8 @@ class ParamScheduler(Callback):
     lrs : one schedule for each layer group
     mom : schedule of the momentum (AdamW's first beta), or None to leave it
     """
+
+    runs_on = "all"
 
     def __init__(self, lrs: Sequence[Schedule], mom: Schedule | None = None) -> None:
         self.lrs, self.mom = lrs, mom

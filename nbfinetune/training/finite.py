@@ -35,6 +35,8 @@ class StopNotFinite(Callback):
     so does a warning; where a call keeps the best epoch it ends with that one.
     """
 
+    runs_on = "all"
+
     def before_fit(self, learn: LearnerState) -> None:
         self._scaled = learn.scaler.is_enabled()
         self._on_cpu = learn.device.type == "cpu"  # where a number is read at no cost

@@ -30,6 +30,7 @@ from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.checkpointing import next_stage
 from nbfinetune.training.resuming.kept_runs import kept_run
 from nbfinetune.training.schedules import Schedule
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 
@@ -37,6 +38,7 @@ from nbfinetune.training.steering import Steering, exclusive_run
 @shows("fit")
 @exclusive_run(scales_rates=True)
 @kept_run
+@spread
 def fit(
     learn: LearnerState,
     n_epoch: int,
@@ -47,6 +49,8 @@ def fit(
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     checkpoint: int | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at a constant learning rate.
@@ -65,6 +69,10 @@ def fit(
     checkpoint : steps between two checkpoints, with which `resume_run` goes on after the process
         was killed; None = one at the end of each epoch, or fewer, so that they take 1 % of the time
         at most; "off" = none
+    workers : processes that train together, each on a share of each batch, with the same losses up
+        to rounding; they are started at first use and kept. None = this one, or with `cluster` as
+        many as that has; see `nbfinetune/cluster/README.md`
+    cluster : an ipyparallel profile, on other machines too; None = workers of this machine
     show : whether its progress is shown: on a live screen after `%load_ext nbfinetune`, else as
         lines of text; see `learn.quiet` too
 
@@ -83,6 +91,7 @@ def fit(
 @shows("fit")
 @exclusive_run(scales_rates=True)
 @kept_run
+@spread
 def fit_one_cycle(
     learn: LearnerState,
     n_epoch: int,
@@ -97,6 +106,8 @@ def fit_one_cycle(
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     checkpoint: int | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with the 1cycle policy (Smith 2018); see `fit` for the other arguments.
@@ -129,6 +140,7 @@ def fit_one_cycle(
 @shows("fit")
 @exclusive_run(scales_rates=True)
 @kept_run
+@spread
 def fit_flat_cos(
     learn: LearnerState,
     n_epoch: int,
@@ -141,6 +153,8 @@ def fit_flat_cos(
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     checkpoint: int | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train at `lr` for `pct_start` of the steps, then along a cosine to lr / div_final."""
@@ -155,6 +169,7 @@ def fit_flat_cos(
 @shows("fit")
 @exclusive_run(scales_rates=True)
 @kept_run
+@spread
 def fit_sgdr(
     learn: LearnerState,
     n_cycles: int,
@@ -167,6 +182,8 @@ def fit_sgdr(
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     checkpoint: int | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train with warm restarts: `n_cycles` cosines, each `cycle_mult` times as long.

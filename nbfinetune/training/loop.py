@@ -41,8 +41,11 @@ from nbfinetune.training.batches.smaller_parts import (
     in_parts,
     optimizer_step,
 )
+from nbfinetune.training.batches.streams import same_streams
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.resuming.places import Place
+from nbfinetune.training.spmd.batch_norm import statistics_of_all
+from nbfinetune.training.spmd.world import World
 from nbfinetune.training.state import Callback, LearnerState
 
 
@@ -85,6 +88,8 @@ def run(
             for epoch in range(start, n_epoch):
                 _between()
                 learn.epoch = epoch
+                if learn.world is not None:
+                    same_streams(learn)
                 _event(cbs, "before_epoch", learn)
                 place, learn.place = learn.place, None
                 how = {"jitter": jitter, "compare_bytes": False}
@@ -196,9 +201,18 @@ def _train(
 ) -> None:
     train_mode(learn.model, learn.groups, learn.frozen, train_bn=learn.train_bn)
     learn.training = True
+    with statistics_of_all(learn.model, learn.world):
+        _train_batches(learn, batches, cbs, place)
+
+
+def _train_batches(
+    learn: LearnerState, batches: _Batches, cbs: Sequence[Callback], place: Place | None
+) -> None:
     learn.opt.zero_grad()  # an epoch cut short may have left some
     pictures = not isinstance(batches, FeatureBatches)
     size = microbatch_size(learn) if pictures else None
+    if learn.world is not None:
+        learn.world.drawn_in = size
     counted: list[tuple[int, Tensor]] = []
     augments = pictures and learn.transforms is not None
     step = StepInMemory(learn, counted.clear, pictures=augments)
@@ -214,6 +228,7 @@ def _train(
             losses = step.take(x, y, n, lambda x, y: _backward(learn, batches, x, y, *how))
         if _step(learn, losses, counted):
             step.end()
+        _agree(learn)
         _event(cbs, "after_batch", learn)
         _between()
 
@@ -235,10 +250,7 @@ def _backward(
     counted : of the batches since the last step, the pictures and what these count in a mean
     on_part : called between the parts; where it raises an error nothing of this batch is left
     """
-    mean = learn.accumulate > 1 and not is_sum(learn.loss_func)
-    if mean:
-        counted.append((len(y), target_weights(learn.loss_func, y).sum()))
-        weight = counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
+    weight = _weight(learn, y, counted)
     losses = []
     for inputs, targets, share in training_parts(learn, batches, x, y, size):
         if losses:
@@ -250,19 +262,35 @@ def _backward(
             loss = batch_loss(learn.loss_func, logits, targets)
         loss = loss if share == 1 else loss * share
         losses.append(loss.detach())
-        learn.scaler.scale(loss * weight if mean else loss).backward()
+        learn.scaler.scale(loss if weight is None else loss * weight).backward()
     return losses
+
+
+def _weight(
+    learn: LearnerState, y: Tensor, counted: list[tuple[int, Tensor]]
+) -> float | Tensor | None:
+    """Times the loss of a batch, where its gradient is added to others; None = alone."""
+    world = learn.world
+    counts = world is None or world.at.counts
+    if is_sum(learn.loss_func):
+        return None if counts else 0.0
+    if learn.accumulate == 1 and world is None:
+        return None
+    n = len(y) if world is None else world.at.n
+    counted.append((n, target_weights(learn.loss_func, y).sum() * counts))
+    return counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
 
 
 @whole
 def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Tensor]]) -> bool:
     """The loss of a batch, and after each `accumulate` batches an optimizer step; whether one."""
-    learn.loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    learn.loss = loss if learn.world is None else _loss_of_all(learn.world, loss, counted)
     learn.unrecorded = True
     last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
     if learn.iter < last:
         return False
-    if counted:
+    if counted or learn.world is not None:
         _divide_gradients(learn, counted)
     if learn.clip_grad is not None:
         learn.scaler.unscale_(learn.opt)
@@ -274,12 +302,25 @@ def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Te
 
 
 def _divide_gradients(learn: LearnerState, counted: list[tuple[int, Tensor]]) -> None:
-    """Make the mean of the sum, and begin to count anew."""
-    whole = sum(weight for _, weight in counted) / counted[0][0]
-    for p in learn.model.parameters():
-        if p.grad is not None:
-            p.grad /= whole
+    """Make the mean of the sum, of all processes too, and begin to count anew."""
+    whole = sum(weight for _, weight in counted) / counted[0][0] if counted else 1.0
+    if learn.world is not None:
+        whole = learn.world.sum_gradients(learn.model, whole)
+    if counted:
+        for p in learn.model.parameters():
+            if p.grad is not None:
+                p.grad /= whole
     counted.clear()
+
+
+def _loss_of_all(world: World, loss: Tensor, counted: list[tuple[int, Tensor]]) -> Tensor:
+    """The loss of a batch of which this process has a share."""
+    return world.mean(loss, counted[-1][1]) if counted else world.total(loss * world.at.counts)
+
+
+def _agree(learn: LearnerState) -> None:
+    if learn.world is not None:
+        learn.world.agree(learn.control)
 
 
 def validate(
@@ -362,6 +403,10 @@ def _predictions(
 
         with torch.no_grad():
             logits = in_parts(learn, batches.parts(len(x)), logits_of, on_part)
-        yield logits, y.to(learn.device, non_blocking=True)
+        y = y.to(learn.device, non_blocking=True)
+        if learn.world is not None:
+            logits, y = learn.world.gather(logits, y)
+            _agree(learn)
+        yield logits, y
         _event(cbs, "after_batch", learn)
         _between()

@@ -78,6 +78,8 @@ class EarlyStopping(Callback):
     patience : epochs without one that end the fit (fastai's default, 1)
     """
 
+    runs_on = "all"
+
     def __init__(
         self,
         monitor: str = "valid_loss",
@@ -144,6 +146,8 @@ class SaveBest(Callback):
     row : the row of the best epoch, None before the first
     why : why that epoch, in words
     """
+
+    runs_on = "all"
 
     def __init__(self, monitor: str = "valid_loss", *, mode: str | None = None) -> None:
         self.monitor = monitor

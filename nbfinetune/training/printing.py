@@ -23,6 +23,8 @@ class PrintedTable(Callback):
     One instance shows all stages of a `fine_tune` as one table.
     """
 
+    runs_on = "console"
+
     def __init__(self) -> None:
         self.columns: list[str] = []
         self.runs: list[Run] = []

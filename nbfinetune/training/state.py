@@ -17,7 +17,7 @@ from nbfinetune.data.taken_loaders import (
     followed_transforms,
     has_class_indices,
 )
-from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.data.transforms import ImageTransforms, Part
 from nbfinetune.history.recorder import Recorder
 from nbfinetune.networks import layer_groups
 from nbfinetune.networks.heads import body_and_head
@@ -41,6 +41,7 @@ from nbfinetune.training.control import RunControl
 from nbfinetune.training.fine_tuning.second_stage import SecondStage
 from nbfinetune.training.resuming.places import Place
 from nbfinetune.training.schedules import Schedule
+from nbfinetune.training.spmd.world import World
 
 _MOMENTUM = 0.9  # until a cycle sets it (fastai's)
 
@@ -53,7 +54,15 @@ class Callback:
     `after_part` comes between the parts of a batch, where it has some (pictures on a CPU); an error
     there drops the whole step, as if its batch had not begun.
     `after_fit` always comes, also after an error or an interrupt; `learn.status` says how it ended.
+
+    Attributes
+    ----------
+    runs_on : where it is, if several workers train: "first" = in the first of them, which may
+        change the learner as it likes; "all" = in each, if it follows from what all know; "console"
+        = where the call was made
     """
+
+    runs_on = "first"
 
     def before_fit(self, learn: "LearnerState") -> None: ...
     def before_epoch(self, learn: "LearnerState") -> None: ...
@@ -116,6 +125,7 @@ class LearnerState:
     undoable : what it was before its fits
     calls : what was called and set since it was made
     within_call : the thread that one of these calls is on in, None = in none
+    world : the processes that share its batches, None = it has them all
     """
 
     lr = options.Checked(options.checked_lr)
@@ -212,6 +222,8 @@ class LearnerState:
         self._rng: RngState | None = None
         self.calls: tuple[Call, ...] = ()
         self.within_call: int | None = None
+        self.world: World | None = None
+        self._draws = 0
 
     def _take(self, dls: ImageDataLoaders | None) -> ImageDataLoaders | None:
         """Take loaders of the same classes: their size and augmentation are followed."""
@@ -231,7 +243,8 @@ class LearnerState:
         """All but schedules and what belongs to the run that is on, which nothing can pickle."""
         own = {k: v for k, v in vars(self).items() if k != "lr_schedules"}
         own["run_cbs"] = ()
-        return own | dict.fromkeys(("keeper", "resumed", "place", "undoable", "within_call"))
+        others = ("keeper", "resumed", "place", "undoable", "within_call", "world")
+        return own | dict.fromkeys(others)
 
     def __deepcopy__(self, memo: dict) -> "LearnerState":
         """A learner that rests; a run that is on in another thread waits for the copy."""
@@ -255,14 +268,21 @@ class LearnerState:
         """Share of the fit's training batches that came before this one, in [0, 1)."""
         return (self.epoch + self.iter / self.n_iter) / self.n_epoch
 
-    def prepare(self, x: Tensor, *, training: bool) -> Tensor:
-        """The inputs of a batch as the model takes them, on its device."""
+    def prepare(self, x: Tensor, *, training: bool, of: Part | None = None) -> Tensor:
+        """The inputs of a batch as the model takes them, on its device.
+
+        of : which part of a batch of pictures they are; None = all
+        """
         if not isinstance(x, Tensor):
             raise ValueError(f"a batch has {shown(x)} as inputs; loaders give (inputs, targets)")
         x = x.to(self.device, non_blocking=True)
         if self.transforms is None:
             return x
-        return self.transforms.train(x) if training else self.transforms.valid(x)
+        if not training:
+            return self.transforms.valid(x)
+        if of is None or not isinstance(self.transforms, ImageTransforms):
+            return self.transforms.train(x)
+        return self.transforms.train(x, of)
 
     def check_augmentation(self) -> None:
         """Raise ValueError if a function of the user's gives other than the model's pictures.
@@ -311,7 +331,7 @@ class LearnerState:
         """Inputs, as `prepare` gives them, to logits [n, c], in full precision."""
         if split:
             return self.head_logits(split[1], self.features_of(split[0], x))
-        with self.autocast():
+        with self.autocast(), self._own_draws():
             out = self._fitting(output_of(self.model, x))
         return out if self.amp == "off" else out.float()
 
@@ -323,8 +343,19 @@ class LearnerState:
     def head_logits(self, head: nn.Module, features: Tensor) -> Tensor:
         """What the body gives to logits [n, c], in full precision."""
         # A head is too small to gain by less precision on a CPU.
-        with autocast(self.device, "off" if self.device.type == "cpu" else self.amp):
+        off = self.device.type == "cpu"
+        with autocast(self.device, "off" if off else self.amp), self._own_draws():
             return self._fitting(head(features.float())).float()
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Layers that draw, as dropout does, draw others in each process; all else stays the same."""
+        if self.world is None or not self.training:
+            yield
+            return
+        self._draws += 1
+        with seeded_rng(hash((self.seed, self._draws, self.world.rank)) % 2**31):
+            yield
 
     def _fitting(self, out: object) -> Tensor:
         """The logits in what the model gives, one for each class."""

@@ -23,6 +23,8 @@ _DIV_FINAL = 1e5  # the rate ends at this fraction, as that of a cycle (fastai's
 class Steering(Callback):
     """Acts on the requests of `learn.control` after each batch and part, in runs and in passes."""
 
+    runs_on = "all"
+
     def __init__(self) -> None:
         self._scaled_at = -_ONE_DRAG
 

@@ -119,8 +119,11 @@ class FeatureBatches:
         return sum(not self.cached.known_of(view).all() for view in views)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        world = self._learn.world
         for every in self._numbers:
-            numbers = those_there(self.cached.dataset, every)
+            numbers = self._batch = those_there(self.cached.dataset, every)
+            if world is not None and len(numbers):
+                numbers = numbers[world.share(len(numbers)).places]
             if len(numbers):
                 yield numbers, self._targets[numbers]
 
@@ -144,19 +147,28 @@ class FeatureBatches:
             return learn.head_logits(self._head, self._features(numbers, view, on_part))
         features = self._features(numbers, 0, on_part)
         if learn.epoch:
-            others = numbers[torch.randperm(len(numbers))]
+            others = self._others(numbers)
             one, other = (self._features(others, view, on_part) for view in (0, 1))
             features = features.float() + _JITTER * (other.float() - one.float())
         return learn.head_logits(self._head, features)
 
+    def _others(self, numbers: Tensor) -> Tensor:
+        """For each picture another one of its batch, drawn."""
+        world = self._learn.world
+        if world is None:
+            return numbers[torch.randperm(len(numbers))]
+        return self._batch[torch.randperm(len(self._batch))][world.at.places]
+
     def _features(self, numbers: Tensor, view: int, on_part: Callable[[], None]) -> Tensor:
-        learn, cached = self._learn, self.cached
+        learn, cached, world = self._learn, self.cached, self._learn.world
+        if world is not None and cached.fits:
+            self._know(view, on_part)
         missing = numbers[~cached.known_of(view)[numbers]]
 
         def compute(part: slice) -> Tensor:
             features = self._compute(missing[part], view)
-            cached.put(view, missing[part], features)
-            learn.features.computing = cached.n_known(view), len(cached.dataset)
+            if world is None:
+                self._put(view, missing[part], features)
             return features
 
         if len(missing):
@@ -165,6 +177,31 @@ class FeatureBatches:
                 learn.features.computing = None  # there will be none
                 return computed
         return cached.values[view][numbers].to(learn.device)
+
+    def _put(self, view: int, numbers: Tensor, features: Tensor) -> None:
+        self.cached.put(view, numbers, features)
+        known = self.cached.n_known(view), len(self.cached.dataset)
+        self._learn.features.computing = known
+
+    def _know(self, view: int, on_part: Callable[[], None]) -> None:
+        """Have the features of the batch, of which each process computes a share.
+
+        Epochs are shuffled: with those of its own shares alone each process would compute all.
+        """
+        learn, world = self._learn, self._learn.world
+        missing = self._batch[~self.cached.known_of(view)[self._batch]]
+        if not len(missing):
+            return
+        of_batch = world.at
+        share = world.share(len(missing))
+
+        def compute(part: slice) -> Tensor:
+            return self._compute(missing[share.places[part]], view)
+
+        parts = picture_parts(learn, len(share.places))
+        (features,) = world.gather(in_parts(learn, parts, compute, on_part))
+        world.at = of_batch
+        self._put(view, missing, features)
 
     def _compute(self, numbers: Tensor, view: int) -> Tensor:
         learn = self._learn

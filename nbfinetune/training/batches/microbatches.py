@@ -73,6 +73,9 @@ def training_parts(
     What memory has no room for is made smaller after its augmentation, which stays the same.
     """
     weights = None if is_sum(learn.loss_func) else partial(target_weights, learn.loss_func)
+    if learn.world is not None:  # what augmentation draws is drawn for all shares at once
+        yield from smaller_parts(learn, batches.inputs(x), y, weights, size)
+        return
     for piece, share in microbatches(y, size, learn.loss_func):
         inputs = batches.inputs(x[piece])
         for part, targets, of_piece in smaller_parts(learn, inputs, y[piece], weights):
@@ -87,7 +90,8 @@ class PictureBatches:
         self._split = learn.precision_split(training=training)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self._loader)
+        world = self._learn.world
+        return iter(self._loader) if world is None else world.shares(self._loader)
 
     def parts(self, n: int) -> list[slice]:
         """Those that n pictures are predicted in."""
@@ -95,7 +99,9 @@ class PictureBatches:
 
     def inputs(self, x: Tensor) -> Tensor:
         """The inputs of a batch, or of a piece of one, as the model takes them."""
-        return self._learn.prepare(x, training=self._training)
+        world = self._learn.world
+        of = world.part() if self._training and world is not None else None
+        return self._learn.prepare(x, training=self._training, of=of)
 
     def logits(self, inputs: Tensor, on_part: Callable[[], None]) -> Tensor:
         """Inputs to logits [n, c]."""

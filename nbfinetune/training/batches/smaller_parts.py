@@ -97,7 +97,7 @@ class StepInMemory:
                         set_state(rng)
                     losses = backward(*batch)
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or _in_step_with_others(self._learn):
                     raise
                 let_go(error)
             else:
@@ -128,15 +128,20 @@ class StepInMemory:
 
 
 def smaller_parts(
-    learn: LearnerState, inputs: Tensor, y: Tensor, weights: Callable[[Tensor], Tensor] | None
+    learn: LearnerState,
+    inputs: Tensor,
+    y: Tensor,
+    weights: Callable[[Tensor], Tensor] | None,
+    most: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, float | Tensor]]:
     """Inputs and targets of the parts that fit, and the share of each in the loss of all.
 
     Parameters
     ----------
     weights : what each target counts in the mean that the loss is; None if it is a sum
+    most : pictures in a part at most
     """
-    size = learn.memory.training
+    size = min((n for n in (most, learn.memory.training) if n is not None), default=None)
     if size is None or len(y) <= size:
         yield inputs, y, 1.0
         return
@@ -182,6 +187,12 @@ def _halved(n: int, least: int, where: str) -> int:
 def _least(model: nn.Module) -> int:
     """Pictures in a part at least: BatchNorm of vectors takes no statistics of one."""
     return 1 + any(isinstance(m, nn.BatchNorm1d) and m.training for m in model.modules())
+
+
+def _in_step_with_others(learn: LearnerState) -> bool:
+    """Whether other processes wait within the forward pass, for statistics of the whole batch."""
+    moving = (m.training for m in learn.model.modules() if isinstance(m, _BatchNorm))
+    return learn.world is not None and any(moving)
 
 
 def _is_known(loss_func: Loss) -> bool:

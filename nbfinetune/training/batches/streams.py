@@ -25,6 +25,11 @@ def streams_of(learn: LearnerState) -> Streams:
     return get_rng_state(), [generator.get_state() for generator in generators(learn)]
 
 
+def same_streams(learn: LearnerState) -> None:
+    """Go on from where the first of several processes is."""
+    put_streams(learn, learn.world.of_first(lambda: streams_of(learn)))
+
+
 def put_streams(learn: LearnerState, streams: Streams) -> None:
     """Go on from there."""
     state, of_loaders = streams

@@ -57,6 +57,8 @@ class RefitHead(Callback):
     fit, head : what was found and the layer that has it, None where none was fitted
     """
 
+    runs_on = "all"
+
     def __init__(self) -> None:
         self.fit: HeadFit | None = None
         self.head: nn.Linear | None = None
@@ -74,8 +76,13 @@ class RefitHead(Callback):
         y, weights = _soft_targets(learn.loss_func, targets, head.out_features)
         if not x.isfinite().all() or not weights.sum() > 0:
             return
-        with generators_given_up():  # it draws none, and takes its time
-            fit = fit_head(x[weights > 0], y[weights > 0], weights[weights > 0])
+        some = weights > 0
+
+        def find() -> HeadFit:
+            with generators_given_up():  # it draws none, and takes its time
+                return fit_head(x[some], y[some], weights[some])
+
+        fit = find() if learn.world is None else learn.world.of_first(find)
         self._take(learn, head, fit, len(x))
 
     @whole
@@ -111,6 +118,8 @@ def _mixture(fit: HeadFit) -> str:
 
 class _Passing(Callback):
     """Tells how far the pass over n training pictures is, and lets screens and requests act."""
+
+    runs_on = "all"
 
     def __init__(self, n: int, n_batches: int) -> None:
         self.n, self.n_batches, self.done = n, n_batches, 0
@@ -161,7 +170,10 @@ def layer_inputs(
     with hooked(lambda: [layer.register_forward_pre_hook(keep)]):
         for loader in loaders:
             for _, y in loop.predictions(learn, loader, cbs):
-                features += parts.values()
+                of_batch = torch.cat(list(parts.values()))
+                if learn.world is not None:
+                    (of_batch,) = learn.world.gather(of_batch)
+                features.append(of_batch)
                 parts.clear()
                 targets.append(y.cpu())
     return torch.cat(features), torch.cat(targets)

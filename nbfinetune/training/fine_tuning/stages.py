@@ -34,6 +34,7 @@ from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.checkpointing import in_second_stage, stages_before
 from nbfinetune.training.resuming.kept_runs import kept_run
+from nbfinetune.training.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run
 
@@ -49,6 +50,7 @@ _CHEAP_HEAD_STEPS = 100
 @shows("fit")
 @exclusive_run(scales_rates=True)
 @kept_run
+@spread
 def fine_tune(
     learn: LearnerState,
     epochs: int,
@@ -65,6 +67,8 @@ def fine_tune(
     cbs: Callback | Sequence[Callback] = (),
     start_epoch: int = 0,
     checkpoint: int | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Train the head with the body frozen, then all layers.
@@ -93,7 +97,7 @@ def fine_tune(
     start_epoch : first epoch with all layers that is run, to go on with a `fine_tune` that was
         ended there; above 0 the head is not trained alone before, and the body has the rate that
         was found then, which `save` writes too
-    wd, cbs, checkpoint, show : see `fit`
+    wd, cbs, checkpoint, workers, cluster, show : see `fit`
     """
     epochs = as_whole_number("epochs", epochs, 1)
     check_start_epoch(start_epoch, epochs)

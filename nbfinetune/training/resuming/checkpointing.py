@@ -29,6 +29,8 @@ class Checkpoints(Callback):
     resumed : what the run goes on with
     """
 
+    runs_on = "all"
+
     def __init__(self, keeper: Keeper, resumed: Resumed | None) -> None:
         self._keeper, self._resumed = keeper, resumed
         self._begin: Streams | None = None  # of the epoch

@@ -110,7 +110,8 @@ class Keeper:
         pack = Packed().pack  # no tensors: rates are numbers
         given = self.arguments
         cbs = given.get("cbs", ())
-        call = {key: value for key, value in given.items() if key not in ("cbs", "show", "learn")}
+        left_out = ("cbs", "show", "learn", "workers", "cluster")
+        call = {key: value for key, value in given.items() if key not in left_out}
         ours = [
             {"of": type(cb).__name__, "options": cb.options}
             for cb in cbs

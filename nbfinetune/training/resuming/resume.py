@@ -86,6 +86,8 @@ def resume_run(
     number: int | None = None,
     *,
     cbs: Callback | Sequence[Callback] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
     show: bool = True,
 ) -> FitResult:
     """Go on with a run whose process was killed, from its newest checkpoint.
@@ -99,6 +101,7 @@ def resume_run(
         fits this learner
     cbs : callbacks of yours that the run had, made anew; its own `EarlyStopping` and `SaveBest` are
         made again
+    workers, cluster : those that go on with it, as for `fit`, however many it had before
     show : see `fit`
 
     Raises
@@ -115,10 +118,12 @@ def resume_run(
             f"{callback_names(cbs)}; pass the same, made anew: learn.resume_run(cbs=[...])"
         )
     with fits_to_undo(learn).watching(learn, record["method"], everything=True):
-        return _resumed(learn, run, cbs)
+        return _resumed(learn, run, cbs, {"workers": workers, "cluster": cluster})
 
 
-def _resumed(learn: LearnerState, run: LeftRun, cbs: Sequence[Callback]) -> FitResult:
+def _resumed(
+    learn: LearnerState, run: LeftRun, cbs: Sequence[Callback], by: dict[str, object]
+) -> FitResult:
     record = run.record
     try:
         arguments = unpack(record["arguments"], {})
@@ -132,7 +137,7 @@ def _resumed(learn: LearnerState, run: LeftRun, cbs: Sequence[Callback]) -> FitR
     learn.resumed, learn.rate_note = resumed, _goes_on_text(run, resumed)
     try:
         method = getattr(learn, record["method"])
-        return method(**arguments, cbs=[*cbs, *ours], checkpoint=record["every"])
+        return method(**arguments, **by, cbs=[*cbs, *ours], checkpoint=record["every"])
     finally:
         learn.resumed = None
         run.folder.release()
