@@ -30,7 +30,9 @@ class Processes:
             command = [sys.executable, str(SERVER), str(self._listener.address[1]), self._key.hex()]
             self._processes.append(subprocess.Popen(command))
             self._pipes.append(self._listener.accept())
-        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # it has no name there
+        cloudpickle.register_pickle_by_value(
+            sys.modules[function.__module__]
+        )  # it has no name there
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -32,19 +32,30 @@ def draw_photos(root: Path, n: int = 13) -> Path:
 
 
 def picture_learner(
-    root: Path, *, bn: bool = False, dropout: float = 0.0, aug: object = True, bs: int = 7, **options
+    root: Path,
+    *,
+    bn: bool = False,
+    dropout: float = 0.0,
+    aug: object = True,
+    bs: int = 7,
+    **options,
 ) -> Learner:
     """Two layer groups on 32 pixels; 31 pictures train, in batches of 6 and 7."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8) if bn else nn.Identity()
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+    conv = nn.Conv2d(3, 8, 3, stride=4, bias=not bn)  # without effect before the norm
+    body = nn.Sequential(conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2))
     head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(32, 3))
     dls = ImageDataLoaders.from_folder(root, valid_pct=0.2, size=32, bs=bs, aug=aug)
     half = (0.5, 0.5, 0.5)
     settings = {"train_bn": bn, "transforms": ImageTransforms(32, half, half, aug=aug)}
     model = nn.Sequential(body, head)
     return Learner(
-        dls, model, groups=[[body], [head]], device="cpu", **settings | {"metrics": "accuracy"} | options
+        dls,
+        model,
+        groups=[[body], [head]],
+        device="cpu",
+        **settings | {"metrics": "accuracy"} | options,
     )
 
 
@@ -110,7 +121,9 @@ def done(world: World | None, learn: Learner, calls: list[tuple[str, dict]]) -> 
     runs = learn.recorder.runs
     return {
         "losses": [run.losses for run in runs],
-        "rows": [[{k: v for k, v in row.items() if k != "time"} for row in run.rows] for run in runs],
+        "rows": [
+            [{k: v for k, v in row.items() if k != "time"} for row in run.rows] for run in runs
+        ],
         "lrs": [run.lrs for run in runs],
         "status": vars(learn).get("status"),
         "weights": {name: t.clone() for name, t in learn.model.state_dict().items()},
@@ -199,7 +212,9 @@ def _same(one: object, other: object) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(
-    ("make", "options", "calls"), CASES, ids=[name.replace(" ", "-") for name in (*PICTURES, *LISTS)]
+    ("make", "options", "calls"),
+    CASES,
+    ids=[name.replace(" ", "-") for name in (*PICTURES, *LISTS)],
 )
 def test_the_losses_do_not_depend_on_the_number_of_processes(
     together: Together, root: Path, size: int, make: object, options: dict, calls: list
