@@ -27,7 +27,7 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.runtime.calls import repeatable
 from nbfinetune.scripts import repeating
-from nbfinetune.training import fitting
+from nbfinetune.training import fitting, spread
 from nbfinetune.training.fine_tuning import stages
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming import ledger, resume, undo
@@ -279,6 +279,15 @@ class Learner(LearnerState):
         if self.lr_decay is not None:
             footer += f", lr_decay {self.lr_decay:g} a group"
         return Table(title, ("layer group", "parameters", "trainable", "last lr"), rows, footer)
+
+
+def _in_workers(*call: object) -> object:
+    from nbfinetune.cluster.remote_run import run  # brings ipyparallel
+
+    return run(*call)
+
+
+spread.runner = _in_workers
 
 
 # Learners of fastai, with the newest that was made of each and what it was made of.
