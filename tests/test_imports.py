@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "scripts": "arguments data images networks rendering runtime training version",
     "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
     "training version",
+    "cluster": "rendering runtime version",
     "learner": "arguments checkpoints exports history interpretation lr_finder networks "
     "objectives others rendering runtime scripts training",
     "others": "data images networks objectives rendering runtime",
