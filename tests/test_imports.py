@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "others": "data images networks objectives rendering runtime",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "comparison": "arguments data history learner networks rendering runtime training vision",
+    "cluster": "data history interpretation objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "arguments comparison data history interpretation learner lr_finder networks "
     "rendering runtime training widgets",
