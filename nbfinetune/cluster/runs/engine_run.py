@@ -19,8 +19,9 @@ from nbfinetune.cluster.travel.results import pack_result
 from nbfinetune.history.runs import Run
 from nbfinetune.training.resuming.run_state import Resumed, Tree, same_row
 from nbfinetune.training.resuming.searches import searches_of
+from nbfinetune.training.spmd.first_worker import in_first_worker
 from nbfinetune.training.spmd.world import World
-from nbfinetune.training.state import LearnerState
+from nbfinetune.training.state import LearnerState, as_callbacks
 
 _OF_TORCH = "torch/distributed"  # where errors are raised in which another worker has a part
 _WORDS = ("gloo", "nccl", "distbackend", "connection closed by peer", "connection reset by peer")
@@ -147,8 +148,10 @@ class EngineRun:
         method = _named(self.arrived.method)
         known, first = inspect.signature(method).parameters, self.rank == 0
         emitting = Emitting(self.log, learn)
-        if first and "cbs" in known:
-            given["cbs"] = [*given.get("cbs", ()), emitting]
+        learn.cbs = in_first_worker(learn.cbs)
+        if "cbs" in known:
+            own = in_first_worker(as_callbacks(given.get("cbs", ())))
+            given["cbs"] = [*own, emitting] if first else own
         if "checkpoint" in known:
             self._put_kept(learn)
             given["checkpoint"] = self.kept.every or None if first and self.kept.record else "off"

@@ -77,7 +77,8 @@ class Following:
         try:
             interrupt = self._go_along()
         except Broken as broken:
-            raise self._failure(broken) from None
+            error = self._failure(broken)
+            raise error from error.__cause__
         except BaseException:  # a second interrupt, or an error of a screen
             self._leave()
             raise
