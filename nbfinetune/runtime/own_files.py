@@ -42,13 +42,20 @@ def write_whole(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written; the text names the file and says why.
     """
-    with interrupts_held(), _in_words(path):
+    with interrupts_held(), written_whole(path) as file:
+        for start in range(0, len(content), _BLOCK):
+            file.write(memoryview(content)[start : start + _BLOCK])
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to piece by piece; as `write_whole` writes one, if no error ends it."""
+    with _in_words(path):
         target = Path(os.path.realpath(path))
         rights = _rights(target)
         _sweep(target)
         with _temporary(target) as file:
-            for start in range(0, len(content), _BLOCK):
-                file.write(memoryview(content)[start : start + _BLOCK])
+            yield file
             file.flush()
             _give(file, rights)
             os.fsync(file.fileno())

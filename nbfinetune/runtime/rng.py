@@ -39,6 +39,15 @@ def set_rng_state(state: RngState) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def fitting_rng(state: RngState | None) -> RngState | None:
+    """A state of another process without the devices that this one has not, or has more of."""
+    if state is None:
+        return None
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    fits = {"cuda": len(state.get("cuda", ())) == n_cuda, "mps": torch.backends.mps.is_available()}
+    return {name: value for name, value in state.items() if fits.get(name, True)}
+
+
 # The global generators are the process's: one thread at a time draws its own numbers from them. The
 # threads that want to, in the order in which they asked; the first one does.
 _asking: list[int] = []

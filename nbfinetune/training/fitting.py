@@ -268,7 +268,7 @@ def _fit(
             group["weight_decay"] = wd
     keeping, begun, start_epoch = next_stage(learn, start_epoch)
     first = [Recording(notes, begun), ParamScheduler(lrs, mom), Steering(), StopNotFinite()]
-    all_cbs = [*first, *learn.cbs, *cbs, *keeping]
+    all_cbs = sorted([*first, *learn.cbs, *cbs, *keeping], key=lambda cb: cb.is_last)
     loaders = (learn.dls.train, learn.dls.valid)
     with learn.own_rng(), leaving_out(loaders, partial(_say, learn)):
         return loop.run(learn, name, n_epoch, all_cbs, start_epoch)

@@ -60,9 +60,11 @@ class Callback:
     runs_on : where it is, if several workers train: "first" = in the first of them, which may
         change the learner as it likes; "all" = in each, if it follows from what all know; "console"
         = where the call was made
+    is_last : whether it is called after all others, as one that only tells of what they did
     """
 
     runs_on = "first"
+    is_last = False
 
     def before_fit(self, learn: "LearnerState") -> None: ...
     def before_epoch(self, learn: "LearnerState") -> None: ...

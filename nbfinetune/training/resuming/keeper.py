@@ -79,8 +79,14 @@ class Keeper:
         self._second_a_byte = 1 / _SPEED
         self._steps = 0
         self._where: dict[str, tuple[Tensor, int, str]] = {}
-        self._has_one = resumed is not None
+        begun = resumed is not None and (resumed.tree or resumed.record.get("weights"))
+        self._has_one = bool(begun)
         self._old_runs: dict[int, dict] = {}
+
+    @property
+    def starts_new(self) -> str | None:
+        """A digest of the weights it began with, where a new process makes them again."""
+        return self._begin_weights or self._record.get("weights")
 
     def open(self, learn: LearnerState) -> None:
         """The first stage begins: make the folder, unless there is one, or cannot be any."""
@@ -92,18 +98,20 @@ class Keeper:
 
     def _open(self, learn: LearnerState) -> None:
         try:
-            root = runs_folder()
-            if root is None:
-                self.off = True
-                return
-            if self.folder is None:
+            new = self.folder is None
+            if new:
+                root = runs_folder()
+                if root is None:
+                    self.off = True
+                    return
                 self.folder = RunFolder.new(root)
                 self._record = self._new_record(learn)
             self._record |= {"status": "running", "session": SESSION}
             self.folder.write_record(self._record)
-            sweep(root)
+            if new:
+                sweep(root)
         except Exception as error:  # whatever it is, the run goes on
-            self._give_up(error)
+            self.give_up(error)
 
     def _new_record(self, learn: LearnerState) -> dict:
         """What a new process needs to begin the same call, and to tell what it was."""
@@ -142,7 +150,7 @@ class Keeper:
         try:
             self._begin_settings = Packed().pack(settings_tree(learn), "settings")
         except TypeError as error:
-            self._give_up(error)
+            self.give_up(error)
             return
         # What was just made is made again in a new process: there is nothing to write of it yet.
         new = not learn.opt.state and not learn.recorder.runs and learn._rng is None
@@ -194,7 +202,7 @@ class Keeper:
             with self._timed():
                 n_bytes = self._write(learn, cbs, place)
         except Exception as error:  # whatever it is, the run goes on
-            self._give_up(error)
+            self.give_up(error)
             return
         took = self._spent - before
         self._second_a_byte = max(took / max(n_bytes, 1), self._second_a_byte / 2)
@@ -248,7 +256,8 @@ class Keeper:
             self._old_runs[id(run)] = tree
         return self._old_runs[id(run)]
 
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
+        """Write no checkpoints any more, as that failed."""
         self.off = True
         say_once(unwritable(error))
 
@@ -269,7 +278,7 @@ class Keeper:
             if well:
                 self.folder.drop_checkpoints()
         except Exception as error:  # whatever it is, the run goes on
-            self._give_up(error)
+            self.give_up(error)
         finally:
             self.folder.release()
 

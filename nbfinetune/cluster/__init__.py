@@ -1,0 +1,7 @@
+"""Cluster: processes, here or on other machines, that work for a notebook.
+
+`engines` starts, finds and calls them, `pools` and `profiles` by ipyparallel, `answering` is what
+runs in them, `hosts` says what they have, `owners` whose they are. `data` sends data to their
+hosts, `travel` lets a learner travel there and back. `remote_run` is a call that they do, `worker`
+their part in it, `runs` what goes on between both.
+"""

@@ -1,0 +1,1 @@
+"""Data of a cluster: given by the notebook, once to a host, and kept in its engines."""

@@ -1,0 +1,191 @@
+"""Remote run: a call of a learner that workers do, and what the notebook has to do with it."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from nbfinetune.cluster import worker
+from nbfinetune.cluster.data.giving import give_all
+from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
+from nbfinetune.cluster.runs.checkpoint_relay import write_sent
+from nbfinetune.cluster.runs.device_memory import given_up
+from nbfinetune.cluster.runs.engine_run import Kept
+from nbfinetune.cluster.runs.following import Following
+from nbfinetune.cluster.runs.replay import Replay
+from nbfinetune.cluster.travel.calls import Parcel, pack_call
+from nbfinetune.training.resuming.description import description
+from nbfinetune.training.resuming.keeper import Keeper
+from nbfinetune.training.resuming.runs_root import runs_folder
+from nbfinetune.training.state import Callback, LearnerState, as_callbacks
+
+_ANSWER = 60.0  # s; the first call of an engine imports this package
+_IDLE = 10.0  # s in which the workers of a run that was left stop
+
+
+def run(
+    learn: LearnerState,
+    function: Callable,
+    given: dict[str, Any],
+    workers: int | None,
+    cluster: str | None,
+) -> object:
+    """Do a call of a learner in workers; see `training.spread.Runner`."""
+    method = f"{function.__module__}.{function.__name__}"
+    keeper: Keeper | None = learn.keeper
+    parcel = pack_call(learn, method, given)  # what cannot travel is refused before anything starts
+    engines = Engines.local(workers) if cluster is None else Engines.of_profile(cluster, workers)
+    wait_until_idle(engines)
+    keys = give_all(engines, parcel.data)
+    about = {"method": method, "is_fit": keeper is not None, "description": None}
+    if keeper is not None:
+        about |= {"description": description(learn), "name": keeper.method, "every": keeper.every}
+    own = [*(learn.cbs if keeper is not None else ()), *as_callbacks(given.get("cbs", ()))]
+    console = [cb for cb in own if cb.runs_on == "console"]
+    with given_up(learn):
+        run_id = f"{time.time_ns()}-{secrets.token_hex(4)}"
+        engines.stays, stayed = True, engines.stays  # a kernel that is restarted leaves the run
+        try:
+            start(engines, run_id, parcel, keys, about, kept_of(learn))
+            return follow(learn, engines, run_id, console, parcel, is_fit=keeper is not None)
+        finally:
+            engines.stays = stayed
+
+
+def wait_until_idle(engines: Engines) -> None:
+    """Return when no run is on in the engines.
+
+    Raises
+    ------
+    ClusterError
+        If one is, and goes on.
+    """
+    until = time.monotonic() + _IDLE
+    asked = {rank: engines.call(rank, worker.busy) for rank in range(len(engines.ids))}
+    while True:
+        busy = [rank for rank, pending in asked.items() if pending.get(_ANSWER)]
+        if not busy:
+            return
+        if time.monotonic() > until:
+            raise ClusterError(
+                "another run is on in these workers: wait for it, type %attach to follow it, or "
+                "%cluster --stop to end it"
+            )
+        time.sleep(0.1)
+        asked = {rank: engines.call(rank, worker.busy) for rank in busy}
+
+
+def kept_of(learn: LearnerState) -> Kept:
+    """What the first worker does with the run folder of the call that is on."""
+    keeper: Keeper | None = learn.keeper
+    if keeper is None:
+        return Kept()
+    off = keeper.off or runs_folder() is None
+    record = None if off else {"weights": keeper.starts_new}
+    resumed, keeper.resumed = keeper.resumed, None
+    every = 0 if off else keeper.every
+    if resumed is None or resumed.tree is None:
+        return Kept(record, every)
+    tree = {k: v for k, v in resumed.tree.items() if k not in ("runs", "marks", "features")}
+    return Kept(record, every, tree, resumed.tree["first_run"], resumed.run)
+
+
+def start(
+    engines: Engines,
+    run_id: str,
+    parcel: Parcel,
+    keys: Mapping[str, str],
+    about: Mapping[str, Any],
+    kept: Kept,
+) -> None:
+    """Let all workers begin."""
+    size, first = len(engines.ids), engines.info(0)
+    address = first.address, engines.call(0, worker.free_port, first.address).get(_ANSWER)
+    begun = [
+        engines.call(
+            rank,
+            worker.start,
+            run_id,
+            rank,
+            size,
+            address,
+            engines.info(rank).device,
+            {**about, "rank": rank, "size": size},
+            kept,
+            parcel.content,
+            keys,
+        )
+        for rank in range(size)
+    ]
+    for pending in begun:
+        pending.get(_ANSWER)
+
+
+def follow(
+    learn: LearnerState,
+    engines: Engines,
+    run_id: str,
+    console: list[Callback],
+    parcel: Parcel | None,
+    *,
+    is_fit: bool,
+) -> object:
+    """Go along with a run to its end; see `Following`."""
+    keeper: Keeper | None = learn.keeper
+    folder = None if keeper is None else _Folder(learn, keeper, engines, run_id)
+    replay = Replay(learn, console, folder.open if folder else lambda: None)
+    following = Following(
+        learn,
+        engines,
+        run_id,
+        replay,
+        parcel,
+        is_fit=is_fit,
+        on_checkpoint=folder.write if folder else lambda number: None,
+        go_on=folder.go_on if folder else lambda: "do it again; it has new workers then",
+    )
+    return following.to_its_end()
+
+
+class _Folder:
+    """The run folder of a call, with the checkpoints that the first worker sends."""
+
+    def __init__(
+        self, learn: LearnerState, keeper: Keeper, engines: Engines, run_id: str
+    ) -> None:
+        self._learn, self._keeper = learn, keeper
+        self._engines, self._run_id = engines, run_id
+
+    def open(self) -> None:
+        """Have a folder from the first stage on."""
+        self._keeper.open(self._learn)
+        if self._keeper.folder is not None:
+            path = str(self._keeper.folder.path)
+            with suppress(EngineLost):
+                self._engines.call(0, worker.note, self._run_id, {"folder": path})
+
+    def write(self, number: int) -> None:
+        """Write a checkpoint, unless there is a newer one by now."""
+        if self._keeper.off or self._keeper.folder is None:
+            return
+        try:
+            fetched = self._engines.call(0, worker.checkpoint, self._run_id, number).get(_ANSWER)
+        except (EngineLost, TimeoutError, ClusterError):
+            return  # which the run finds too
+        sent, written = fetched
+        if sent is None:
+            return
+        try:
+            new = write_sent(self._keeper.folder, sent, written)
+        except Exception as error:  # whatever it is, the run goes on
+            self._keeper.give_up(error)
+            return
+        with suppress(EngineLost):
+            self._engines.call(0, worker.acknowledge, self._run_id, number, new)
+
+    def go_on(self) -> str:
+        """What to type after a failure."""
+        if self._keeper.folder is not None and self._keeper.folder.checkpoints():
+            return "%resume_run goes on from the last checkpoint, with any number of --workers"
+        return "train again to go on from there; it has new workers then"
