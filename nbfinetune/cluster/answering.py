@@ -81,8 +81,11 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     threads = max(1, cores() // on_host)
     torch.set_num_threads(threads)
     gpus = torch.cuda.device_count()
+    address = _address(controller)
+    if controller is not None:
+        _exchange_through(address)
     return {
-        "address": _address(controller),
+        "address": address,
         "cores": cores(),
         "gpus": gpus,
         "device": f"cuda:{local_rank % gpus}" if gpus else "cpu",
@@ -101,6 +104,16 @@ def _address(controller: str | None) -> str:
         found = way.getsockname()[0]
     # A tunnel ends at this host, which says nothing of where it is.
     return socket.gethostbyname(socket.gethostname()) if found.startswith("127.") else found
+
+
+def _exchange_through(address: str) -> None:
+    """Let torch send gradients by the network of an address, not of the host's name."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(known.address == address for known in addresses):
+            for backend in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{backend}_SOCKET_IFNAME", name)
 
 
 def nothing() -> None:
