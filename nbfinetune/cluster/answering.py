@@ -22,6 +22,13 @@ _settled: dict[str, object] = {}
 _watching = threading.Lock()
 
 
+def packed(function: Callable, args: tuple) -> bytes:
+    """A call as `Answer` takes it."""
+    import cloudpickle
+
+    return cloudpickle.dumps((function, args))
+
+
 class Answer:
     """Calls a function in an engine. An object, as it is found by its name in any Python."""
 
@@ -108,10 +115,10 @@ def settled(*place: object) -> dict[str, object]:
 
 def _address(controller: str | None) -> str:
     """Where other engines reach this host: the address of its way to the controller."""
-    if controller is None:
-        return "127.0.0.1"
     if own := os.environ.get("NBFINETUNE_ADDRESS"):
         return own
+    if controller is None:
+        return "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((controller, 9))  # nothing is sent: the system only chooses the way
         found = way.getsockname()[0]

@@ -253,6 +253,8 @@ def _running(profile: str) -> Pool | None:
             elif pool not in _pools:
                 _pools.append(pool)
             return pool
+        if owner == "gone":
+            pool.end()
     return None
 
 
@@ -266,7 +268,7 @@ def _own(pool: Pool) -> None:
     if not _keeping.is_set():
         _keeping.set()
         threading.Thread(target=_keep, daemon=True, name="nbfinetune engines").start()
-        atexit.register(_leave_all)
+        atexit.register(_leave_all, os.getpid())
 
 
 def _keep() -> None:
@@ -288,8 +290,8 @@ def _end(pool: Pool) -> None:
         pool.end()
 
 
-def _leave_all() -> None:
-    """At the end of the kernel: end what is to end with it."""
-    for pool in list(_pools):
+def _leave_all(kernel: int) -> None:
+    """At the end of the kernel, not of one that it forked: end what is to end with it."""
+    for pool in list(_pools) if os.getpid() == kernel else ():
         with suppress(Exception):
             pool.close() if pool.stays else _end(pool)

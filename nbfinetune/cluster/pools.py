@@ -133,6 +133,8 @@ class Pool:
         """Connect to the controller; OSError, TimeoutError where none answers."""
         self.files = security.connection_files(self.folder, self.cluster_id)
         security.check_controller(self.name, self.files)
+        if not security.answers(self.files):
+            raise TimeoutError(f"{self.name}: its controller does not answer")
         self._client = _ipyparallel().Client(self.files["client"], timeout=_CONNECT)
 
     def load(self) -> bool:
@@ -158,10 +160,7 @@ class Pool:
         if engine not in self.ids:
             raise EngineLost(rank, f"{where} is gone")
         if function is not eval:
-            import cloudpickle
-
-            payload = cloudpickle.dumps((function, args))
-            function, args = answering.Answer(), (payload,)
+            function, args = answering.Answer(), (answering.packed(function, args),)
         self._client.history.clear()  # nobody reads it, and it grows with each call
         return Pending(self._client[engine].apply_async(function, *args), rank, where)
 

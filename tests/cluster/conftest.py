@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ipyparallel")
-
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import Engines
 

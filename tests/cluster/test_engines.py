@@ -177,7 +177,8 @@ def test_a_cluster_that_stays_is_left_and_taken_over(local_engines, monkeypatch)
     pids, pool = [two.info(rank).pid for rank in (0, 1)], two._pool
     two.stays = True
     monkeypatch.setattr(engines_module, "_pools", [pool])
-    engines_module._leave_all()  # what the end of a kernel does
+    engines_module._leave_all(os.getpid())  # what the end of a kernel does
+    engines_module._leave_all(0)  # that of a process which the kernel forked
     assert all(map(runs, pids))
     note = owners._file(pool.folder, pool.cluster_id)
     note.write_text(note.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
