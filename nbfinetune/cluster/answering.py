@@ -3,6 +3,7 @@
 Functions, arguments and results travel by cloudpickle, so those of a notebook's cells do too.
 """
 
+import math
 import os
 import pickle
 import socket
@@ -17,7 +18,15 @@ def busy() -> bool:
 
 
 _called = time.monotonic()
+_settled: dict[str, object] = {}
 _watching = threading.Lock()
+
+
+def packed(function: Callable, args: tuple) -> bytes:
+    """A call as `Answer` takes it."""
+    import cloudpickle
+
+    return cloudpickle.dumps((function, args))
 
 
 class Answer:
@@ -31,7 +40,7 @@ class Answer:
         import cloudpickle
 
         global _called
-        _called = time.monotonic()
+        _called = math.inf  # as long as this goes on
         try:
             function, args = pickle.loads(call)
             return cloudpickle.dumps((True, function(*args)))
@@ -63,6 +72,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
+def is_busy() -> bool:
+    """Whether a run is on, asked from the notebook."""
+    return busy()
+
+
 def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, object]:
     """Share out the threads and devices of this host among its engines; what this one has then.
 
@@ -74,8 +88,10 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
 
     Returns
     -------
-    dict of the fields of `EngineInfo` that are known here: address, cores, gpus, device, threads
+    dict of the fields of `EngineInfo` that are known here: address, cores, gpus,
+    local_rank, device, threads
     """
+    global _settled
     import torch
 
     threads = max(1, cores() // on_host)
@@ -84,21 +100,28 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     address = _address(controller)
     if controller is not None:
         _exchange_through(address)
-    return {
+    _settled = {
         "address": address,
         "cores": cores(),
         "gpus": gpus,
+        "local_rank": local_rank,
         "device": f"cuda:{local_rank % gpus}" if gpus else "cpu",
         "threads": threads,
     }
+    return _settled
+
+
+def settled(*place: object) -> dict[str, object]:
+    """As `settle`, but what was shared out before stays: a run may be on."""
+    return _settled or settle(*place)
 
 
 def _address(controller: str | None) -> str:
     """Where other engines reach this host: the address of its way to the controller."""
-    if controller is None:
-        return "127.0.0.1"
     if own := os.environ.get("NBFINETUNE_ADDRESS"):
         return own
+    if controller is None:
+        return "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((controller, 9))  # nothing is sent: the system only chooses the way
         found = way.getsockname()[0]

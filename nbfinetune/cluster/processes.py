@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-_PATIENCE = 1.0  # s between asking and forcing; there is nothing of the user's in them to save
+_PATIENCE = 1.0  # s
 
 
 def started(cluster: dict) -> list[int]:
     """The numbers of the processes of this host in what ipyparallel notes of a cluster."""
-    states = [cluster["controller"]["state"]] if cluster.get("controller") else []
-    for engines in cluster["engines"]["sets"].values():
-        states += engines.get("engines", {}).values()
+    states, controller, engines = [], cluster.get("controller"), cluster["engines"]
+    if controller and controller["class"].lower() == "local":  # others' numbers are of other hosts
+        states.append(controller["state"])
+    if engines["class"].lower() == "local":
+        states += [state for each in engines["sets"].values() for state in each["engines"].values()]
     return [state["pid"] for state in states if state.get("pid", -1) > 0]
 
 
@@ -26,7 +28,10 @@ def runs(pid: int) -> bool:
 
 
 def end(pids: Iterable[int]) -> None:
-    """End processes of ipyparallel, those that are stopped too, and all that they started."""
+    """End processes of ipyparallel, those that are stopped too, and all that they started.
+
+    At once, as the end of a kernel does not wait long; they have nothing to save.
+    """
     import psutil
 
     ours = []
@@ -34,8 +39,7 @@ def end(pids: Iterable[int]) -> None:
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             ours += [process, *process.children(recursive=True)]
-    for force in (False, True):
-        for process in ours:
-            with suppress(psutil.Error):
-                process.kill() if force else process.terminate()
-        _, ours = psutil.wait_procs(ours, _PATIENCE)
+    for process in ours:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(ours, _PATIENCE)

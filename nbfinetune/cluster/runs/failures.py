@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from nbfinetune.cluster.runs.engine_run import Failure
 from nbfinetune.cluster.hosts import ClusterError, EngineInfo
+from nbfinetune.cluster.runs.engine_run import Failure
 from nbfinetune.rendering.names import shortened
 from nbfinetune.rendering.numbers import counted
 
