@@ -27,10 +27,11 @@ from nbfinetune.rendering.numbers import rate_text
 from nbfinetune.rendering.tables import Table
 from nbfinetune.runtime.calls import repeatable
 from nbfinetune.scripts import repeating
-from nbfinetune.training import fitting, spread
+from nbfinetune.training import fitting
 from nbfinetune.training.fine_tuning import stages
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming import ledger, resume, undo
+from nbfinetune.training.spmd import spread
 from nbfinetune.training.state import LearnerState
 
 

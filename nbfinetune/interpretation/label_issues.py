@@ -27,7 +27,7 @@ from nbfinetune.rendering.numbers import counted
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.fine_tuning.refit import layer_inputs
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 

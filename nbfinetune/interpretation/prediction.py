@@ -30,7 +30,7 @@ from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.finite import check_finite
 from nbfinetune.training.printing import shows
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering
 

@@ -20,7 +20,7 @@ from nbfinetune.objectives.losses import probabilities
 from nbfinetune.runtime.rng import seeded_rng
 from nbfinetune.training import loop
 from nbfinetune.training.callbacks import CancelFit
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 from nbfinetune.training.steering import Steering, exclusive_run
 

@@ -25,7 +25,7 @@ from nbfinetune.training.fine_tuning.stages import BASE_LR
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.searches import Search, note_search
 from nbfinetune.training.snapshot import unchanged
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 

@@ -30,7 +30,7 @@ from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.checkpointing import next_stage
 from nbfinetune.training.resuming.kept_runs import kept_run
 from nbfinetune.training.schedules import Schedule
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import Steering, exclusive_run
 

@@ -351,7 +351,7 @@ class LearnerState:
 
     @contextmanager
     def _own_draws(self) -> Iterator[None]:
-        """Layers that draw, as dropout does, draw others in each process; all else stays the same."""
+        """What layers draw, as dropout does, is another in each process; all else is the same."""
         if self.world is None or not self.training:
             yield
             return

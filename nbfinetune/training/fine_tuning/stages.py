@@ -34,7 +34,7 @@ from nbfinetune.training.monitors import EarlyStopping, SaveBest
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming.checkpointing import in_second_stage, stages_before
 from nbfinetune.training.resuming.kept_runs import kept_run
-from nbfinetune.training.spread import spread
+from nbfinetune.training.spmd.spread import spread
 from nbfinetune.training.state import Callback, LearnerState
 from nbfinetune.training.steering import exclusive_run
 

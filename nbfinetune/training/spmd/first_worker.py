@@ -1,6 +1,7 @@
 """First worker: a user's callback is called in one of several processes, for all of them.
 
-What it does is done in each. It may end the run or the epoch, change weights, what trains, rates and momentum, and steer the run.
+What it does is done in each. It may end the run or the epoch, change weights, what trains, rates
+and momentum, and steer the run.
 """
 
 from functools import partialmethod
