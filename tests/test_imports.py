@@ -32,16 +32,16 @@ MAY_IMPORT = {
     "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
     "training version",
     "cluster": "rendering runtime version",
-    "learner": "arguments checkpoints exports history interpretation lr_finder networks "
+    "learner": "arguments checkpoints cluster exports history interpretation lr_finder networks "
     "objectives others rendering runtime scripts training",
     "others": "data images networks objectives rendering runtime",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "comparison": "arguments data history learner networks rendering runtime training vision",
     "widgets": "data history interpretation rendering",
-    "live": "arguments comparison data history interpretation learner lr_finder networks "
+    "live": "arguments cluster comparison data history interpretation learner lr_finder networks "
     "rendering runtime training widgets",
-    "magics": "comparison data history interpretation learner live lr_finder networks rendering "
-    "widgets",
+    "magics": "cluster comparison data history interpretation learner live lr_finder networks "
+    "rendering widgets",
 }
 NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
@@ -196,9 +196,9 @@ shell.run_line_magic("unload_ext", "nbfinetune")
 print(state() == before)
 """
     assert printed(LOAD + code) == [
-        "[False, False, False] ['clean', 'confusion_matrix']",
-        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'NetworkMagics', "
-        "'TrainingMagics'] 1 0",
+        "[False, False, False] ['clean', 'cluster']",
+        "['ClusterMagics', 'HistoryMagics', 'InterpretationMagics', 'ModelMagics', "
+        "'NetworkMagics', 'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]

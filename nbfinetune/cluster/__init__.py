@@ -1,5 +1,5 @@
 """Cluster: processes, here or on other machines, that work for a notebook.
 
-`engines` starts, finds and calls them, `answering` is what runs in them, `hosts` says what they
-have, `owners` whose they are.
+`engines` are processes by rank, `pools` starts, finds and calls them by ipyparallel, `answering`
+runs in them; `hosts` says what they have, `owners` whose they are, `overview` what there is.
 """
