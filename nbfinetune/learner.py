@@ -260,6 +260,13 @@ class Learner(LearnerState):
         items = SystemRandom().sample(range(len(interp)), min(max_n, len(interp)))
         return PredictedPictures(interp, items, as_columns(len(items), None, None))
 
+    @property
+    def cluster(self) -> Table:
+        """The processes that work for this kernel, as `%cluster` shows: hosts, devices, state."""
+        from nbfinetune.cluster.overview import overview
+
+        return overview()
+
     def summary(self) -> Table:
         """The layer groups with their parameters and learning rates, and the device."""
         rows = []

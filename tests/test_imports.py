@@ -39,10 +39,10 @@ MAY_IMPORT = {
     "cluster": "arguments data history interpretation networks objectives rendering runtime "
     "training version",
     "widgets": "data history interpretation rendering",
-    "live": "arguments comparison data history interpretation learner lr_finder networks "
+    "live": "arguments cluster comparison data history interpretation learner lr_finder networks "
     "rendering runtime training widgets",
-    "magics": "comparison data history interpretation learner live lr_finder networks rendering "
-    "widgets",
+    "magics": "cluster comparison data history interpretation learner live lr_finder networks "
+    "rendering widgets",
 }
 NO_CORE = ("widgets", "live", "magics")  # these alone may import IPython and widgets
 SCREENS = ("IPython", "ipywidgets", "bqplot", "matplotlib", "pandas", "sklearn")
@@ -197,9 +197,9 @@ shell.run_line_magic("unload_ext", "nbfinetune")
 print(state() == before)
 """
     assert printed(LOAD + code) == [
-        "[False, False, False] ['clean', 'confusion_matrix']",
-        "['HistoryMagics', 'InterpretationMagics', 'ModelMagics', 'NetworkMagics', "
-        "'TrainingMagics'] 1 0",
+        "[False, False, False] ['clean', 'cluster']",
+        "['ClusterMagics', 'HistoryMagics', 'InterpretationMagics', 'ModelMagics', "
+        "'NetworkMagics', 'TrainingMagics'] 1 0",
         "True",
         "[]",
     ]

@@ -3,6 +3,7 @@
 Functions, arguments and results travel by cloudpickle, so those of a notebook's cells do too.
 """
 
+import math
 import os
 import pickle
 import socket
@@ -17,6 +18,7 @@ def busy() -> bool:
 
 
 _called = time.monotonic()
+_settled: dict[str, object] = {}
 _watching = threading.Lock()
 
 
@@ -31,7 +33,7 @@ class Answer:
         import cloudpickle
 
         global _called
-        _called = time.monotonic()
+        _called = math.inf  # as long as this goes on
         try:
             function, args = pickle.loads(call)
             return cloudpickle.dumps((True, function(*args)))
@@ -63,6 +65,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
+def is_busy() -> bool:
+    """Whether a run is on, asked from the notebook."""
+    return busy()
+
+
 def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, object]:
     """Share out the threads and devices of this host among its engines; what this one has then.
 
@@ -74,20 +81,29 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
 
     Returns
     -------
-    dict of the fields of `EngineInfo` that are known here: address, cores, gpus, device, threads
+    dict of the fields of `EngineInfo` that are known here: address, cores, gpus,
+    local_rank, device, threads
     """
+    global _settled
     import torch
 
     threads = max(1, cores() // on_host)
     torch.set_num_threads(threads)
     gpus = torch.cuda.device_count()
-    return {
+    _settled = {
         "address": _address(controller),
         "cores": cores(),
         "gpus": gpus,
+        "local_rank": local_rank,
         "device": f"cuda:{local_rank % gpus}" if gpus else "cpu",
         "threads": threads,
     }
+    return _settled
+
+
+def settled(*place: object) -> dict[str, object]:
+    """As `settle`, but what was shared out before stays: a run may be on."""
+    return _settled or settle(*place)
 
 
 def _address(controller: str | None) -> str:

@@ -9,14 +9,21 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from nbfinetune.cluster import answering, owners, security
-from nbfinetune.cluster.hosts import PROBE, ClusterError, EngineInfo, check_versions, local_ranks
-from nbfinetune.cluster.pools import EngineLost, Pending, Pool
-from nbfinetune.cluster.profiles import LOCAL, check_starts, security_folder
+from nbfinetune.cluster.errors import ClusterError, EngineLost
+from nbfinetune.cluster.hosts import PROBE, EngineInfo, check_versions, local_ranks
+from nbfinetune.cluster.pools import Pending, Pool
+from nbfinetune.cluster.profiles import (
+    LOCAL,
+    check_starts,
+    files_of_local_clusters,
+    security_folder,
+)
 from nbfinetune.rendering.numbers import counted
 
 __all__ = ["ClusterError", "EngineLost", "Engines", "Pending"]
 
-IDLE = 600.0  # s without a call after which engines without a run end: their notebook is gone
+# s without a call after which engines that have no run on end: their notebook is gone.
+IDLE = float(os.environ.get("NBFINETUNE_CLUSTER_IDLE", 600))
 _PATIENCE = 120.0  # s; an engine starts in some 3 on a machine that is free
 _REPLY = 60.0  # s, of which the first import of torch takes most
 _SEEN = 1.0  # s between two looks at a controller
@@ -54,8 +61,7 @@ class Engines:
             If they do not come; or ipyparallel is missing.
         """
         with _lock:
-            pool = next((p for p in _pools if p.local and p.controller_runs()), None)
-            pool = pool or Pool(LOCAL, _new_id())
+            pool = _living(LOCAL) or Pool(LOCAL, _new_id())
             missing = n - len(pool.ids)
             if missing > 0:
                 start = time.monotonic()
@@ -80,8 +86,7 @@ class Engines:
             If there is no such profile, it has too few engines, or sends in clear off one host.
         """
         with _lock:
-            joined = next((p for p in _pools if p.profile == profile and p.controller_runs()), None)
-            pool = joined or _running(profile)
+            pool = _living(profile) or _running(profile)
             if pool is None:
                 check_starts(profile)
                 pool, start = Pool(profile, _new_id()), time.monotonic()
@@ -101,13 +106,13 @@ class Engines:
 
         They go on by themselves, and `adopt` makes one this kernel's.
         """
-        folder, left = security_folder(LOCAL), []
-        files = sorted(folder.glob("cluster-*.json"), key=lambda file: file.stat().st_mtime)
-        for file in reversed(files):
-            pool = Pool(LOCAL, file.stem.removeprefix("cluster-"))
-            if owners.owner(folder, pool.cluster_id) == "gone":
+        left = []
+        for file in files_of_local_clusters():
+            cluster_id = file.stem.removeprefix("cluster-")
+            if owners.owner(file.parent, cluster_id) == "gone":
+                pool = Pool(LOCAL, cluster_id)
                 if pool.load() and pool.ids:
-                    left.append(cls(pool)._take(None))
+                    left.append(cls(pool)._take(None, answering.settled))
                 else:
                     pool.end()
         return left
@@ -131,7 +136,7 @@ class Engines:
         """What the cluster is called: "local", or its profile."""
         return self._pool.name
 
-    def _take(self, n: int | None) -> "Engines":
+    def _take(self, n: int | None, settle: Callable = answering.settle) -> "Engines":
         """Take the first n engines, check versions, and share out threads and devices."""
         ids = self._pool.ids
         asked = [self._pool.call(i, i, self.name, eval, PROBE) for i in ids]
@@ -141,10 +146,12 @@ class Engines:
             check_versions(about[i]["host"], about[i]["versions"])
         hosts = [about[i]["host"] for i in self.ids]
         controller = security.check_engines(self.name, self._pool.files, hosts)
-        places = local_ranks(hosts)
-        calls = [self.call(r, answering.settle, *p, controller) for r, p in enumerate(places)]
-        for i, place, call in zip(self.ids, places, calls, strict=True):
-            self._infos[i] = EngineInfo(**about[i], local_rank=place[0], **call.get(_REPLY))
+        places = enumerate(local_ranks(hosts))
+        calls = [self.call(rank, settle, *place, controller) for rank, place in places]
+        for i, call in zip(self.ids, calls, strict=True):
+            self._infos[i] = EngineInfo(**about[i], **call.get(_REPLY))
+        known = {i: info for i, info in self._pool.infos.items() if i in ids} | self._infos
+        self._pool.infos = dict(sorted(known.items(), key=lambda item: (item[1].host, item[0])))
         return self
 
     def call(self, rank: int, function: Callable, *args: object) -> Pending:
@@ -184,8 +191,21 @@ class Engines:
 
 
 def there() -> list[Engines]:
-    """The clusters of this kernel, with all engines of each."""
-    return [Engines(pool)._take(None) for pool in _pools if pool.controller_runs()]
+    """The clusters of this kernel, with the engines of each that were used."""
+    found = []
+    for pool in _pools:
+        found.append(Engines(pool))
+        found[-1].ids, found[-1]._infos = list(pool.infos), pool.infos
+    return found
+
+
+def _living(profile: str) -> Pool | None:
+    """This kernel's cluster of a profile; one whose controller is gone is ended."""
+    for pool in [pool for pool in _pools if pool.profile == profile]:
+        if pool.controller_runs():
+            return pool
+        _end(pool)
+    return None
 
 
 def _new_id() -> str:

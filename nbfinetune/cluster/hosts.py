@@ -2,10 +2,11 @@
 
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from nbfinetune.cluster.errors import ClusterError
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.rendering.tables import Table
 from nbfinetune.version import __version__
@@ -19,10 +20,6 @@ PROBE = (
     "'nbfinetune': __import__('nbfinetune.version').__version__ "
     "if __import__('importlib.util').util.find_spec('nbfinetune') else None}}"
 )
-
-
-class ClusterError(RuntimeError):
-    """What failed with a cluster, and what to type, in one line."""
 
 
 @dataclass(frozen=True)
@@ -98,29 +95,20 @@ def local_ranks(hosts: Sequence[str]) -> list[tuple[int, int]]:
     return [(hosts[:i].count(host), hosts.count(host)) for i, host in enumerate(hosts)]
 
 
-def table(title: str, engines: Iterable[tuple[EngineInfo, str]], footer: str = "") -> Table:
-    """Hosts, devices and states of the engines of one cluster, in the order of their ranks."""
-    rows = [
-        (
-            str(rank),
-            info.host if info.host != socket.gethostname() else f"{info.host} (here)",
-            str(info.pid),
-            info.device,
-            f"{info.threads} of {counted(info.cores, 'core')}",
-            state,
-        )
-        for rank, (info, state) in enumerate(engines)
-    ]
-    return Table(title, ("worker", "host", "pid", "device", "threads", "state"), rows, footer)
+def engine_row(rank: int, info: EngineInfo, state: str) -> tuple[str, ...]:
+    """An engine as a row of `overview_table`."""
+    here = " (here)" if info.host == socket.gethostname() else ""
+    threads = f"{info.threads} of {counted(info.cores, 'core')}"
+    return str(rank), info.host + here, str(info.pid), info.device, threads, state
 
 
-def nothing_there() -> Table:
-    """What is shown where there is no cluster."""
-    return Table(
-        "no cluster",
-        ("what you type", "what it starts"),
-        (
-            ("%fine_tune 3 --workers 2", "two processes on this machine"),
-            ("%fine_tune 3 --cluster PROFILE", "those of a profile of ipyparallel, or joins them"),
-        ),
+def overview_table(rows: Sequence[Sequence[str]]) -> Table:
+    """Hosts, devices and states of clusters; without any, how one is started."""
+    if rows:
+        columns = ("worker", "host", "pid", "device", "threads", "state")
+        return Table("", columns, rows, "%cluster --stop ends them")
+    start = (
+        ("%cluster --workers 2", "2 processes on this machine"),
+        ("%cluster --cluster PROFILE", "those of a profile of ipyparallel, or joins them"),
     )
+    return Table("there is no cluster", ("what you type", "what it starts"), start)

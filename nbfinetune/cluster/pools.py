@@ -12,9 +12,11 @@ from functools import partial
 from types import ModuleType
 
 from nbfinetune.cluster import answering, owners, processes, security
-from nbfinetune.cluster.hosts import ClusterError
+from nbfinetune.cluster.errors import ClusterError, EngineLost
+from nbfinetune.cluster.hosts import EngineInfo
 from nbfinetune.cluster.profiles import LOCAL, security_folder
 from nbfinetune.rendering.numbers import counted
+from nbfinetune.runtime.interrupts import act_on_interrupt
 
 _CONNECT = 5.0  # s
 # A hung process is found in 10 s, not in 30; the hub keeps no messages, which are large.
@@ -35,14 +37,6 @@ def _ipyparallel() -> ModuleType:
             f'{error.name} is missing; type: pip install "nbfinetune[cluster]"'
         ) from None
     return ipyparallel
-
-
-class EngineLost(RuntimeError):
-    """An engine is gone; `rank` says which."""
-
-    def __init__(self, rank: int, what: str) -> None:
-        super().__init__(f"worker {rank} {what}")
-        self.rank = rank
 
 
 class Pending:
@@ -91,6 +85,7 @@ class Pool:
         self.local, self.stays = profile == LOCAL, False
         self.name = "local" if self.local else f"profile {profile}"
         self._cluster = self._client = None
+        self.infos: dict[int, EngineInfo] = {}  # what is known of engines that were used
 
     @property
     def ids(self) -> list[int]:
@@ -123,6 +118,7 @@ class Pool:
         """Return when n engines are there."""
         end = time.monotonic() + max(patience, self._cluster.engine_timeout)
         while len(self.ids) < n:
+            act_on_interrupt()
             ended = not all(map(processes.runs, pids))
             if ended or time.monotonic() > end:
                 said = engine_set.get_output().strip().splitlines()[-1:]
@@ -166,11 +162,12 @@ class Pool:
 
             payload = cloudpickle.dumps((function, args))
             function, args = answering.Answer(), (payload,)
+        self._client.history.clear()  # nobody reads it, and it grows with each call
         return Pending(self._client[engine].apply_async(function, *args), rank, where)
 
     def signal(self, engine: int, sig: int) -> None:
         """Send a signal to an engine; one that is stopped has it too."""
-        self._client.send_signal(sig, targets=engine, block=True)
+        self._client.send_signal(sig, targets=engine, block=False)
 
     def leave(self) -> Callable[[], bool]:
         """A function for an engine: see `answering.watch`."""

@@ -8,9 +8,11 @@ _PATIENCE = 1.0  # s between asking and forcing; there is nothing of the user's 
 
 def started(cluster: dict) -> list[int]:
     """The numbers of the processes of this host in what ipyparallel notes of a cluster."""
-    states = [cluster["controller"]["state"]] if cluster.get("controller") else []
-    for engines in cluster["engines"]["sets"].values():
-        states += engines.get("engines", {}).values()
+    states, controller, engines = [], cluster.get("controller"), cluster["engines"]
+    if controller and controller["class"].lower() == "local":  # others' numbers are of other hosts
+        states.append(controller["state"])
+    if engines["class"].lower() == "local":
+        states += [state for each in engines["sets"].values() for state in each["engines"].values()]
     return [state["pid"] for state in states if state.get("pid", -1) > 0]
 
 

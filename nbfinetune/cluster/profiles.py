@@ -5,7 +5,7 @@ Their configuration is Python, which ipyparallel runs: it is the user's own.
 
 from pathlib import Path
 
-from nbfinetune.cluster.hosts import ClusterError
+from nbfinetune.cluster.errors import ClusterError
 
 LOCAL = "nbfinetune"  # the profile whose folder has the files of local clusters
 
@@ -32,6 +32,15 @@ def security_folder(profile: str) -> Path:
             ) from None
         found = ProfileDir.create_profile_dir_by_name(home, profile)
     return Path(found.security_dir)
+
+
+def files_of_local_clusters() -> list[Path]:
+    """The files that ipyparallel keeps of local clusters, the newest first; makes no folder."""
+    from IPython.paths import get_ipython_dir
+
+    folder = Path(get_ipython_dir()) / f"profile_{LOCAL}" / "security"
+    files = folder.glob("cluster-*.json")
+    return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
 
 
 def check_starts(profile: str) -> None:

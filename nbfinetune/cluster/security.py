@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbfinetune.cluster.hosts import ClusterError
+from nbfinetune.cluster.errors import ClusterError
 
 _FIX = (
     "write c.IPController.enable_curve = True into ipcontroller_config.py of the profile, "

@@ -7,6 +7,7 @@ from functools import wraps
 
 from IPython.core.error import UsageError
 
+from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.rendering.names import printable
 from nbfinetune.runtime.interrupts import act_on_interrupt, interrupts_deferred
 
@@ -50,10 +51,10 @@ def in_one_line(function: Callable) -> Callable:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Bad arguments and files end the cell with one line."""
+    """Bad arguments and files, and clusters that fail, end the cell with one line."""
     try:
         yield
-    except (ValueError, TypeError, OSError, csv.Error) as error:
+    except (ValueError, TypeError, OSError, csv.Error, ClusterError, EngineLost) as error:
         raise UsageError(printable(str(error))) from None
 
 

@@ -6,6 +6,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nbfinetune.history import screens
 from nbfinetune.live.cell_errors import in_one_line
+from nbfinetune.magics.cluster import ClusterMagics
 from nbfinetune.magics.history import HistoryMagics
 from nbfinetune.magics.interpretation import InterpretationMagics
 from nbfinetune.magics.lines import option_matcher
@@ -13,7 +14,14 @@ from nbfinetune.magics.model import ModelMagics
 from nbfinetune.magics.networks import NetworkMagics
 from nbfinetune.magics.training import TrainingMagics
 
-_CLASSES = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
+_CLASSES = (
+    TrainingMagics,
+    InterpretationMagics,
+    NetworkMagics,
+    ModelMagics,
+    HistoryMagics,
+    ClusterMagics,
+)
 
 
 def _magic_names() -> list[str]:
@@ -36,7 +44,7 @@ def load(shell: InteractiveShell) -> None:
     line_magics = shell.magics_manager.magics["line"]
     magics.replaced = {n: line_magics[n] for n in _magic_names() if n in line_magics}
     others = (InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics(shell, magics))
-    shell.register_magics(magics, *others)
+    shell.register_magics(magics, *others, ClusterMagics)
     for name in _magic_names():
         line_magics[name] = in_one_line(line_magics[name])
     magics.matcher = option_matcher(shell, {n: line_magics[n] for n in _magic_names()})

@@ -17,16 +17,11 @@ from nbfinetune.history.runs import Run
 from nbfinetune.live.cell_errors import Interrupted
 from nbfinetune.lr_finder import search
 from nbfinetune.lr_finder.results import LRFindComparison, LRFindResult
-from nbfinetune.magics.extension import enable_widgets_in_colab
-from nbfinetune.magics.history import HistoryMagics
-from nbfinetune.magics.interpretation import InterpretationMagics
-from nbfinetune.magics.model import ModelMagics
-from nbfinetune.magics.networks import NetworkMagics
+from nbfinetune.magics.extension import _CLASSES, enable_widgets_in_colab
 from nbfinetune.magics.rates import parse_lr
-from nbfinetune.magics.training import TrainingMagics
 
 NAMES = [
-    "clean", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
+    "clean", "cluster", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
     "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "networks", "pause",
     "resume", "resume_run", "runs", "stop", "top_losses", "undo_fit", "unfreeze",
 ]  # fmt: skip
@@ -468,8 +463,7 @@ def test_an_error_within_the_search_is_shown_as_it_is(ip, loaders, error, shown)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
-    classes = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
-    owner = next(cls for cls in classes if name in vars(cls))
+    owner = next(cls for cls in _CLASSES if name in vars(cls))
     text = getattr(owner, name).__doc__
     assert f"%{name}" in text
     examples = text[text.index("Examples") :].split("\n\n")[0]
@@ -479,8 +473,7 @@ def test_every_magic_has_a_sentence_and_two_examples(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_help_of_a_magic_is_words_alone(name: str) -> None:
     """A % that is not doubled prints the dictionary of the option."""
-    classes = (TrainingMagics, InterpretationMagics, NetworkMagics, ModelMagics, HistoryMagics)
-    owner = next(cls for cls in classes if hasattr(cls, name))
+    owner = next(cls for cls in _CLASSES if hasattr(cls, name))
     text = getattr(owner, name).__doc__
     assert "{'" not in text
     assert "%%" not in text
