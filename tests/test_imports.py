@@ -31,12 +31,12 @@ MAY_IMPORT = {
     "scripts": "arguments data images networks rendering runtime training version",
     "exports": "arguments checkpoints data interpretation networks objectives rendering runtime "
     "training version",
+    "cluster": "data history interpretation objectives rendering runtime training version",
     "learner": "arguments checkpoints exports history interpretation lr_finder networks "
     "objectives others rendering runtime scripts training",
     "others": "data images networks objectives rendering runtime",
     "vision": "arguments checkpoints data learner networks objectives rendering runtime training",
     "comparison": "arguments data history learner networks rendering runtime training vision",
-    "cluster": "data history interpretation objectives rendering runtime training",
     "widgets": "data history interpretation rendering",
     "live": "arguments comparison data history interpretation learner lr_finder networks "
     "rendering runtime training widgets",
