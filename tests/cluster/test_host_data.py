@@ -236,8 +236,8 @@ def test_files_that_were_not_used_for_a_week_are_deleted(dls, engines) -> None:
         path = file.with_name(f"{name}-1x1x1x3.squares")
         path.write_bytes(b"abc")
         os.utime(path, (time.time() - days * 86_400,) * 2)
-    os.utime(file, (time.time(), time.time() - 30 * 86_400))  # old, but used
-    squares.sweep()
+    os.utime(file, (time.time() - 30 * 86_400,) * 2)
+    giving.give_data(cluster, dls)
     assert {path.name[:3] for path in cluster.cache("here").iterdir()} == {"new", file.name[:3]}
 
 

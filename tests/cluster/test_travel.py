@@ -157,7 +157,11 @@ def test_fine_tune_of_pictures_elsewhere_is_that_of_here(dls, trip) -> None:
     twin = copy.deepcopy(learn)
     with learn.quiet(), twin.quiet():
         twin.fine_tune(1)
+        made = learn.made_by
         trip(learn, "fine_tune", epochs=1)
+    assert learn.made_by is made
+    assert learn.loss.is_leaf
+    assert not learn.loss.requires_grad
     assert same(state_of(learn), state_of(twin))
     assert any(p.is_contiguous(memory_format=torch.channels_last) for p in learn.model.parameters())
 
