@@ -18,6 +18,7 @@ GROWING = (*BY_STEP, "rows", "row_steps", "notes", "weakest")
 OF_LEARNER = (
     "run_name",
     "epoch",
+    "iter",
     "n_epoch",
     "n_iter",
     "status",
