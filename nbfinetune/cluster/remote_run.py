@@ -1,6 +1,7 @@
 """Remote run: a call of a learner that workers do, and what the notebook has to do with it."""
 
 import secrets
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -8,10 +9,12 @@ from typing import Any
 
 from nbfinetune.cluster import worker
 from nbfinetune.cluster.data.giving import give_all
-from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
+from nbfinetune.cluster.engines import Engines
+from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.runs.checkpoint_relay import write_sent
 from nbfinetune.cluster.runs.device_memory import given_up
 from nbfinetune.cluster.runs.engine_run import Kept
+from nbfinetune.cluster.runs.failures import WorkerLost
 from nbfinetune.cluster.runs.following import Following
 from nbfinetune.cluster.runs.replay import Replay
 from nbfinetune.cluster.travel.calls import Parcel, pack_call
@@ -36,8 +39,6 @@ def run(
     keeper: Keeper | None = learn.keeper
     parcel = pack_call(learn, method, given)  # what cannot travel is refused before anything starts
     engines = Engines.local(workers) if cluster is None else Engines.of_profile(cluster, workers)
-    wait_until_idle(engines)
-    keys = give_all(engines, parcel.data)
     about = {"method": method, "is_fit": keeper is not None, "description": None}
     if keeper is not None:
         about |= {"description": description(learn), "name": keeper.method, "every": keeper.every}
@@ -47,7 +48,7 @@ def run(
         run_id = f"{time.time_ns()}-{secrets.token_hex(4)}"
         engines.stays, stayed = True, engines.stays  # a kernel that is restarted leaves the run
         try:
-            start(engines, run_id, parcel, keys, about, kept_of(learn))
+            start(engines, run_id, parcel, about, kept_of(learn))
             return follow(learn, engines, run_id, console, parcel, is_fit=keeper is not None)
         finally:
             engines.stays = stayed
@@ -95,11 +96,38 @@ def start(
     engines: Engines,
     run_id: str,
     parcel: Parcel,
+    about: Mapping[str, Any],
+    kept: Kept,
+) -> None:
+    """Let all workers begin.
+
+    Raises
+    ------
+    WorkerLost, ClusterError
+        If one is gone, or busy; no other one waits for it then.
+    """
+    try:
+        wait_until_idle(engines)
+        keys = give_all(engines, parcel.data)
+        _start(engines, run_id, parcel, keys, about, kept)
+    except EngineLost as error:
+        for rank in range(len(engines.ids)):
+            with suppress(Exception):
+                if engines.call(rank, worker.busy).get(_ANSWER):  # it waits for the one that is gone
+                    engines.signal(rank, signal.SIGKILL)
+        raise WorkerLost(
+            f"{error} before its first step; nothing was changed; do it again, it has new workers"
+        ) from None
+
+
+def _start(
+    engines: Engines,
+    run_id: str,
+    parcel: Parcel,
     keys: Mapping[str, str],
     about: Mapping[str, Any],
     kept: Kept,
 ) -> None:
-    """Let all workers begin."""
     size, first = len(engines.ids), engines.info(0)
     address = first.address, engines.call(0, worker.free_port, first.address).get(_ANSWER)
     begun = [

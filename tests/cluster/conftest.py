@@ -1,10 +1,14 @@
 """Engines for tests: a folder of IPython of their own, and two processes that all tests share."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("ipyparallel")
+sys.path.append(str(Path(__file__).parent))  # for runs_of_workers, which tests import
 
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import Engines

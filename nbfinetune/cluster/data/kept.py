@@ -18,7 +18,7 @@ from nbfinetune.data.datasets import ImageDataset
 from nbfinetune.training.batches.feature_cache import FeatureCache
 
 SQUARES = "squares:"  # before the name of a file, as what goes by name
-_MOST = 8  # sets of loaders that are kept, such as those of several sizes of the same pictures
+_MOST = 4  # sets of loaders that are kept, such as those of several sizes of the same pictures
 _HEAD = 2**16  # bytes of a file of which a digest is taken
 
 
@@ -40,8 +40,13 @@ _here = HostData()
 
 
 def lacking(names: Sequence[str], place: str) -> list[str]:
-    """Which files of squares are not on this host, in `place` or in its own folder."""
-    return [name for name in names if squares.found(name, place) is None]
+    """Which files of squares are not on this host, in `place` or in its own folder.
+
+    Those in its own folder that were not used for long are deleted.
+    """
+    missing = [name for name in names if squares.found(name, place) is None]
+    squares.sweep()
+    return missing
 
 
 def take_chunk(name: str, i: int, chunk: bytes) -> None:

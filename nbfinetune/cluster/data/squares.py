@@ -7,7 +7,6 @@ its memory.
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from math import prod
@@ -86,7 +85,6 @@ def write(cache: Tensor) -> None:
 
 def _place(path: Path, n_bytes: int) -> AbstractContextManager[BinaryIO]:
     make_folder(path.parent)
-    sweep()
     room.check_disk(n_bytes, path.parent)
     return written_whole(path)
 
@@ -116,9 +114,16 @@ def _mapped(path: Path, n_bytes: int) -> Tensor:
 
 
 def found(name: str, place: str) -> Path | None:
-    """The file of this name, in the folder `place` or in that of this process; None without."""
+    """The file of this name, in the folder `place` or in that of this process; None without.
+
+    It counts as used now.
+    """
     both = (Path(place) / name, folder() / name)
-    return next((path for path in both if is_whole(path)), None)
+    path = next((path for path in both if is_whole(path)), None)
+    if path is not None:
+        with suppress(OSError):  # of someone else
+            os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
+    return path
 
 
 def opened(name: str, place: str) -> Tensor:
@@ -132,8 +137,6 @@ def opened(name: str, place: str) -> Tensor:
     path = found(name, place)
     if path is None:
         raise OSError(f"{folder() / name} is gone or damaged; run it again: it is then sent anew")
-    with suppress(OSError):  # of someone else
-        os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
     shape = shape_of(name)
     return _mapped(path, prod(shape)).view(shape).permute(0, 3, 1, 2)
 
@@ -185,8 +188,8 @@ class _GivenUp(Exception):
     """Ends a file before it is whole."""
 
 
-def sweep(unused: float = _UNUSED, keep: Sequence[str] = ()) -> None:
-    """Delete the files that were not used for so many seconds, but for those to `keep`.
+def sweep(unused: float = _UNUSED) -> None:
+    """Delete the files that were not used for so many seconds.
 
     Those that processes have mapped stay readable for them, where the system can do that.
     """
@@ -195,5 +198,5 @@ def sweep(unused: float = _UNUSED, keep: Sequence[str] = ()) -> None:
             with suppress(OSError):  # in use, on Windows; or gone by now
                 times = entry.stat()
                 old = time.time() - max(times.st_atime, times.st_mtime) >= unused
-                if entry.name.endswith(_ENDING) and entry.name not in keep and old:
+                if entry.name.endswith(_ENDING) and old:
                     os.unlink(entry.path)

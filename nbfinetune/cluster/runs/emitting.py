@@ -18,6 +18,7 @@ GROWING = (*BY_STEP, "rows", "row_steps", "notes", "weakest")
 OF_LEARNER = (
     "run_name",
     "epoch",
+    "iter",
     "n_epoch",
     "n_iter",
     "status",
@@ -57,8 +58,9 @@ class Emitting(Callback):
         self._run = _Changes(learn.recorder.run)
         learn.control.on_pause = lambda paused: self._tell_pause(learn, paused)
         n_runs = len(learn.recorder.runs) - self._first_run
-        shape = [schedule_points(f) for f in getattr(learn, "lr_schedules", ())[-1:]]
-        self._tell(learn, "before_fit", number=n_runs - 1, schedule=shape[0] if shape else None)
+        schedules = vars(learn).get("lr_schedules") or ()  # none in a search
+        points = schedule_points(schedules[-1]) if schedules else None
+        self._tell(learn, "before_fit", number=n_runs - 1, schedule=points)
 
     def before_epoch(self, learn: LearnerState) -> None:
         self._tell(learn, "before_epoch")
@@ -115,6 +117,8 @@ class Emitting(Callback):
         self._sent = monotonic()
 
     def _read_losses(self, learn: LearnerState, *, at_once: bool) -> None:
+        if not self._run.is_on(learn):  # a search has put the history back
+            return
         now = monotonic()
         if at_once or learn.device.type == "cpu" or now - self._read >= _READ:
             self._read = now
@@ -139,6 +143,10 @@ class _Changes:
         self._run = run
         self._n = dict.fromkeys(GROWING, 0)
         self._others: dict[str, str] = {}
+
+    def is_on(self, learn: LearnerState) -> bool:
+        """Whether it is the one that the learner records now."""
+        return bool(learn.recorder.runs) and learn.recorder.run is self._run
 
     def take(self) -> dict[str, object]:
         run, found = self._run, {}

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -133,6 +134,8 @@ class EngineRun:
             with self._lock:
                 self.arrived.learn.world = self.world = world
                 world.wanted |= self._asked
+            control = self.arrived.learn.control
+            control.poll = partial(world.while_paused, control)
             with self._told():
                 self.outcome = self._called()
         except BaseException as error:

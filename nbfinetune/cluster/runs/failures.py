@@ -1,8 +1,9 @@
 """Failures: which worker failed, where it was, and what to type, each in one line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from nbfinetune.cluster.hosts import ClusterError, EngineInfo
+from nbfinetune.cluster.errors import ClusterError
+from nbfinetune.cluster.hosts import EngineInfo
 from nbfinetune.cluster.runs.engine_run import Failure
 from nbfinetune.rendering.names import shortened
 from nbfinetune.rendering.numbers import counted
@@ -80,7 +81,3 @@ def culprit(failures: Mapping[int, Failure], size: int) -> int | None:
         return None
     return min(own or failures)
 
-
-def listed(ranks: Sequence[int]) -> str:
-    """Workers by their ranks."""
-    return ", ".join(map(str, ranks))

@@ -14,7 +14,8 @@ from warnings import warn
 
 from nbfinetune.arguments import users_line
 from nbfinetune.cluster import worker
-from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
+from nbfinetune.cluster.engines import Engines
+from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.runs import failures
 from nbfinetune.cluster.runs.replay import Replay
 from nbfinetune.cluster.runs.watching import Broken, Watch

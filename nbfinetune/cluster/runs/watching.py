@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from nbfinetune.cluster import worker
-from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines, Pending
+from nbfinetune.cluster.engines import Engines, Pending
+from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.runs.engine_run import Failure
 from nbfinetune.cluster.worker import State
 

@@ -11,7 +11,7 @@ from nbfinetune.training.state import LearnerState
 
 # Attributes of a learner that are of the process that it is in.
 OF_PROCESS = {"keeper", "resumed", "place", "undoable", "within_call", "run_cbs", "lr_schedules"}
-OF_PROCESS |= {"world", "calls", "control", "features", "memory", "device"}
+OF_PROCESS |= {"world", "calls", "made_by", "control", "features", "memory", "device"}
 # Those that no run changes, or that are put back part by part.
 NOT_BACK = {"model", "opt", "scaler", "groups", "recorder", "config", "_taken", "_dls", "_cbs"}
 NOT_BACK |= {"_metrics", "_loss_func", "_transforms", "_amp", "_amp_inference", "vocab"}

@@ -148,7 +148,7 @@ class _Pickler(cloudpickle.Pickler):
             tuple(plain.shape),
             plain.stride(),
             None if value.device.type == "cpu" else _ON_DEVICE,
-            value.requires_grad,
+            value.requires_grad and value.is_leaf,
             isinstance(value, nn.Parameter),
         )
         own = vars(value)
