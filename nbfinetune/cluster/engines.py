@@ -185,7 +185,7 @@ class Engines:
         when, runs = self._seen
         if time.monotonic() > when + _SEEN:
             self._seen = time.monotonic(), (runs := self._pool.controller_runs())
-        there = self._pool.ids if runs else ()
+        there = set(self._pool.ids if runs else ())
         return [rank for rank, i in enumerate(self.ids) if i not in there]
 
     def signal(self, rank: int, sig: int) -> None:
@@ -223,7 +223,10 @@ def _new_id() -> str:
 def _environment(n: int) -> dict[str, str]:
     """What local engines get: the notebook's modules, and their share of the threads."""
     threads = max(1, answering.cores() // n)
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": str(threads)}
+    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    # Python would look into the working folder first, and may find another nbfinetune there.
+    alone = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+    return alone | {"OMP_NUM_THREADS": str(threads)}
 
 
 def _started(pool: Pool, n: int | None, environment: dict[str, str]) -> None:
