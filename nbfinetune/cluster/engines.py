@@ -11,7 +11,8 @@ from contextlib import suppress
 from nbfinetune.cluster import answering, owners, security
 from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.hosts import PROBE, EngineInfo, check_versions, local_ranks
-from nbfinetune.cluster.pools import Pending, Pool
+from nbfinetune.cluster.pending import Pending
+from nbfinetune.cluster.pools import Pool
 from nbfinetune.cluster.profiles import (
     LOCAL,
     check_starts,

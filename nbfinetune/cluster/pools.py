@@ -3,8 +3,11 @@
 No other module knows ipyparallel.
 """
 
+import faulthandler
+import json
 import logging
-import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,11 +17,13 @@ from types import ModuleType
 from nbfinetune.cluster import answering, owners, processes, security
 from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.hosts import EngineInfo
+from nbfinetune.cluster.pending import Pending
 from nbfinetune.cluster.profiles import LOCAL, security_folder
 from nbfinetune.rendering.numbers import counted
 from nbfinetune.runtime.interrupts import act_on_interrupt
 
 _CONNECT = 5.0  # s
+_LONGEST = 60.0  # s; the controller finds out after 10 that an engine is gone
 # A hung process is found in 10 s, not in 30; the hub keeps no messages, which are large.
 _HUB = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=10", "--nodb"]
 _ON_LOOPBACK = {"load_profile": False, "controller_ip": "127.0.0.1", "controller_args": _HUB}
@@ -37,38 +42,6 @@ def _ipyparallel() -> ModuleType:
             f'{error.name} is missing; type: pip install "nbfinetune[cluster]"'
         ) from None
     return ipyparallel
-
-
-class Pending:
-    """The result of a call that is under way."""
-
-    def __init__(self, result: object, rank: int, where: str) -> None:
-        self._result, self._rank, self._where = result, rank, where
-
-    def ready(self) -> bool:
-        """Whether there is a result, an exception, or no engine any more."""
-        return self._result.ready()
-
-    def get(self, timeout: float | None = None) -> object:
-        """The result, after `timeout` s at most; an exception of the function is raised here too.
-
-        Raises
-        ------
-        TimeoutError
-            If there is no result in time.
-        EngineLost
-            If the engine died.
-        """
-        try:
-            answer = self._result.get(timeout)
-        except _ipyparallel().error.RemoteError as error:
-            if error.ename == "EngineError":
-                raise EngineLost(self._rank, f"{self._where} died") from None
-            raise ClusterError(f"worker {self._rank} {self._where}: {error}") from None
-        done, value = pickle.loads(answer) if isinstance(answer, bytes) else (True, answer)
-        if done:
-            return value
-        raise value
 
 
 class Pool:
@@ -153,7 +126,8 @@ class Pool:
 
     def controller_runs(self) -> bool:
         """Whether its controller is there: its process, where it is of this host, or its port."""
-        return self._client is not None and security.answers(self.files)
+        ended = self._cluster and processes.controller_ended(self._cluster.to_dict())
+        return self._client is not None and not ended and security.answers(self.files)
 
     def call(self, engine: int, rank: int, where: str, function: Callable, *args) -> Pending:
         """Call a function in an engine; one of Python's own travels by its name alone."""
@@ -181,7 +155,7 @@ class Pool:
     def end(self) -> None:
         """End all that was started, and take its files away."""
         self.close()
-        processes.end(self.pids())
+        processes.end(self.cluster_id)
         if self._cluster and not self.local:
             with suppress(Exception):  # a job that is not there any more cannot be ended
                 self._cluster.stop_cluster_sync()
@@ -190,10 +164,27 @@ class Pool:
 
 
 def _leave(connection: dict) -> bool:
-    """Runs in an engine that nobody calls; the last one takes the controller with it."""
+    """Runs in an engine that nobody calls; the last one has the controller ended, too.
+
+    By another process: the engine is gone before the controller would have been told.
+    """
     with suppress(Exception):  # a controller that is out of reach holds nobody
         client = _ipyparallel().Client(connection, timeout=_CONNECT)
         if len(client.ids) > 1:
             return get_ipython().kernel.engine_id != min(client.ids)  # noqa: F821
-        client.shutdown(hub=True)
+        code = "from nbfinetune.cluster.pools import end_controller; end_controller()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+        process.stdin.write(json.dumps(connection))
+        process.stdin.close()
     return True
+
+
+def end_controller() -> None:
+    """End the controller whose connection is in stdin, once it has no engine any more."""
+    faulthandler.dump_traceback_later(_LONGEST, exit=True)  # nobody waits for this process
+    with _ipyparallel().Client(json.load(sys.stdin), timeout=_CONNECT) as client:
+        while client.ids:
+            time.sleep(0.1)
+        client.shutdown(hub=True)

@@ -1,9 +1,13 @@
 """Processes: those of this host that a cluster consists of, and how they are ended."""
 
-from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 _PATIENCE = 1.0  # s
+_TRIES = 3
 
 
 def started(cluster: dict) -> list[int]:
@@ -14,6 +18,16 @@ def started(cluster: dict) -> list[int]:
     if engines["class"].lower() == "local":
         states += [state for each in engines["sets"].values() for state in each["engines"].values()]
     return [state["pid"] for state in states if state.get("pid", -1) > 0]
+
+
+def controller_ended(cluster: dict) -> bool:
+    """Whether the controller is of this host and its process is gone; its port may still be open.
+
+    Its schedulers are forks of it, which have the port too.
+    """
+    about = cluster.get("controller")
+    local = about and about["class"].lower() == "local"
+    return bool(local) and not runs(about["state"]["pid"])
 
 
 def runs(pid: int) -> bool:
@@ -27,19 +41,34 @@ def runs(pid: int) -> bool:
     return False
 
 
-def end(pids: Iterable[int]) -> None:
-    """End processes of ipyparallel, those that are stopped too, and all that they started.
+def of_cluster(cluster_id: str) -> list["psutil.Process"]:
+    """The processes of this host that belong to a cluster: also those whose parent was killed.
 
-    At once, as the end of a kernel does not wait long; they have nothing to save.
+    ipyparallel gives the cluster's name to each in its environment.
     """
     import psutil
 
-    ours = []
-    for pid in filter(runs, pids):
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            ours += [process, *process.children(recursive=True)]
-    for process in ours:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(ours, _PATIENCE)
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # of another user, or gone
+            ours = "ipyparallel" in " ".join(process.cmdline())
+            if ours and process.environ().get("IPP_CLUSTER_ID") == cluster_id:
+                found.append(process)
+    return found
+
+
+def end(cluster_id: str) -> None:
+    """End the processes of a cluster on this host, those that are stopped too.
+
+    At once, as the end of a kernel does not wait long; they have nothing to save. Again, as one
+    that is just starting starts others.
+    """
+    import psutil
+
+    for _ in range(_TRIES):
+        if not (ours := of_cluster(cluster_id)):
+            return
+        for process in ours:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(ours, _PATIENCE)

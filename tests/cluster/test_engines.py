@@ -12,7 +12,7 @@ import pytest
 from nbfinetune.cluster import answering, owners
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
-from nbfinetune.cluster.processes import runs
+from nbfinetune.cluster.processes import of_cluster, runs
 from nbfinetune.cluster.profiles import files_of_local_clusters
 
 
@@ -145,9 +145,12 @@ def kernel(*words: str, idle: float = 600) -> tuple[subprocess.Popen, list[int]]
 def test_a_cluster_ends_with_its_kernel_and_leaves_no_file(ipython_folder) -> None:
     process, pids = kernel()
     before = len(files_of_local_clusters())
+    cluster_id = psutil.Process(pids[0]).environ()["IPP_CLUSTER_ID"]
+    assert len(of_cluster(cluster_id)) > 3  # the schedulers, and what watches the engine
     process.communicate("\n", timeout=30)
     assert process.returncode == 0
     assert not any(map(runs, pids))
+    assert not of_cluster(cluster_id)
     assert len(files_of_local_clusters()) == before - 1
     assert not list(ipython_folder.rglob(f"*nb-{process.pid}-*"))
 
@@ -164,6 +167,7 @@ def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(ipython_f
     assert left.call(0, lambda: (answering.busy(), answering.run)).get(10) == (True, "the run")
     left.call(0, end_of_the_run).get(10)
     until(lambda: not any(map(runs, pids)))
+    until(lambda: not of_cluster(left._pool.cluster_id))
     assert Engines.found() == []
     assert not list(ipython_folder.rglob(f"*nb-{process.pid}-*"))
 
@@ -193,10 +197,10 @@ def test_a_cluster_that_stays_is_left_and_taken_over(local_engines, monkeypatch)
 
 def test_a_controller_that_was_killed_loses_all_and_is_replaced(local_engines) -> None:
     one = local_engines(1)
-    controller = psutil.Process(one._pool.pids()[0])
-    for process in [*controller.children(recursive=True), controller]:
-        process.kill()
+    psutil.Process(one._pool.pids()[0]).kill()  # its schedulers live on
+    for connection in one._pool.files.values():
+        assert connection["interface"] == "tcp://127.0.0.1"
     assert until(one.lost) == [0]
     new = local_engines(1)
     assert new.call(0, os.getpid).get(10) != one.info(0).pid
-    assert not runs(one.info(0).pid)
+    assert not of_cluster(one._pool.cluster_id)

@@ -15,7 +15,7 @@ import pytest
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster import security
 from nbfinetune.cluster.engines import ClusterError, Engines
-from nbfinetune.cluster.processes import end
+from nbfinetune.cluster.processes import of_cluster
 
 PROGRAMS = {
     "sbatch": """
@@ -69,6 +69,7 @@ def test_slurm_starts_engines_and_cancels_them(slurm: Path, capsys) -> None:
     assert slurm.read_text() == "sbatch\nscancel 4711\n"
     _, left = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 10)
     assert not left
+    assert not of_cluster(two._pool.cluster_id)
 
 
 def test_a_program_of_slurm_that_is_missing_is_named(slurm: Path, monkeypatch, capsys) -> None:
@@ -116,8 +117,9 @@ def by_hand(ipython_folder: Path, tmp_path: Path) -> Iterator[dict[str, int]]:
         ),
     ]
     yield dict(zip(("controller", "engine", "other"), (p.pid for p in processes), strict=True))
-    end([process.pid for process in processes])
     for process in processes:
+        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+            one.kill()
         process.wait(10)
 
 
