@@ -88,7 +88,9 @@ def main() -> None:
             if i:
                 found[kind].append(got)
             else:
-                print(f"{kind} workers, first call: {got[0]:.1f} s, first step after {got[2]:.1f} s")
+                print(
+                    f"{kind} workers, first call: {got[0]:.1f} s, first step after {got[2]:.1f} s"
+                )
     print(f"{len(dls.train.dataset)} photos, {args.size} px, load {os.getloadavg()[0]:.1f}")
     for kind, rows in found.items():
         wall, used, first, age, sent = (median(values) for values in zip(*rows, strict=True))

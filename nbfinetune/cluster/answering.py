@@ -22,6 +22,13 @@ _settled: dict[str, object] = {}
 _watching = threading.Lock()
 
 
+def packed(function: Callable, args: tuple) -> bytes:
+    """A call as `Answer` takes it."""
+    import cloudpickle
+
+    return cloudpickle.dumps((function, args))
+
+
 class Answer:
     """Calls a function in an engine. An object, as it is found by its name in any Python."""
 
@@ -90,8 +97,11 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     threads = max(1, cores() // on_host)
     torch.set_num_threads(threads)
     gpus = torch.cuda.device_count()
+    address = _address(controller)
+    if controller is not None:
+        _exchange_through(address)
     _settled = {
-        "address": _address(controller),
+        "address": address,
         "cores": cores(),
         "gpus": gpus,
         "local_rank": local_rank,
@@ -108,15 +118,25 @@ def settled(*place: object) -> dict[str, object]:
 
 def _address(controller: str | None) -> str:
     """Where other engines reach this host: the address of its way to the controller."""
-    if controller is None:
-        return "127.0.0.1"
     if own := os.environ.get("NBFINETUNE_ADDRESS"):
         return own
+    if controller is None:
+        return "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((controller, 9))  # nothing is sent: the system only chooses the way
         found = way.getsockname()[0]
     # A tunnel ends at this host, which says nothing of where it is.
     return socket.gethostbyname(socket.gethostname()) if found.startswith("127.") else found
+
+
+def _exchange_through(address: str) -> None:
+    """Let torch send gradients by the network of an address, not of the host's name."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(known.address == address for known in addresses):
+            for backend in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{backend}_SOCKET_IFNAME", name)
 
 
 def nothing() -> None:

@@ -68,7 +68,10 @@ class Engines:
                 log(f"starting {counted(missing, 'worker')}: ", end="", flush=True)
                 _started(pool, missing, _environment(n))
                 log(f"{time.monotonic() - start:.0f} s")
-            return cls(pool)._take(n)
+            try:
+                return cls(pool)._take(n)
+            except EngineLost:  # just now, which the controller knows by this
+                return cls.local(n, log=log)
 
     @classmethod
     def of_profile(
@@ -98,7 +101,10 @@ class Engines:
                     f"{pool.name} has {counted(len(pool.ids), 'worker')}, {n or 1} wanted; "
                     f"type in a terminal: ipengine --profile={profile}, or give a smaller number"
                 )
-            return cls(pool)._take(n)
+            try:
+                return cls(pool)._take(n)
+            except EngineLost:
+                return cls.of_profile(profile, n, log=log)
 
     @classmethod
     def found(cls) -> "list[Engines]":
@@ -139,9 +145,11 @@ class Engines:
     def _take(self, n: int | None, settle: Callable = answering.settle) -> "Engines":
         """Take the first n engines, check versions, and share out threads and devices."""
         ids = self._pool.ids
-        asked = [self._pool.call(i, i, self.name, eval, PROBE) for i in ids]
+        asked = [self._pool.call(i, i, f"of {self.name}", eval, PROBE) for i in ids]
         about = {i: answer.get(_REPLY) for i, answer in zip(ids, asked, strict=True)}
         self.ids = sorted(ids, key=lambda i: (about[i]["host"], i))[:n]
+        if len(self.ids) < (n or 1):
+            raise EngineLost(len(self.ids), f"of {self.name} died")
         for i in self.ids:
             check_versions(about[i]["host"], about[i]["versions"])
         hosts = [about[i]["host"] for i in self.ids]
@@ -245,6 +253,8 @@ def _running(profile: str) -> Pool | None:
             elif pool not in _pools:
                 _pools.append(pool)
             return pool
+        if owner == "gone":
+            pool.end()
     return None
 
 
@@ -258,7 +268,7 @@ def _own(pool: Pool) -> None:
     if not _keeping.is_set():
         _keeping.set()
         threading.Thread(target=_keep, daemon=True, name="nbfinetune engines").start()
-        atexit.register(_leave_all)
+        atexit.register(_leave_all, os.getpid())
 
 
 def _keep() -> None:
@@ -280,8 +290,8 @@ def _end(pool: Pool) -> None:
         pool.end()
 
 
-def _leave_all() -> None:
-    """At the end of the kernel: end what is to end with it."""
-    for pool in list(_pools):
+def _leave_all(kernel: int) -> None:
+    """At the end of the kernel, not of one that it forked: end what is to end with it."""
+    for pool in list(_pools) if os.getpid() == kernel else ():
         with suppress(Exception):
             pool.close() if pool.stays else _end(pool)

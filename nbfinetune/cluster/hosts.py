@@ -17,7 +17,7 @@ PROBE = (
     "{'host': __import__('socket').gethostname(), 'pid': __import__('os').getpid(), 'versions': {"
     "'Python': '%d.%d' % __import__('sys').version_info[:2], "
     f"'torch': {_FIRST}'torch')), None), 'cloudpickle': {_FIRST}'cloudpickle')), None), "
-    "'nbfinetune': __import__('nbfinetune.version').__version__ "
+    "'nbfinetune': __import__('nbfinetune.version').version.__version__ "
     "if __import__('importlib.util').util.find_spec('nbfinetune') else None}}"
 )
 

@@ -107,24 +107,24 @@ class Pool:
             )
             owners.own(self.folder, self.cluster_id)
             self._cluster.start_controller_sync()
-        there = len(self.ids)
+        there = set(self.ids)
         more = {"environment": environment} if environment else {}
         engine_set = self._cluster.engines[self._cluster.start_engines_sync(n, **more)]
         if self._client is None:
             self.connect()
-        self._wait(there + engine_set.n, engine_set, set(self.pids()) - before, patience)
+        self._wait(there, engine_set, set(self.pids()) - before, patience)
 
-    def _wait(self, n: int, engine_set: object, pids: set[int], patience: float) -> None:
-        """Return when n engines are there."""
+    def _wait(self, there: set[int], engine_set: object, pids: set[int], patience: float) -> None:
+        """Return when all engines of a set have come, beside those that were there."""
         end = time.monotonic() + max(patience, self._cluster.engine_timeout)
-        while len(self.ids) < n:
+        while len(came := set(self.ids) - there) < engine_set.n:
             act_on_interrupt()
             ended = not all(map(processes.runs, pids))
             if ended or time.monotonic() > end:
                 said = engine_set.get_output().strip().splitlines()[-1:]
                 why = "one ended" if ended else "time is over"
                 raise ClusterError(
-                    f"{self.name}: {len(self.ids)} of {counted(n, 'worker')} came, {why}; "
+                    f"{self.name}: {len(came)} of {counted(engine_set.n, 'worker')} came, {why}; "
                     f"{said[0].strip() if said else 'see the log of its launcher'}"
                 )
             time.sleep(0.05)
@@ -133,6 +133,8 @@ class Pool:
         """Connect to the controller; OSError, TimeoutError where none answers."""
         self.files = security.connection_files(self.folder, self.cluster_id)
         security.check_controller(self.name, self.files)
+        if not security.answers(self.files):
+            raise TimeoutError(f"{self.name}: its controller does not answer")
         self._client = _ipyparallel().Client(self.files["client"], timeout=_CONNECT)
 
     def load(self) -> bool:
@@ -158,10 +160,7 @@ class Pool:
         if engine not in self.ids:
             raise EngineLost(rank, f"{where} is gone")
         if function is not eval:
-            import cloudpickle
-
-            payload = cloudpickle.dumps((function, args))
-            function, args = answering.Answer(), (payload,)
+            function, args = answering.Answer(), (answering.packed(function, args),)
         self._client.history.clear()  # nobody reads it, and it grows with each call
         return Pending(self._client[engine].apply_async(function, *args), rank, where)
 
@@ -182,10 +181,10 @@ class Pool:
     def end(self) -> None:
         """End all that was started, and take its files away."""
         self.close()
+        processes.end(self.pids())
         if self._cluster and not self.local:
             with suppress(Exception):  # a job that is not there any more cannot be ended
                 self._cluster.stop_cluster_sync()
-        processes.end(self.pids())
         self._cluster = None
         owners.clean(self.folder, self.cluster_id)
 

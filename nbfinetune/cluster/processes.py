@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-_PATIENCE = 1.0  # s between asking and forcing; there is nothing of the user's in them to save
+_PATIENCE = 1.0  # s
 
 
 def started(cluster: dict) -> list[int]:
@@ -28,7 +28,10 @@ def runs(pid: int) -> bool:
 
 
 def end(pids: Iterable[int]) -> None:
-    """End processes of ipyparallel, those that are stopped too, and all that they started."""
+    """End processes of ipyparallel, those that are stopped too, and all that they started.
+
+    At once, as the end of a kernel does not wait long; they have nothing to save.
+    """
     import psutil
 
     ours = []
@@ -36,8 +39,7 @@ def end(pids: Iterable[int]) -> None:
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             ours += [process, *process.children(recursive=True)]
-    for force in (False, True):
-        for process in ours:
-            with suppress(psutil.Error):
-                process.kill() if force else process.terminate()
-        _, ours = psutil.wait_procs(ours, _PATIENCE)
+    for process in ours:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(ours, _PATIENCE)

@@ -179,9 +179,7 @@ def follow(
 class _Folder:
     """The run folder of a call, with the checkpoints that the first worker sends."""
 
-    def __init__(
-        self, learn: LearnerState, keeper: Keeper, engines: Engines, run_id: str
-    ) -> None:
+    def __init__(self, learn: LearnerState, keeper: Keeper, engines: Engines, run_id: str) -> None:
         self._learn, self._keeper = learn, keeper
         self._engines, self._run_id = engines, run_id
 

@@ -158,7 +158,8 @@ def _with_options(magic: Callable, text: str) -> str:
 def options_of(magic: Callable) -> list[str]:
     """The options of a magic, as one writes them."""
     strings = [a.option_strings[0] for a in magic.parser._actions if a.option_strings]
-    return [*(s for s in strings if s not in ("-h", "-l")), "--learner"]
+    of_learner = ["--learner"] if "-l" in strings else []
+    return [*(s for s in strings if s not in ("-h", "-l")), *of_learner]
 
 
 def find_learner(scope: "ChainMap[str, object]", name: str | None) -> "Learner":

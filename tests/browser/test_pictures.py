@@ -5,7 +5,8 @@ import ast
 import pytest
 from playwright.sync_api import expect
 
-from .matrix import THUMB, files
+from .matrix import MATRIX, THUMB, click_cell, files, top_cells
+from .notebook import KERNEL
 from .test_matrix import SETUP
 
 DIALOG = "dialog.nbft-large"
@@ -263,3 +264,29 @@ def test_the_map_shows_where_the_network_looked_and_waits_for_a_run(notebook) ->
         "a run is on; ask for the activation map after it"
     )
     nb.kernel("learn.control.stop()")
+
+
+# On a busy machine the page may wait long for the thread that widget events are handled in.
+LATE = """\
+from threading import Event
+kernel, answer = get_ipython().kernel, Event()
+async def late(*request, create=kernel.create_subshell_request):
+    answer.wait(60)
+    await create(*request)
+kernel.control_handlers["create_subshell_request"] = late"""
+
+
+def test_the_picture_comes_though_all_earlier_screens_closed_before_events_had_a_thread(
+    notebook,
+) -> None:
+    nb = notebook([LATE, SETUP, "cm = %confusion_matrix"])
+    nb.run_all()
+    page = nb.page
+    page.locator(MATRIX).wait_for()
+    nb.kernel("answer.set()")
+    page.wait_for_function(f"[...{KERNEL}._comms.values()].some(comm => comm.subshellId)")
+    (i, j, n), _ = top_cells(nb)
+    click_cell(page, i, j)
+    expect(page.locator(THUMB)).to_have_count(n)
+    page.locator(THUMB).first.locator(".nbft-open").click()
+    wait_for_picture(page, f"1 of {n}")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ipyparallel")
 sys.path.append(str(Path(__file__).parent))  # for runs_of_workers, which tests import
 
 from nbfinetune.cluster import engines as engines_module

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from nbfinetune.cluster import answering
+from nbfinetune.cluster import answering, owners
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
 from nbfinetune.cluster.processes import runs
@@ -76,7 +76,7 @@ def test_engines_have_the_modules_of_the_notebook(local_engines, tmp_path, monke
     assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
 
 
-def test_a_killed_engine_is_told_and_replaced(local_engines) -> None:
+def test_killed_engines_are_told_and_replaced(local_engines) -> None:
     two = local_engines(2)
     kept, killed = two.info(0), two.info(1)
     pending = two.call(1, time.sleep, 60)
@@ -90,9 +90,10 @@ def test_a_killed_engine_is_told_and_replaced(local_engines) -> None:
     assert caught.value.rank == 1
     with pytest.raises(EngineLost, match="is gone"):
         two.call(1, os.getpid)
+    os.kill(kept.pid, signal.SIGKILL)  # the controller does not know when engines are asked for
     new = local_engines(2)
-    assert new.info(0) == kept
-    assert new.call(1, os.getpid).get(10) == new.info(1).pid != killed.pid
+    assert not {new.info(rank).pid for rank in (0, 1)} & {kept.pid, killed.pid}
+    assert new.call(0, os.getpid).get(10) == new.info(0).pid
 
 
 def test_versions_of_engines_are_checked_before_anything_is_called(
@@ -117,7 +118,7 @@ from nbfinetune.cluster import engines
 from nbfinetune.cluster.engines import Engines
 one = Engines.local(1, log=lambda *text, **how: None)
 def begin():
-    from nbfinetune.cluster import answering
+    from nbfinetune.cluster import answering, owners
     answering.busy, answering.run = (lambda: True), "the run"
 if "run" in sys.argv:
     one.call(0, begin).get(30)
@@ -171,16 +172,23 @@ def end_of_the_run() -> None:
     answering.busy = lambda: False
 
 
-def test_a_cluster_that_stays_is_taken_over_and_ended(local_engines, capsys) -> None:
-    process, pids = kernel("stays")
-    process.communicate("\n", timeout=30)
-    assert process.returncode == 0
-    [left] = Engines.found()
+def test_a_cluster_that_stays_is_left_and_taken_over(local_engines, monkeypatch) -> None:
+    two = local_engines(2)
+    pids, pool = [two.info(rank).pid for rank in (0, 1)], two._pool
+    two.stays = True
+    monkeypatch.setattr(engines_module, "_pools", [pool])
+    engines_module._leave_all(os.getpid())  # what the end of a kernel does
+    engines_module._leave_all(0)  # that of a process which the kernel forked
     assert all(map(runs, pids))
+    note = owners._file(pool.folder, pool.cluster_id)
+    note.write_text(note.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
+    [left] = Engines.found()
+    monkeypatch.undo()
+    engines_module._pools.remove(pool)
     left.adopt()
     assert Engines.found() == []
-    left.stop()
-    assert not any(map(runs, pids))
+    assert [local_engines(2).info(rank).pid for rank in (0, 1)] == pids
+    assert not left.stays
 
 
 def test_a_controller_that_was_killed_loses_all_and_is_replaced(local_engines) -> None:

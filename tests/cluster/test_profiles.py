@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ echo $! > {log}.pid
 echo Submitted batch job 4711
 """,
     "srun": 'for rank in 1 2; do "$@" & done; wait\n',
-    "scancel": 'echo scancel "$@" >> {log}; kill -TERM -- -$(cat {log}.pid)\n',
+    "scancel": 'echo scancel "$@" >> {log}; kill -TERM -$(cat {log}.pid)\n',
     "squeue": "echo 4711\n",
 }
 
@@ -127,7 +128,7 @@ def test_a_cluster_started_by_hand_is_joined_and_left_alone(by_hand, monkeypatch
         client.wait_for_engines(2, timeout=60, interactive=False)
     with pytest.raises(ClusterError, match=f"{socket.gethostname()} has nbfinetune 0, this noteb"):
         Engines.of_profile("hand")
-    end([by_hand["other"]])
+    os.kill(by_hand["other"], signal.SIGKILL)
     one = Engines.of_profile("hand")
     assert one.info(0).pid == by_hand["engine"]
     assert one._pool.files["client"]["curve_serverkey"]

@@ -1,5 +1,6 @@
 """The callbacks between a run and its screen."""
 
+import ipywidgets
 import pytest
 
 from nbfinetune import (
@@ -14,6 +15,7 @@ from nbfinetune.history.report import TrainingReport
 from nbfinetune.live.screens import LiveSearch, LiveTraining, pumping_events
 from nbfinetune.lr_finder.results import SearchReport
 from nbfinetune.rendering.tables import StaticView
+from nbfinetune.widgets.screen import Screen
 from nbfinetune.widgets.training_plot import TrainingPlot
 
 
@@ -105,11 +107,19 @@ def test_the_pump_is_taken_off_after_the_run(learn: Learner) -> None:
 
 
 def test_a_closed_screen_leaves_no_widget_behind(learn: Learner, shown) -> None:
+    Screen().close()  # with the first one a widget opens that stays
     before = len(_open_widgets())
     screen = LiveTraining()
     learn.fit(1, 1e-2, cbs=[screen])
     screen.close()
     assert len(_open_widgets()) == before
+
+
+def test_one_widget_stays_open_so_that_the_page_keeps_its_subshell() -> None:
+    for _ in range(2):
+        ipywidgets.Widget.close_all()
+        Screen().close()
+        assert [type(widget) for widget in _open_widgets().values()] == [ipywidgets.Layout]
 
 
 def _open_widgets() -> dict:

@@ -119,7 +119,9 @@ class Following:
         control = self._learn.control
         if self._stages != self._replay.n_stages:  # each begins with the scale 1
             self._stages, self._sent["scale"] = self._replay.n_stages, 1.0
-        changed = {k: getattr(control, k) for k, v in self._sent.items() if getattr(control, k) != v}
+        changed = {
+            k: getattr(control, k) for k, v in self._sent.items() if getattr(control, k) != v
+        }
         self._sent |= changed
         if control.finish_in is not None:
             changed["finish_in"], control.finish_in = control.finish_in, None
@@ -221,4 +223,3 @@ class Following:
         if not self._is_fit:
             self._replay.forget_runs()
         self._replay.end("interrupted")
-

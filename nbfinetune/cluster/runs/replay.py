@@ -103,7 +103,9 @@ class Replay:
         learn, about = self._learn, event["run"]
         self._run = run = Run(about["name"], about["n_epoch"], about["n_iter"], about["names"])
         learn.control.begin_stage()
-        del learn.recorder.runs[self._first_run + event["number"] :]  # of a search, which keeps none
+        del learn.recorder.runs[
+            self._first_run + event["number"] :
+        ]  # of a search, which keeps none
         learn.recorder.begin(run)
         learn.lr_schedules = [_through(event["schedule"])] if event["schedule"] else []
         self._begun, self._open = monotonic(), True

@@ -46,6 +46,8 @@ class LogTo(Callback):
     >>> learn.cbs = [LogTo(SummaryWriter()), LogTo(wandb)]  # doctest: +SKIP
     """
 
+    runs_on = "console"
+
     def __init__(self, target: object) -> None:
         self.log: Log = log_function(target)
         self._target = target

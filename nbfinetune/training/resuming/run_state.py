@@ -184,7 +184,7 @@ def callback_trees(cbs: Sequence[Callback], learn: LearnerState) -> list[Tree]:
                 state["weights"] = {
                     name: _as_before(name, value, fixed) for name, value in state["weights"].items()
                 }
-            found.append({"of": type(cb).__qualname__, "state": state})
+            found.append({"of": type(cb).__qualname__, "state": state, "runs_on": cb.runs_on})
     return found
 
 
@@ -205,6 +205,8 @@ def put_callbacks(learn: LearnerState, cbs: Sequence[Callback], trees: Sequence[
             continue
         kind = type(cb).__qualname__
         own = next((tree for tree in left if tree["of"] == kind), None)
+        if own is None and cb.runs_on == "console":  # it was not where the run was
+            continue
         if own is None:
             raise ValueError(f"the run had no callback {kind} with a state; pass the same ones")
         left.remove(own)
