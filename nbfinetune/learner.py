@@ -12,6 +12,7 @@ from nbfinetune.arguments import as_columns, as_whole_number, users_line
 from nbfinetune.checkpoints import checkpoint
 from nbfinetune.exports import export
 from nbfinetune.history import screens
+from nbfinetune.history.recorder import FitResult
 from nbfinetune.interpretation import prediction
 from nbfinetune.interpretation.classification import ClassificationInterpretation
 from nbfinetune.interpretation.label_issues import label_issues
@@ -227,6 +228,14 @@ class Learner(LearnerState):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(left_out("Learner", name), name=name, obj=self)
+
+    def attach(
+        self, cluster: str | None = None, *, cbs: Sequence = (), show: bool = True
+    ) -> FitResult:
+        """Follow a fit that workers do for a kernel that is gone; see `cluster.attaching.attach`."""
+        from nbfinetune.cluster.attaching import attach  # brings ipyparallel
+
+        return attach(self, cluster, cbs=cbs, show=show)
 
     def demo(self) -> object:
         """Show a screen in the notebook to try the learner out: choose, drop or paste a picture.

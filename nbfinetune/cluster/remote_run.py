@@ -23,7 +23,7 @@ from nbfinetune.training.resuming.keeper import Keeper
 from nbfinetune.training.resuming.runs_root import runs_folder
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
-_ANSWER = 60.0  # s; the first call of an engine imports this package
+ANSWER = 60.0  # s; the first call of an engine imports this package
 _IDLE = 10.0  # s in which the workers of a run that was left stop
 
 
@@ -65,7 +65,7 @@ def wait_until_idle(engines: Engines) -> None:
     until = time.monotonic() + _IDLE
     asked = {rank: engines.call(rank, worker.busy) for rank in range(len(engines.ids))}
     while True:
-        busy = [rank for rank, pending in asked.items() if pending.get(_ANSWER)]
+        busy = [rank for rank, pending in asked.items() if pending.get(ANSWER)]
         if not busy:
             return
         if time.monotonic() > until:
@@ -113,7 +113,7 @@ def start(
     except EngineLost as error:
         for rank in range(len(engines.ids)):
             with suppress(Exception):
-                if engines.call(rank, worker.busy).get(_ANSWER):  # it waits for the one that is gone
+                if engines.call(rank, worker.busy).get(ANSWER):  # it waits for the one that is gone
                     engines.signal(rank, signal.SIGKILL)
         raise WorkerLost(
             f"{error} before its first step; nothing was changed; do it again, it has new workers"
@@ -129,7 +129,7 @@ def _start(
     kept: Kept,
 ) -> None:
     size, first = len(engines.ids), engines.info(0)
-    address = first.address, engines.call(0, worker.free_port, first.address).get(_ANSWER)
+    address = first.address, engines.call(0, worker.free_port, first.address).get(ANSWER)
     begun = [
         engines.call(
             rank,
@@ -147,7 +147,7 @@ def _start(
         for rank in range(size)
     ]
     for pending in begun:
-        pending.get(_ANSWER)
+        pending.get(ANSWER)
 
 
 def follow(
@@ -196,7 +196,7 @@ class _Folder:
         if self._keeper.off or self._keeper.folder is None:
             return
         try:
-            fetched = self._engines.call(0, worker.checkpoint, self._run_id, number).get(_ANSWER)
+            fetched = self._engines.call(0, worker.checkpoint, self._run_id, number).get(ANSWER)
         except (EngineLost, TimeoutError, ClusterError):
             return  # which the run finds too
         sent, written = fetched

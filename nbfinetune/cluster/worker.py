@@ -185,6 +185,12 @@ def runs() -> dict[str, dict[str, Any]]:
     return {run_id: run.about | {"over": run.over} for run_id, run in _runs.items()}
 
 
+def history(run_id: str) -> list[Run]:
+    """The stages of the learner that were over when the run began."""
+    arrived = _runs[run_id].arrived
+    return [] if arrived is None else arrived.learn.recorder.runs[: arrived.n_runs]
+
+
 def forget(run_id: str) -> None:
     """Give its memory back."""
     _runs.pop(run_id, None)

@@ -52,12 +52,18 @@ class InferenceRuns:
         ds: str,
         no_widgets: bool,
         scope: Mapping[str, object],
+        by: Mapping[str, object],
         vs: str | None = None,
         **options,
     ) -> ConfusionMatrix:
-        """The matrix; `options` are those of the widget, and `scope` the variables for `vs`."""
+        """The matrix; `options` are those of the widget, and `scope` the variables for `vs`.
+
+        Parameters
+        ----------
+        by : the workers that predict, as arguments of a method
+        """
         before = None if vs is None else _interpretation(vs, scope)
-        interp = self._interpret(learn, ds)
+        interp = self._interpret(learn, ds, by)
         with one_line():
             change = before and before.compare(interp)
             matrix = ConfusionMatrix(interp, self._corrections, change=change, **options)
@@ -67,10 +73,10 @@ class InferenceRuns:
         return matrix
 
     def most_confused(
-        self, learn: Learner, *, ds: str, min_val: int, no_widgets: bool
+        self, learn: Learner, *, ds: str, min_val: int, no_widgets: bool, by: Mapping[str, object]
     ) -> ConfusedPairs:
         """The pairs that are confused most."""
-        interp = self._interpret(learn, ds)
+        interp = self._interpret(learn, ds, by)
         with one_line():
             pairs = interp.confused_cells(min_val)
         widget = ConfusedPairs(interp, pairs, self._corrections, min_val)
@@ -78,10 +84,17 @@ class InferenceRuns:
         return widget
 
     def top_losses(
-        self, learn: Learner, *, ds: str, k: int, smallest: bool, no_widgets: bool
+        self,
+        learn: Learner,
+        *,
+        ds: str,
+        k: int,
+        smallest: bool,
+        no_widgets: bool,
+        by: Mapping[str, object],
     ) -> ItemGallery:
         """The k pictures with the largest losses, or the smallest."""
-        interp = self._interpret(learn, ds)
+        interp = self._interpret(learn, ds, by)
         _, items = interp.top_losses(k, largest=not smallest)
         which = "smallest" if smallest else "largest"
         losses = f"{which} loss" if len(items) == 1 else f"{len(items):,} {which} losses"
@@ -89,18 +102,26 @@ class InferenceRuns:
         return self._gallery(interp, items.tolist(), heading, no_widgets)
 
     def label_issues(
-        self, learn: Learner, *, ds: str, no_widgets: bool, k: int | None = None
+        self,
+        learn: Learner,
+        *,
+        ds: str,
+        no_widgets: bool,
+        by: Mapping[str, object],
+        k: int | None = None,
     ) -> ItemGallery:
         """The pictures whose labels are worth a look, or the first k of the ranking."""
         parts = ("train", "valid") if ds == "all" else (ds,)
-        found = self._infer(learn, partial(label_issues, learn, ds), parts)
+        found = self._infer(learn, partial(label_issues, learn, ds, **by), parts)
         shown, heading = found.items if k is None else found.ranking[:k], found.headline
         if len(shown) != found.n_marked:
             heading += f". Here: the first {len(shown):,} of the ranking"
         return self._gallery(found.interp, shown, heading, no_widgets)
 
-    def _interpret(self, learn: Learner, ds: str) -> ClassificationInterpretation:
-        predict = partial(ClassificationInterpretation.from_learner, learn, ds)
+    def _interpret(
+        self, learn: Learner, ds: str, by: Mapping[str, object]
+    ) -> ClassificationInterpretation:
+        predict = partial(ClassificationInterpretation.from_learner, learn, ds, **by)
         return self._infer(learn, predict, (ds,))
 
     def _infer(self, learn: Learner, predict: Callable, parts: Sequence[str]) -> Any:

@@ -9,7 +9,16 @@ from IPython.core.magic import Magics, line_magic, magics_class, needs_local_sco
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from nbfinetune.live.background import wait_until_idle
-from nbfinetune.magics.lines import learner_arg, option, parse_line, scope_of, static_arg
+from nbfinetune.magics.lines import (
+    cluster_arg,
+    learner_arg,
+    option,
+    parse_line,
+    scope_of,
+    static_arg,
+    workers_arg,
+    workers_of,
+)
 from nbfinetune.magics.training import TrainingMagics, bg_arg
 
 if TYPE_CHECKING:
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 
 @magics_class
 class HistoryMagics(Magics):
-    """The magics that list runs, show them again and go on with them.
+    """The magics that list runs, show them again, follow them and go on with them.
 
     Parameters
     ----------
@@ -55,6 +64,8 @@ class HistoryMagics(Magics):
     @magic_arguments()
     @argument("number", type=int, nargs="?", help="of --list; default: the newest that fits")
     @option("list", action="store_true", help="list the runs that could go on")
+    @workers_arg
+    @cluster_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -70,7 +81,28 @@ class HistoryMagics(Magics):
         if args.pop("list"):
             return None if quiet else learn.left_runs()
         how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg"), "one_line": True}
-        run = partial(learn.resume_run, args.get("number"), show=False)
+        run = partial(learn.resume_run, args.get("number"), **workers_of(args), show=False)
+        result = self._training.training_runs.fit(learn, run, **how)
+        return None if quiet else result
+
+    @line_magic
+    @needs_local_scope
+    @magic_arguments()
+    @cluster_arg
+    @bg_arg
+    @static_arg
+    @learner_arg
+    def attach(self, line: str, local_ns: dict | None = None) -> "FitResult | None":
+        """Follow a fit that workers do for a kernel that is gone; make data and learner as before.
+
+        Examples
+        --------
+        %attach
+        %attach --cluster slurm
+        """
+        learn, args, quiet = parse_line(self.attach, line, scope_of(self.shell, local_ns))
+        how = {"no_widgets": args.pop("no_widgets"), "bg": args.pop("bg"), "one_line": True}
+        run = partial(learn.attach, **args, show=False)
         result = self._training.training_runs.fit(learn, run, **how)
         return None if quiet else result
 

@@ -16,12 +16,15 @@ from nbfinetune.interpretation.matrix_options import NORMALIZE, ORDERS
 from nbfinetune.live.cell_errors import one_line
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.magics.lines import (
+    cluster_arg,
     learner_arg,
     option,
     parse_line,
     parse_options,
     scope_of,
     static_arg,
+    workers_arg,
+    workers_of,
 )
 from nbfinetune.rendering.names import printable
 
@@ -67,6 +70,8 @@ class InterpretationMagics(Magics):
     @option("vs", metavar="RUN", help="earlier: variable of a confusion matrix or interpretation")
     @option("figsize", metavar="W,H", help="in inches, such as 10,10; default: fits the window")
     @option("dpi", type=int, help=f"px of an inch of figsize; default: {_DPI}")
+    @workers_arg
+    @cluster_arg
     @static_arg
     @learner_arg
     def confusion_matrix(self, line: str, local_ns: dict | None = None) -> "ConfusionMatrix | None":
@@ -81,6 +86,7 @@ class InterpretationMagics(Magics):
         learn, args, quiet = parse_line(self.confusion_matrix, line, scope)
         if args.get("top", 1) < 1:
             raise UsageError(f"--top {args['top']}: give the number of classes to show, from 1 up")
+        args["by"] = workers_of(args)
         args["size"] = _size(args.pop("figsize", None), args.pop("dpi", None))
         matrix = self.inference.confusion_matrix(learn, scope=scope, **args)
         return None if quiet else matrix
@@ -90,6 +96,8 @@ class InterpretationMagics(Magics):
     @magic_arguments()
     @argument("min_val", nargs="?", type=int, default=1, help="least count of a pair; default: 1")
     @ds_arg
+    @workers_arg
+    @cluster_arg
     @static_arg
     @learner_arg
     def most_confused(self, line: str, local_ns: dict | None = None) -> "ConfusedPairs | None":
@@ -101,7 +109,7 @@ class InterpretationMagics(Magics):
         %most_confused 3 --ds train
         """
         learn, args, quiet = parse_line(self.most_confused, line, scope_of(self.shell, local_ns))
-        pairs = self.inference.most_confused(learn, **args)
+        pairs = self.inference.most_confused(learn, by=workers_of(args), **args)
         return None if quiet else pairs
 
     @line_magic
@@ -110,6 +118,8 @@ class InterpretationMagics(Magics):
     @argument("k", nargs="?", type=int, default=36, help="pictures; default: 36")
     @option("smallest", action="store_true", help="the smallest losses instead")
     @ds_arg
+    @workers_arg
+    @cluster_arg
     @static_arg
     @learner_arg
     def top_losses(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
@@ -123,7 +133,7 @@ class InterpretationMagics(Magics):
         learn, args, quiet = parse_line(self.top_losses, line, scope_of(self.shell, local_ns))
         if args["k"] < 1:
             raise UsageError(f"{args['k']} pictures; give a number from 1 up")
-        gallery = self.inference.top_losses(learn, **args)
+        gallery = self.inference.top_losses(learn, by=workers_of(args), **args)
         return None if quiet else gallery
 
     @line_magic
@@ -131,6 +141,8 @@ class InterpretationMagics(Magics):
     @magic_arguments()
     @argument("k", nargs="?", type=int, help="how many pictures; default: those worth a look")
     @option("ds", choices=("valid", "train", "all"), default="all", help="part; default: all")
+    @workers_arg
+    @cluster_arg
     @static_arg
     @learner_arg
     def label_issues(self, line: str, local_ns: dict | None = None) -> "ItemGallery | None":
@@ -142,7 +154,7 @@ class InterpretationMagics(Magics):
         issues = %label_issues 36 --ds train
         """
         learn, args, quiet = parse_line(self.label_issues, line, scope_of(self.shell, local_ns))
-        gallery = self.inference.label_issues(learn, **args)
+        gallery = self.inference.label_issues(learn, by=workers_of(args), **args)
         return None if quiet else gallery
 
     @line_magic

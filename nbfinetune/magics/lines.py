@@ -36,6 +36,12 @@ def option(name: str, **kwargs) -> Callable:
 
 
 static_arg = option("no-widgets", action="store_true", help="tables and pictures, no widgets")
+workers_arg = option(
+    "workers", type=int, metavar="N", help="processes that share the work; default: this one"
+)
+cluster_arg = option(
+    "cluster", metavar="PROFILE", help="those of a profile of ipyparallel, on other machines too"
+)
 learner_arg = argument("-l", "--learner", metavar="NAME", help="the learner's variable")
 
 
@@ -59,6 +65,11 @@ def scope_of(shell: InteractiveShell, local_ns: dict | None) -> ChainMap:
             around.append(frame.f_locals)
             inner = frame.f_code
     return ChainMap(local_ns or {}, *around, shell.user_ns)
+
+
+def workers_of(args: dict) -> dict[str, object]:
+    """Take out of the options who is to do it, as arguments of a method."""
+    return {name: args.pop(name) for name in ("workers", "cluster") if name in args}
 
 
 def parse_line(

@@ -13,6 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from nbfinetune.live.display_hook import DisplayHook
 from nbfinetune.magics.lines import (
     LR_HELP,
+    cluster_arg,
     control_of_line,
     learner_arg,
     option,
@@ -20,6 +21,7 @@ from nbfinetune.magics.lines import (
     scope_of,
     static_arg,
     three_numbers,
+    workers_arg,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ class TrainingMagics(Magics):
     @wd_arg
     @option("start-epoch", type=int, help="first epoch with all layers to run, to go on")
     @checkpoint_arg
+    @workers_arg
+    @cluster_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -118,6 +122,8 @@ class TrainingMagics(Magics):
     @wd_arg
     @start_arg
     @checkpoint_arg
+    @workers_arg
+    @cluster_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -144,6 +150,8 @@ class TrainingMagics(Magics):
     @wd_arg
     @start_arg
     @checkpoint_arg
+    @workers_arg
+    @cluster_arg
     @bg_arg
     @static_arg
     @learner_arg
@@ -179,6 +187,8 @@ class TrainingMagics(Magics):
         "a few where body and head train, the training loss is not clear, or features are kept; "
         "0: none",
     )
+    @workers_arg
+    @cluster_arg
     @static_arg
     @learner_arg
     def lr_find(

@@ -56,14 +56,15 @@ def kept_run(method: Callable) -> Callable:
                 everything = name == "fine_tune" or bool(given.get("cbs") or learn.cbs)
                 undo = fits_to_undo(learn)
                 stack.enter_context(undo.watching(learn, name, everything=everything))
-            stack.enter_context(_keeping(learn, Keeper(learn, name, given, every, resumed)))
+            stack.enter_context(keeping(learn, Keeper(learn, name, given, every, resumed)))
             return method(learn, *args, **kwargs)
 
     return call
 
 
 @contextmanager
-def _keeping(learn: LearnerState, keeper: Keeper) -> Iterator[None]:
+def keeping(learn: LearnerState, keeper: Keeper) -> Iterator[None]:
+    """Inside is a call that the keeper writes."""
     learn.keeper, status = keeper, "failed"
     try:
         keeper.begin(learn)
