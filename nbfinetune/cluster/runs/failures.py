@@ -80,4 +80,3 @@ def culprit(failures: Mapping[int, Failure], size: int) -> int | None:
     if len(own) == size and len(texts) == 1:
         return None
     return min(own or failures)
-
