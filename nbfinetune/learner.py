@@ -33,7 +33,7 @@ from nbfinetune.training.fine_tuning import stages
 from nbfinetune.training.printing import shows
 from nbfinetune.training.resuming import ledger, resume, undo
 from nbfinetune.training.spmd import spread
-from nbfinetune.training.state import LearnerState
+from nbfinetune.training.state import Callback, LearnerState
 
 
 class Learner(LearnerState):
@@ -230,9 +230,16 @@ class Learner(LearnerState):
         raise AttributeError(left_out("Learner", name), name=name, obj=self)
 
     def attach(
-        self, cluster: str | None = None, *, cbs: Sequence = (), show: bool = True
+        self,
+        cluster: str | None = None,
+        *,
+        cbs: Callback | Sequence[Callback] = (),
+        show: bool = True,
     ) -> FitResult:
-        """Follow a fit that workers do for a kernel that is gone; see `cluster.attaching.attach`."""
+        """Follow a fit that workers do for a kernel that is gone, to its end.
+
+        Make the same data and the same learner first; see `nbfinetune.cluster.attaching.attach`.
+        """
         from nbfinetune.cluster.attaching import attach  # brings ipyparallel
 
         return attach(self, cluster, cbs=cbs, show=show)

@@ -11,19 +11,18 @@ from nbfinetune.cluster import worker
 from nbfinetune.cluster.data.giving import give_all
 from nbfinetune.cluster.engines import Engines
 from nbfinetune.cluster.errors import ClusterError, EngineLost
-from nbfinetune.cluster.runs.checkpoint_relay import write_sent
 from nbfinetune.cluster.runs.device_memory import given_up
 from nbfinetune.cluster.runs.engine_run import Kept
 from nbfinetune.cluster.runs.failures import WorkerLost
 from nbfinetune.cluster.runs.following import Following
 from nbfinetune.cluster.runs.replay import Replay
+from nbfinetune.cluster.runs.sent_folder import ANSWER, GoingOn, SentFolder, split_states
 from nbfinetune.cluster.travel.calls import Parcel, pack_call
 from nbfinetune.training.resuming.description import description
 from nbfinetune.training.resuming.keeper import Keeper
 from nbfinetune.training.resuming.runs_root import runs_folder
 from nbfinetune.training.state import Callback, LearnerState, as_callbacks
 
-ANSWER = 60.0  # s; the first call of an engine imports this package
 _IDLE = 10.0  # s in which the workers of a run that was left stop
 
 
@@ -48,7 +47,7 @@ def run(
         run_id = f"{time.time_ns()}-{secrets.token_hex(4)}"
         engines.stays, stayed = True, engines.stays  # a kernel that is restarted leaves the run
         try:
-            start(engines, run_id, parcel, about, kept_of(learn))
+            start(engines, run_id, parcel, about, kept_of(learn, console))
             return follow(learn, engines, run_id, console, parcel, is_fit=keeper is not None)
         finally:
             engines.stays = stayed
@@ -77,8 +76,11 @@ def wait_until_idle(engines: Engines) -> None:
         asked = {rank: engines.call(rank, worker.busy) for rank in busy}
 
 
-def kept_of(learn: LearnerState) -> Kept:
-    """What the first worker does with the run folder of the call that is on."""
+def kept_of(learn: LearnerState, console: list[Callback]) -> Kept:
+    """What the first worker does with the run folder of the call that is on.
+
+    Callbacks of the console go on here, by another one that is put behind them.
+    """
     keeper: Keeper | None = learn.keeper
     if keeper is None:
         return Kept()
@@ -89,6 +91,8 @@ def kept_of(learn: LearnerState) -> Kept:
     if resumed is None or resumed.tree is None:
         return Kept(record, every)
     tree = {k: v for k, v in resumed.tree.items() if k not in ("runs", "marks", "features")}
+    tree["callbacks"], here = split_states(tree["callbacks"])
+    console.append(GoingOn(list(console), here))
     return Kept(record, every, tree, resumed.tree["first_run"], resumed.run)
 
 
@@ -161,7 +165,7 @@ def follow(
 ) -> object:
     """Go along with a run to its end; see `Following`."""
     keeper: Keeper | None = learn.keeper
-    folder = None if keeper is None else _Folder(learn, keeper, engines, run_id)
+    folder = None if keeper is None else SentFolder(learn, keeper, engines, run_id, console)
     replay = Replay(learn, console, folder.open if folder else lambda: None)
     following = Following(
         learn,
@@ -174,44 +178,3 @@ def follow(
         go_on=folder.go_on if folder else lambda: "do it again; it has new workers then",
     )
     return following.to_its_end()
-
-
-class _Folder:
-    """The run folder of a call, with the checkpoints that the first worker sends."""
-
-    def __init__(self, learn: LearnerState, keeper: Keeper, engines: Engines, run_id: str) -> None:
-        self._learn, self._keeper = learn, keeper
-        self._engines, self._run_id = engines, run_id
-
-    def open(self) -> None:
-        """Have a folder from the first stage on."""
-        self._keeper.open(self._learn)
-        if self._keeper.folder is not None:
-            path = str(self._keeper.folder.path)
-            with suppress(EngineLost):
-                self._engines.call(0, worker.note, self._run_id, {"folder": path})
-
-    def write(self, number: int) -> None:
-        """Write a checkpoint, unless there is a newer one by now."""
-        if self._keeper.off or self._keeper.folder is None:
-            return
-        try:
-            fetched = self._engines.call(0, worker.checkpoint, self._run_id, number).get(ANSWER)
-        except (EngineLost, TimeoutError, ClusterError):
-            return  # which the run finds too
-        sent, written = fetched
-        if sent is None:
-            return
-        try:
-            new = write_sent(self._keeper.folder, sent, written)
-        except Exception as error:  # whatever it is, the run goes on
-            self._keeper.give_up(error)
-            return
-        with suppress(EngineLost):
-            self._engines.call(0, worker.acknowledge, self._run_id, number, new)
-
-    def go_on(self) -> str:
-        """What to type after a failure."""
-        if self._keeper.folder is not None and self._keeper.folder.checkpoints():
-            return "%resume_run goes on from the last checkpoint, with any number of --workers"
-        return "train again to go on from there; it has new workers then"

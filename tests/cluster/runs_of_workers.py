@@ -106,3 +106,19 @@ def weights(learn) -> list[torch.Tensor]:
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(one, other, strict=True))
+
+
+class Counting(Callback):
+    """A callback of a user's with a state: it counts training steps."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def after_batch(self, learn) -> None:
+        self.n += learn.training
+
+    def state_dict(self) -> dict[str, object]:
+        return {"n": self.n}
+
+    def load_state_dict(self, learn, state) -> None:
+        self.n = state["n"]

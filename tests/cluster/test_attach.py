@@ -48,7 +48,7 @@ def test_a_new_kernel_follows_the_run_of_a_killed_one_from_its_first_event(runs,
     kill_a_kernel_that_trains()
     learn, seen = new_learner(), Seen()
     other = new_learner(28)
-    with pytest.raises(ValueError, match="the fit that workers do does not fit: .* batches"):
+    with pytest.raises(ValueError, match=r"the fit that workers do does not fit: .* batches"):
         other.attach(show=False)
     result = learn.attach(show=False, cbs=[seen])
     alone, its_screen = whole

@@ -69,7 +69,7 @@ def test_an_error_of_a_users_callback_is_raised_as_in_one_process() -> None:
             raise ZeroDivisionError("of mine")
 
     learn = new_learner()
-    with pytest.raises(ZeroDivisionError, match="^of mine$") as found:
+    with pytest.raises(ZeroDivisionError, match=r"^of mine$") as found:
         learn.fit(2, 1e-2, show=False, workers=2, cbs=[Wrong()])
     assert "in after_epoch\nZeroDivisionError: of mine" in str(found.value.__cause__)
     assert learn.recorder.run.status == "failed"
@@ -129,7 +129,7 @@ def test_without_its_controller_a_run_says_what_there_is(two) -> None:
 def test_a_search_that_fails_changes_nothing(two) -> None:
     learn = new_learner()
     before = weights(learn)
-    with pytest.raises(WorkerLost, match="worker 1 .* died after .*; nothing was changed; do it"):
+    with pytest.raises(WorkerLost, match=r"worker 1 .* died after .*; nothing was changed; do it"):
         learn.lr_find(workers=2, show=False, cbs=[At(5, 1, kill(signal.SIGKILL))])
     assert same(before, weights(learn))
     assert learn.recorder.runs == []

@@ -28,7 +28,8 @@ def test_a_fit_in_two_workers_gives_the_losses_weights_and_history_of_one_proces
     alone.fit_one_cycle(2, 1e-2, show=False)
     result = spread.fit_one_cycle(2, 1e-2, show=False, workers=2)
     one, other = alone.recorder.run, spread.recorder.run
-    assert result.stages == (other,) and result.rows == other.rows
+    assert result.stages == (other,)
+    assert result.rows == other.rows
     assert result.kept is other.rows[-1]
     assert other.losses == pytest.approx(one.losses, rel=1e-5)
     assert other.smooth == pytest.approx(one.smooth, rel=1e-5)
@@ -116,7 +117,8 @@ def test_pause_scale_and_finish_act_on_all_workers() -> None:
     assert {rate for [*_, rate] in run.lrs[scaled : first + 1]} == {5e-3}
     assert len(run.lrs) == first + 12
     assert run.lrs[-1][-1] < 1e-3
-    assert result.status == "stopped" and learn.control.finished
+    assert result.status == "stopped"
+    assert learn.control.finished
     assert learn.recorder.run.rows  # validated at its end
 
 

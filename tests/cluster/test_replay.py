@@ -35,7 +35,8 @@ def test_the_history_is_the_same_to_the_last_number() -> None:
     assert len(here.recorder.runs) == replay.n_stages == 2
     for one, other in zip(there.recorder.runs, here.recorder.runs, strict=True):
         assert vars(one) == vars(other)
-        assert isinstance(other, Run) and one is not other
+        assert isinstance(other, Run)
+        assert one is not other
     kept = here.recorder.run.kept
     assert any(kept is row for run in here.recorder.runs for row in run.rows)
     assert (here.epoch, here.status, here.values) == (there.epoch, "finished", there.values)
@@ -136,8 +137,10 @@ def test_a_log_gives_events_in_order_and_waits_for_those_to_come() -> None:
     assert log.since(0, 0.0) == []
     for i in range(3):
         log.add({"i": i})
-    assert len(log.since(0, 0)) == 3 and len(log.since(2, 0)) == 1
+    assert len(log.since(0, 0)) == 3
+    assert len(log.since(2, 0)) == 1
     assert not log.all_read(3)
     log.end()
     assert log.since(3, 60.0) == []  # nothing is waited for any more
-    assert log.all_read(3) and not log.all_read(2)
+    assert log.all_read(3)
+    assert not log.all_read(2)

@@ -1,10 +1,11 @@
+import csv
 import json
 import signal
 
 import pytest
-from runs_of_workers import At, Seen, kill, new_learner, same, weights
+from runs_of_workers import At, Counting, Seen, kill, new_learner, same, weights
 
-from nbfinetune import EarlyStopping, SaveBest
+from nbfinetune import EarlyStopping, LogTo, SaveBest
 from nbfinetune.cluster.runs.checkpoint_relay import RelayFolder, write_sent
 from nbfinetune.cluster.runs.failures import WorkerLost
 from nbfinetune.training.resuming.run_folder import RunFolder
@@ -98,5 +99,19 @@ def test_tensors_are_held_until_they_are_written_and_then_named(tmp_path) -> Non
     write_sent(folder, relay.fetch(2), relay.written)
     (state, tensors), (older, _) = folder.read_checkpoints()
     assert (state, older) == ({"n": 2}, {"n": 1})
-    assert tensors["a"].tolist() == [3.0] and tensors["b"].tolist() == [1.0, 1.0]
+    assert tensors["a"].tolist() == [3.0]
+    assert tensors["b"].tolist() == [1.0, 1.0]
     folder.release()
+
+
+def test_callbacks_go_on_where_they_were_those_that_stay_here_too(runs, tmp_path_factory) -> None:
+    log = tmp_path_factory.mktemp("log") / "log.csv"
+    lost = At(19, 1, kill(signal.SIGKILL))
+    cut, cbs = new_learner(), [Counting(), LogTo(str(log)), lost]
+    with pytest.raises(WorkerLost):
+        cut.fit(3, 1e-2, cbs=cbs, checkpoint=5, workers=2, show=False)
+    anew, counting = new_learner(), Counting()
+    anew.resume_run(workers=2, show=False, cbs=[counting, LogTo(str(log)), NEVER])
+    assert counting.n == 24
+    steps = [row["step"] for row in csv.DictReader(log.open()) if row["train_loss"]]
+    assert steps == [str(i + 1) for i in range(24)]

@@ -80,6 +80,11 @@ def in_first_worker(cbs: list[Callback]) -> list[Callback]:
     return [cb if cb.runs_on == "all" else InFirstWorker(cb) for cb in there]
 
 
+def called_by(cb: Callback) -> Callback:
+    """The user's callback that one calls, or that itself."""
+    return cb.cb if isinstance(cb, InFirstWorker) else cb
+
+
 def check_place(cb: Callback) -> None:
     """Raise ValueError for a callback that is for no place there is."""
     if cb.runs_on not in ("first", "all", "console"):
