@@ -197,7 +197,7 @@ shell.run_line_magic("unload_ext", "nbfinetune")
 print(state() == before)
 """
     assert printed(LOAD + code) == [
-        "[False, False, False] ['clean', 'cluster']",
+        "[False, False, False] ['attach', 'clean']",
         "['ClusterMagics', 'HistoryMagics', 'InterpretationMagics', 'ModelMagics', "
         "'NetworkMagics', 'TrainingMagics'] 1 0",
         "True",
