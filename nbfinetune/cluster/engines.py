@@ -26,6 +26,7 @@ __all__ = ["ClusterError", "EngineLost", "Engines", "Pending"]
 # s without a call after which engines that have no run on end: their notebook is gone.
 IDLE = float(os.environ.get("NBFINETUNE_CLUSTER_IDLE", 600))
 _PATIENCE = 120.0  # s; an engine starts in some 3 on a machine that is free
+_MOST = 4  # local workers for each core
 _REPLY = 60.0  # s, of which the first import of torch takes most
 _SEEN = 1.0  # s between two looks at a controller
 _lock = threading.RLock()
@@ -61,6 +62,7 @@ class Engines:
         ClusterError
             If they do not come; or ipyparallel is missing.
         """
+        _check_place(n)
         with _lock:
             pool = _living(LOCAL) or Pool(LOCAL, _new_id())
             missing = n - len(pool.ids)
@@ -89,6 +91,7 @@ class Engines:
         ClusterError
             If there is no such profile, it has too few engines, or sends in clear off one host.
         """
+        _check_place()
         with _lock:
             pool = _living(profile) or _running(profile)
             if pool is None:
@@ -197,6 +200,25 @@ class Engines:
         """End the cluster; leave one that no notebook started."""
         with _lock:
             _end(self._pool)
+
+
+def _check_place(n: int = 1) -> None:
+    """Refuse workers of workers, and many more than there are cores.
+
+    A worker imports the modules of what it is sent: one that trains when it is imported would have
+    it start workers, and these others, without end.
+    """
+    if answering.is_worker():
+        raise ClusterError(
+            "this is a worker: it starts no others. A module that trains when it is imported has "
+            'to do so below  if __name__ == "__main__":'
+        )
+    most = _MOST * answering.cores()
+    if n > most:
+        raise ClusterError(
+            f"{n} workers on {counted(answering.cores(), 'core')} hinder each other, and take "
+            f"some 0.5 GB each: give at most {most}, or a --cluster of other machines"
+        )
 
 
 def there() -> list[Engines]:
