@@ -65,6 +65,7 @@ def list_learner(root: Path, **options) -> Learner:
     x = torch.randn(18, 4)
     y = (x.sum(1) > 0).long()
     y[3] = -100 if options.pop("ignore", False) else y[3]
+    y = torch.arange(18) % 2 if options.pop("in_turns", False) else y
     batches = list(zip(x.split([5, 5, 5, 2, 1]), y.split([5, 5, 5, 2, 1]), strict=True))
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     groups = [[model[0]], [model[1], model[2]]]
@@ -185,6 +186,10 @@ LISTS = {
     "of numbers": ({}, FIT),
     "of classes that weigh more": (
         {"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([0.2, 3.0]))},
+        FIT,
+    ),
+    "of a class that does not count": (
+        {"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0])), "in_turns": True},
         FIT,
     ),
     "without what is to be ignored": ({"ignore": True}, FIT),
