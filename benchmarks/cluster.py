@@ -6,10 +6,10 @@ FOLDER holds photos of pets as breed_12.jpg, such as Oxford-IIIT pets. All layer
 efficientnet_lite0 train; "0 workers" is the notebook's own process, with as many threads as one
 worker has. The kinds take turns, in the reverse order in every other round, after a round that is
 not counted. Times are those of the call, from its first line to the weights in the learner; CPU
-seconds are of all processes. "first step" is from the call to the end of its first batch. Latency
-is from the end of a batch in the first worker to its event at the callbacks here. Bytes are those
-that the loopback device carried meanwhile (all processes of the machine: run it alone). The load
-of the machine is printed, as it decides about wall times.
+seconds are of all processes. "first step" is from the call to the end of its first batch. How old
+an event is when the callbacks here get it is measured in a run of its own, by a callback in the
+first worker. Bytes are those that the loopback device carried meanwhile (all processes of the
+machine: run it alone). The load of the machine is printed, as it decides about wall times.
 """
 
 import argparse
@@ -25,19 +25,23 @@ from nbfinetune import ImageDataLoaders, vision_learner
 from nbfinetune.training.state import Callback
 
 
-class Watch(Callback):
-    """When the batches of a run came to the notebook, and how old their events were."""
+class Arrivals(Callback):
+    """When the training batches of a run are told here."""
 
     runs_on = "console"
 
     def __init__(self) -> None:
-        self.began, self.first = time.perf_counter(), 0.0
-        self.ages: list[float] = []
+        self.times: list[float] = []
 
     def after_batch(self, learn: object) -> None:
-        self.first = self.first or time.perf_counter() - self.began
-        if learn.training and (sent := getattr(learn, "event_time", None)):
-            self.ages.append(time.time() - sent)
+        if learn.training:
+            self.times.append(time.time())
+
+
+class Departures(Arrivals):
+    """The same, in the first worker."""
+
+    runs_on = "first"
 
 
 def cpu() -> float:
@@ -58,14 +62,20 @@ def loopback() -> int:
     return next((c.bytes_sent for name, c in counters.items() if name.startswith("lo")), 0)
 
 
-def one(learn: object, workers: int, epochs: int) -> tuple[float, float, float, float, float]:
-    """Wall and CPU seconds, those to the first step, the age of events, MB sent."""
-    watch, began = Watch(), (time.perf_counter(), cpu(), loopback())
+def one(learn: object, workers: int, epochs: int) -> tuple[float, float, float, float]:
+    """Wall and CPU seconds, those to the first step, MB sent."""
+    arrivals, began = Arrivals(), (time.time(), cpu(), loopback())
     by = {"workers": workers} if workers else {}
-    learn.fit(epochs, 1e-4, cbs=[watch], checkpoint="off", show=False, **by)
-    wall, used = time.perf_counter() - began[0], cpu() - began[1]
-    age = median(watch.ages) if watch.ages else 0.0
-    return wall, used, watch.first, age, (loopback() - began[2]) / 1e6
+    learn.fit(epochs, 1e-4, cbs=[arrivals], checkpoint="off", show=False, **by)
+    wall, used = time.time() - began[0], cpu() - began[1]
+    return wall, used, arrivals.times[0] - began[0], (loopback() - began[2]) / 1e6
+
+
+def ages(learn: object, workers: int) -> list[float]:
+    """Seconds between the end of each batch and its event here."""
+    departures, arrivals = Departures(), Arrivals()
+    learn.fit(1, 1e-4, cbs=[departures, arrivals], checkpoint="off", show=False, workers=workers)
+    return [b - a for a, b in zip(departures.times, arrivals.times, strict=True)]
 
 
 def main() -> None:
@@ -93,9 +103,12 @@ def main() -> None:
                 )
     print(f"{len(dls.train.dataset)} photos, {args.size} px, load {os.getloadavg()[0]:.1f}")
     for kind, rows in found.items():
-        wall, used, first, age, sent = (median(values) for values in zip(*rows, strict=True))
+        wall, used, first, sent = (median(values) for values in zip(*rows, strict=True))
         line = f"{kind} workers: {wall:6.1f} s, CPU {used:6.1f} s, first step after {first:.2f} s"
-        print(f"{line}, events {1000 * age:.0f} ms old, {sent:.0f} MB sent")
+        print(f"{line}, {sent:.0f} MB sent")
+    for kind in args.workers:
+        old = sorted(1000 * age for age in ages(learn, kind))
+        print(f"{kind} workers: events {median(old):.0f} ms old, the oldest {old[-1]:.0f} ms")
 
 
 if __name__ == "__main__":

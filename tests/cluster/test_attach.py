@@ -69,7 +69,8 @@ def test_a_new_kernel_follows_the_run_of_a_killed_one_from_its_first_event(runs,
         learn.attach(show=False)
 
 
-def test_a_run_that_ended_meanwhile_is_followed_too(whole, monkeypatch) -> None:
+@pytest.mark.bulk
+def test_a_run_that_ended_meanwhile_is_followed_too(whole) -> None:
     kill_a_kernel_that_trains()
     engines, run_id, _ = attaching._found(None)
     while not engines.call(0, worker.runs).get(30)[run_id]["over"]:

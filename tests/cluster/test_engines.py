@@ -179,6 +179,8 @@ def end_of_the_run() -> None:
 def test_a_cluster_that_stays_is_left_and_taken_over(local_engines, monkeypatch) -> None:
     two = local_engines(2)
     pids, pool = [two.info(rank).pid for rank in (0, 1)], two._pool
+    for other in [one for one in engines_module._pools if one is not pool]:
+        engines_module._end(other)  # which other tests took over
     two.stays = True
     monkeypatch.setattr(engines_module, "_pools", [pool])
     engines_module._leave_all(os.getpid())  # what the end of a kernel does

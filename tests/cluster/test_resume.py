@@ -27,13 +27,14 @@ def lose_a_worker(learn, method: str = "fit", step: int = 19, **how) -> None:
         getattr(learn, method)(3, 1e-2, cbs=[lost], checkpoint=5, workers=2, show=False, **how)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, None])
+@pytest.mark.parametrize("workers", [1, 3, None])
 def test_a_run_of_two_workers_goes_on_with_any_number(runs, workers) -> None:
     whole, cut = new_learner(), new_learner()
     whole.fit(3, 1e-2, checkpoint="off", show=False)
     lose_a_worker(cut)
     [folder] = run_folders(runs)
-    assert len(folder.checkpoints()) == 2
+    [(state, _), *_] = folder.read_checkpoints()
+    assert (state["place"]["epoch"], state["place"]["batch"]) == (1, 7)  # step 15
     anew = new_learner()
     result = anew.resume_run(workers=workers, show=False, cbs=[NEVER])
     assert result.status == "finished"

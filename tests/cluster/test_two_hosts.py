@@ -83,9 +83,14 @@ def networks() -> Iterator[None]:
 
 
 def _on(host: str, folder: Path, *arguments: str) -> list[str]:
-    """Python on a host."""
-    inside = f'hostname host-{host}; export XDG_CACHE_HOME={folder / host}; exec "$@"'
-    isolated = ["ip", "netns", "exec", f"nbft-{host}", "unshare", "--uts"]
+    """Python on a host, which does not see the cache folder of the other one."""
+    other = folder / next(each for each in ADDRESSES if each != host)
+    other.mkdir(exist_ok=True)
+    inside = (
+        f"hostname host-{host}; mount -t tmpfs none {other}; "
+        f'export NBFINETUNE_CACHE={folder / host}; exec "$@"'
+    )
+    isolated = ["ip", "netns", "exec", f"nbft-{host}", "unshare", "--uts", "--mount"]
     return [*isolated, "sh", "-c", inside, "sh", sys.executable, *arguments]
 
 

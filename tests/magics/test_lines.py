@@ -13,7 +13,7 @@ from nbfinetune.data.corrections import Corrections
 MAGICS = [
     "fine_tune", "fit_one_cycle", "fit_flat_cos", "lr_find", "pause", "resume", "stop", "freeze",
     "unfreeze", "freeze_to", "learner_summary", "runs", "confusion_matrix", "most_confused",
-    "top_losses", "label_issues", "clean", "resume_run", "undo_fit", "networks",
+    "top_losses", "label_issues", "clean", "resume_run", "attach", "undo_fit", "networks",
 ]  # fmt: skip
 
 

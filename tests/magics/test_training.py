@@ -21,9 +21,10 @@ from nbfinetune.magics.extension import _CLASSES, enable_widgets_in_colab
 from nbfinetune.magics.rates import parse_lr
 
 NAMES = [
-    "clean", "cluster", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle", "freeze",
-    "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused", "networks", "pause",
-    "resume", "resume_run", "runs", "stop", "top_losses", "undo_fit", "unfreeze",
+    "attach", "clean", "cluster", "confusion_matrix", "fine_tune", "fit_flat_cos", "fit_one_cycle",
+    "freeze", "freeze_to", "label_issues", "learner_summary", "lr_find", "most_confused",
+    "networks", "pause", "resume", "resume_run", "runs", "stop", "top_losses", "undo_fit",
+    "unfreeze",
 ]  # fmt: skip
 
 

@@ -110,6 +110,10 @@ class Following:
         self._pass_on()
         for event in self._watch.events():
             self._replay.take(event)
+        self._fetch_checkpoint()
+
+    def _fetch_checkpoint(self) -> None:
+        """Take the newest one, if it was not taken yet."""
         if self._replay.checkpoint >= self._checkpoint:
             self._checkpoint = self._replay.checkpoint + 1
             self._on_checkpoint(self._replay.checkpoint)
@@ -155,6 +159,7 @@ class Following:
         if 0 not in broken.gone:
             for event in self._watch.rest():
                 self._replay.take(event)
+            self._fetch_checkpoint()
         n_steps, kept = self._take_snapshot(broken)
         infos = {rank: self._engines.info(rank) for rank in range(size)}
         if broken.gone:

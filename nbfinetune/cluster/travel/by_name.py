@@ -7,8 +7,10 @@ from torch import Tensor
 from nbfinetune.cluster.travel.pickles import bytes_of
 from nbfinetune.interpretation.activation_map import NetworkOf
 from nbfinetune.training.batches.streams import generators
+from nbfinetune.training.resuming.run_state import optimizer_tree
 from nbfinetune.training.state import LearnerState
 
+OPTIMIZER = "the optimizer"  # no name of a tensor
 # Attributes of a learner that are of the process that it is in.
 OF_PROCESS = {"keeper", "resumed", "place", "undoable", "within_call", "run_cbs", "lr_schedules"}
 OF_PROCESS |= {"world", "calls", "made_by", "control", "features", "memory", "device"}
@@ -52,6 +54,14 @@ def put_streams(learn: LearnerState, states: list[Tensor]) -> None:
 def digest(tensor: Tensor) -> bytes:
     """A digest of the bytes of a tensor."""
     return blake2b(bytes_of(tensor), digest_size=16).digest()
+
+
+def optimizer_digest(learn: LearnerState) -> bytes:
+    """A digest of the optimizer's states and settings."""
+    tree = optimizer_tree(learn)
+    states = [(i, k, v) for i, state in tree["states"].items() for k, v in state.items()]
+    plain = [(i, k, digest(v) if isinstance(v, Tensor) else v) for i, k, v in states]
+    return blake2b(repr((plain, tree["groups"], tree["scaler"])).encode(), digest_size=16).digest()
 
 
 def _network_of(network: NetworkOf) -> tuple:

@@ -13,9 +13,11 @@ from torch import nn
 from nbfinetune.cluster.data import kept
 from nbfinetune.cluster.travel.by_name import (
     OF_PROCESS,
+    OPTIMIZER,
     REDUCERS,
     digest,
     history_of,
+    optimizer_digest,
     parts_of,
     put_streams,
     streams_of,
@@ -53,7 +55,7 @@ class Arrived:
     Attributes
     ----------
     named : objects that go by name
-    digests : of the weights as they came
+    digests : of the weights as they came, and of the optimizer
     n_runs : stages in the history that came
     """
 
@@ -177,6 +179,7 @@ def unpack(content: bytes, keys: Mapping[str, str], *, device: torch.device | st
     named |= sent["moves"]
     digests = {name: digest(tensor) for name, tensor in named_tensors(learn).items()}
     _to_device(learn, sent["scaler"])
+    digests[OPTIMIZER] = optimizer_digest(learn)
     put_streams(learn, sent["streams"])
     n_runs = len(learn.recorder.runs)
     return Arrived(learn, sent["method"], sent["arguments"], named, digests, n_runs)

@@ -10,8 +10,10 @@ from nbfinetune.cluster.runs.emitting import OF_LEARNER
 from nbfinetune.cluster.travel.by_name import (
     NOT_BACK,
     OF_PROCESS,
+    OPTIMIZER,
     REDUCERS,
     digest,
+    optimizer_digest,
     parts_of,
     put_streams,
     streams_of,
@@ -50,13 +52,14 @@ def pack_result(arrived: Arrived, value: object = None, *, everything: bool = Fa
     known |= {f"run.{i}": run for i, run in enumerate(runs)}
     own = {n: one for n, one in vars(learn).items() if n not in OF_PROCESS | NOT_BACK}
     callbacks = {n: one for n, one in arrived.named.items() if isinstance(one, Callback)}
+    trained = everything or arrived.digests[OPTIMIZER] != optimizer_digest(learn)
     sent = {
         "tensors": {
             name: tensor.detach()
             for name, tensor in named_tensors(learn).items()
             if everything or arrived.digests.get(name) != digest(tensor)
         },
-        "optimizer": optimizer_tree(learn),
+        "optimizer": optimizer_tree(learn) if trained else None,
         "trains": [name for name, p in learn.model.named_parameters() if p.requires_grad],
         "control": settings_tree(learn)["control"],
         "attributes": _that_pickle(own, "the learner", known, left),
@@ -127,7 +130,8 @@ class Returned:
             trains = set(tree["trains"])
             for name, p in learn.model.named_parameters():
                 p.requires_grad_(name in trains)
-            put_optimizer(learn, tree["optimizer"])
+            if tree["optimizer"] is not None:
+                put_optimizer(learn, tree["optimizer"])
             vars(learn).update({n: _beside(learn, v) for n, v in tree["attributes"].items()})
             for name in {"loss", *OF_LEARNER} - set(tree["attributes"]):
                 vars(learn).pop(name, None)  # a screen was told of it, in a search or pass

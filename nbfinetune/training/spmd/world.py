@@ -1,7 +1,9 @@
 """World: the processes that train one network together, and what they tell each other.
 
 Each runs the same calls; what follows from the same numbers is not sent. Gradients, losses and
-predictions are exchanged by `torch.distributed`: gloo on CPUs, NCCL on GPUs.
+predictions are exchanged by `torch.distributed`: gloo on CPUs, NCCL on GPUs. Gradients are summed
+when a step has all of them, not in the backward pass as by torch's DDP: it may run in parts, over
+the head alone, and layers freeze from one epoch to the next.
 """
 
 import pickle
