@@ -258,6 +258,8 @@ def _backward(
         logits = batches.logits(inputs, on_part)
         if learn.iter == 0:
             check_batch(logits, targets, learn.activation)
+        if learn.world is not None and isinstance(weight, Tensor):
+            logits.register_hook(partial(_of_what_counts, weight))
         with learn.autocast():
             loss = batch_loss(learn.loss_func, logits, targets)
         loss = loss if share == 1 else loss * share
@@ -279,6 +281,11 @@ def _weight(
     n = len(y) if world is None else world.at.n
     counted.append((n, target_weights(learn.loss_func, y).sum() * counts))
     return counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
+
+
+def _of_what_counts(weight: Tensor, grad: Tensor) -> Tensor:
+    """A gradient, none where nothing of a share counts: the mean of nothing is not finite."""
+    return grad.where(weight > 0, 0.0)
 
 
 @whole

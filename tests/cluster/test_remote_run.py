@@ -71,6 +71,7 @@ def test_a_search_finds_the_same_and_changes_nothing_else() -> None:
     assert (spread.lr, spread.rate_note) == (alone.lr, alone.rate_note)
     assert spread.last_search is other
     assert spread.recorder.runs == []
+    assert "status" not in vars(spread)
     assert same(before, weights(spread))
     assert sum(name == "after_batch" for name, *_ in seen.events) == len(other.losses)
     [noted] = searches_of(spread)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nbfinetune.cluster.runs.emitting import OF_LEARNER
 from nbfinetune.cluster.travel.by_name import (
     NOT_BACK,
     OF_PROCESS,
@@ -132,6 +133,8 @@ class Returned:
             if tree["optimizer"] is not None:
                 put_optimizer(learn, tree["optimizer"])
             vars(learn).update({n: _beside(learn, v) for n, v in tree["attributes"].items()})
+            for name in {"loss", *OF_LEARNER} - set(tree["attributes"]):
+                vars(learn).pop(name, None)  # a screen was told of it, in a search or pass
             learn._rng = fitting_rng(learn._rng)
             vars(learn.control).update(tree["control"])
             put_streams(learn, tree["streams"])

@@ -68,8 +68,10 @@ def features_usable(learn: LearnerState, loader: DataLoader) -> bool:
         return False
     if any(m._forward_hooks or m._forward_pre_hooks for m in learn.body_and_head[0].modules()):
         return False  # somebody wants to see the body at work
-    mine = any(loader.dataset is part for part in _datasets(learn))
-    return mine and learn.features.fits(loader.dataset)
+    if not any(loader.dataset is part for part in _datasets(learn)):
+        return False
+    fits = learn.features.fits(loader.dataset)
+    return fits if learn.world is None else learn.world.all(fits)
 
 
 def _views(learn: LearnerState) -> int:
@@ -104,6 +106,7 @@ class FeatureBatches:
     ) -> None:
         self._learn, self._body, self._head = learn, body, head
         self.cached, self._views, self._jitter = cached, views, jitter
+        self._known_by_all: dict[int, bool] = {}  # of a view, whether all processes have it whole
         self._targets = torch.tensor(cached.dataset.targets)  # read anew: they may be corrected
         # The loader itself, but of numbers: the same order, and the same random numbers drawn.
         self._numbers = DataLoader(
@@ -160,15 +163,14 @@ class FeatureBatches:
         return self._batch[torch.randperm(len(self._batch))][world.at.places]
 
     def _features(self, numbers: Tensor, view: int, on_part: Callable[[], None]) -> Tensor:
-        learn, cached, world = self._learn, self.cached, self._learn.world
-        if world is not None and cached.fits:
+        learn, cached = self._learn, self.cached
+        if learn.world is not None:
             self._know(view, on_part)
         missing = numbers[~cached.known_of(view)[numbers]]
 
         def compute(part: slice) -> Tensor:
             features = self._compute(missing[part], view)
-            if world is None:
-                self._put(view, missing[part], features)
+            self._put(view, missing[part], features)
             return features
 
         if len(missing):
@@ -189,8 +191,15 @@ class FeatureBatches:
         Epochs are shuffled: with those of its own shares alone each process would compute all.
         """
         learn, world = self._learn, self._learn.world
-        missing = self._batch[~self.cached.known_of(view)[self._batch]]
-        if not len(missing):
+        known = self.cached.known_of(view)
+        if view not in self._known_by_all:
+            self._known_by_all[view] = world.all(bool(known.all()))
+        if self._known_by_all[view]:
+            return
+        # A process that is new has none of those of earlier runs; another host may have no room.
+        *known, fits = world.least([*known[self._batch].tolist(), self.cached.fits])
+        missing = self._batch[~torch.tensor(known, dtype=torch.bool)]
+        if not (fits and len(missing)):
             return
         of_batch = world.at
         share = world.share(len(missing))

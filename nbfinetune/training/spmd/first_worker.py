@@ -1,19 +1,28 @@
 """First worker: a user's callback is called in one of several processes, for all of them.
 
-What it does is done in each. It may end the run or the epoch, change weights, what trains, rates
-and momentum, and steer the run.
+What it does is done in each. It may end the run or the epoch, change weights, what trains, the
+optimizer's settings and states and those of the learner, draw random numbers, and steer the run.
 """
 
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partialmethod
 
 import torch
 from torch import Tensor, nn
 
 from nbfinetune.rendering.names import shown
+from nbfinetune.training.batches.streams import Streams, put_streams, streams_of
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.spmd.world import ASKED
 from nbfinetune.training.state import Callback, LearnerState
 
+# Attributes of a learner that each worker has its own of, or that are sent as what is in them.
+_OWN = {"keeper", "resumed", "place", "undoable", "within_call", "run_cbs", "lr_schedules", "world"}
+_OWN |= {"calls", "made_by", "control", "features", "memory", "device", "recorder", "scaler"}
+_OWN |= {"_rng", "_draws", "_cbs", "frozen", "_lr"}
+_FIXED = {"model": "model", "opt": "opt", "groups": "groups", "_dls": "dls"}  # too large to be sent
 _EVENTS = [name for name in vars(Callback) if name.startswith(("before_", "after_"))]
 
 
@@ -29,6 +38,7 @@ class InFirstWorker(Callback):
 
     def __init__(self, cb: Callback) -> None:
         self.cb = cb
+        self.is_last = cb.is_last
         self._seen = [name for name in _EVENTS if getattr(type(cb), name) is not _default(name)]
 
     def _event(self, name: str, learn: LearnerState) -> None:
@@ -39,7 +49,7 @@ class InFirstWorker(Callback):
             return
         changes = learn.world.of_first(lambda: self._called(name, learn))
         if not learn.world.first:
-            _follow(learn, changes)
+            self._follow(learn, changes)
         if changes["weights"]:
             learn.world.put_from_first(_tensors(learn.model))
         if changes["cancels"]:
@@ -55,23 +65,65 @@ class InFirstWorker(Callback):
 
     def _called(self, name: str, learn: LearnerState) -> dict[str, object]:
         """Call it, and tell what the others have to do too."""
-        before, versions = _settings(learn), _versions(learn.model)
+        before, drawn = _settings(learn), streams_of(learn)
+        weights, states = _versions(_tensors(learn.model)), _versions(_states(learn))
+        attributes, loss = dict(vars(learn)), _marks(learn.loss_func)
         asked = {key: getattr(learn.control, key) for key in ASKED}
         cancels = ""
-        try:
-            getattr(self.cb, name)(learn)
-        except (CancelFit, CancelTrain) as cancelled:
-            cancels = type(cancelled).__name__
+        with _alone(learn):
+            try:
+                getattr(self.cb, name)(learn)
+            except (CancelFit, CancelTrain) as cancelled:
+                cancels = type(cancelled).__name__
         for key, value in asked.items():  # acted on at the same step by all
             if (new := getattr(learn.control, key)) != value:
                 learn.world.wanted[key] = new
                 setattr(learn.control, key, value)
-        after = _settings(learn)
+        after, now = _settings(learn), streams_of(learn)
+        states_moved = _versions(_states(learn)) != states
         return {
             "settings": after if after != before else None,
-            "weights": _versions(learn.model) != versions,
+            "attributes": self._new_attributes(learn, attributes, loss),
+            "states": _states_tree(learn) if states_moved else None,
+            "streams": now if _bytes(now) != _bytes(drawn) else None,
+            "weights": _versions(_tensors(learn.model)) != weights,
             "cancels": cancels,
         }
+
+    def _new_attributes(
+        self, learn: LearnerState, before: dict[str, object], loss: object
+    ) -> bytes | None:
+        """Those that it has set, and a loss that it has changed, as a pickle."""
+        new = {k: v for k, v in vars(learn).items() if k not in _OWN and _is_new(v, before.get(k))}
+        if _marks(learn.loss_func) != loss:
+            new["_loss_func"] = learn.loss_func
+        if fixed := [_FIXED[name] for name in new if name in _FIXED]:
+            raise ValueError(
+                f"the callback {type(self.cb).__name__} has set learn.{fixed[0]}, which several "
+                "workers cannot follow: leave workers= and cluster= out"
+            )
+        if not new:
+            return None
+        import cloudpickle
+
+        try:
+            return cloudpickle.dumps(new)
+        except Exception as error:
+            raise ValueError(
+                f"the callback {type(self.cb).__name__} has set {', '.join(new)} of the learner, "
+                f"which cannot travel to the other workers ({error})"
+            ) from error
+
+    def _follow(self, learn: LearnerState, changes: dict[str, object]) -> None:
+        if changes["settings"] is not None:
+            _follow_settings(learn, changes["settings"])
+        if changes["attributes"] is not None:
+            new = pickle.loads(changes["attributes"])
+            vars(learn).update({k: _beside(learn, v) for k, v in new.items()})
+        if changes["states"] is not None:
+            _put_states(learn, changes["states"])
+        if changes["streams"] is not None:
+            put_streams(learn, changes["streams"])
 
 
 def in_first_worker(cbs: list[Callback]) -> list[Callback]:
@@ -103,10 +155,7 @@ def _settings(learn: LearnerState) -> dict[str, object]:
     return {"trains": trains, "groups": groups, "frozen": learn.frozen, "lr": learn.lr}
 
 
-def _follow(learn: LearnerState, changes: dict[str, object]) -> None:
-    settings = changes["settings"]
-    if settings is None:
-        return
+def _follow_settings(learn: LearnerState, settings: dict[str, object]) -> None:
     if settings["frozen"] != learn.frozen:
         learn.freeze_to(settings["frozen"], quiet=True)
     for p, trains in zip(learn.model.parameters(), settings["trains"], strict=True):
@@ -116,11 +165,89 @@ def _follow(learn: LearnerState, changes: dict[str, object]) -> None:
     learn.lr = settings["lr"]
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+@contextmanager
+def _alone(learn: LearnerState) -> Iterator[None]:
+    """Inside, a pass of the callback's own is that of one process: the others are not in it."""
+    world, poll = learn.world, learn.control.poll
+    learn.world, learn.control.poll = None, _nothing
+    try:
+        yield
+    finally:
+        learn.world, learn.control.poll = world, poll
 
 
-def _versions(model: nn.Module) -> list[int]:
+def _nothing() -> None: ...
+
+
+def _is_new(value: object, before: object) -> bool:
+    if value is before:
+        return False
+    plain = (bool, int, float, str, type(None))
+    return not (type(value) is type(before) and isinstance(value, plain) and value == before)
+
+
+def _beside(learn: LearnerState, value: object) -> object:
+    """It, on the device of this worker."""
+    if isinstance(value, (Tensor, nn.Module)):
+        return value.to(learn.device)
+    return value
+
+
+def _marks(loss_func: object) -> object:
+    """What tells whether a loss was changed in place."""
+    if not isinstance(loss_func, nn.Module):
+        return None
+    plain = {k: v for k, v in vars(loss_func).items() if isinstance(v, (bool, int, float, str))}
+    return plain, _versions(_tensors(loss_func))
+
+
+def _bytes(streams: Streams) -> list[object]:
+    state, of_loaders = streams
+    kind, numbers, *rest = state["numpy"]
+    of_torch = [state["torch"], *state.get("cuda", ()), *of_loaders]
+    return [
+        state["python"],
+        kind,
+        numbers.tobytes(),
+        rest,
+        *(t.numpy().tobytes() for t in of_torch),
+    ]
+
+
+def _states(learn: LearnerState) -> list[Tensor]:
+    """The tensors that the optimizer keeps of the parameters."""
+    each = (learn.opt.state.get(p, {}) for g in learn.opt.param_groups for p in g["params"])
+    return [t for state in each for t in state.values() if isinstance(t, Tensor)]
+
+
+def _states_tree(learn: LearnerState) -> list[dict[str, object]]:
+    params = (p for g in learn.opt.param_groups for p in g["params"])
+    return [
+        {k: v.cpu() if isinstance(v, Tensor) else v for k, v in learn.opt.state.get(p, {}).items()}
+        for p in params
+    ]
+
+
+def _put_states(learn: LearnerState, states: list[dict[str, object]]) -> None:
+    params = [p for g in learn.opt.param_groups for p in g["params"]]
+    for p, values in zip(params, states, strict=True):
+        there = learn.opt.state.get(p, {})
+        if not values:
+            learn.opt.state.pop(p, None)
+            continue
+        learn.opt.state[p] = {
+            k: v.to(getattr(there.get(k), "device", "cpu" if k == "step" else p.device))
+            if isinstance(v, Tensor)
+            else v
+            for k, v in values.items()
+        }
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _versions(tensors: list[Tensor]) -> list[tuple[int, int]]:
     """How often each was changed in place, and where it is: `p.data` may be put in its place."""
     with torch.no_grad():
-        return [(t._version, t.data_ptr()) for t in _tensors(model)]
+        return [(t._version, t.data_ptr()) for t in tensors]

@@ -216,11 +216,20 @@ class World:
         if control.paused:
             self.agree(control)
 
+    def least(self, values: Sequence[float]) -> list[float]:
+        """The smallest of all processes at each place."""
+        found = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return found.tolist()
+
+    def all(self, holds: bool) -> bool:
+        """Whether it holds in all of them."""
+        return self.least([holds]) == [1.0]
+
     def same(self, value: float, what: str) -> None:
         """Raise RuntimeError unless all have the same value; `what` says of what it is."""
-        ends = torch.tensor([value, -value], dtype=torch.float64)
-        dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-        if ends[0] != -ends[1]:
+        least, minus_most = self.least([value, -value])
+        if least != -minus_most:
             raise RuntimeError(f"{what} are not the same in all workers")
 
 

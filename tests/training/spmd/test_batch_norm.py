@@ -15,8 +15,15 @@ def _batch(n: int) -> tuple[Tensor, Tensor]:
     return rows * torch.tensor([1.0, 10.0, 0.1])[:, None, None] + 5, rows.roll(1, 1)
 
 
-def _layer() -> nn.BatchNorm2d:
-    layer = nn.BatchNorm2d(3).double()
+class _WithReLU(nn.BatchNorm2d):
+    """As those of timm: what follows is part of its own forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(super().forward(x))
+
+
+def _layer(name: str) -> nn.BatchNorm2d:
+    layer = (nn.BatchNorm2d if name == "torch" else _WithReLU)(3).double()
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
     return layer
@@ -29,8 +36,8 @@ def _passed(layer: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
     return out.detach(), x.grad, layer.weight.grad, layer.bias.grad
 
 
-def _of_share(world: World, n: int) -> dict[str, list[Tensor]]:
-    layer, (x, grad) = _layer(), _batch(n)
+def _of_share(world: World, name: str, n: int) -> dict[str, list[Tensor]]:
+    layer, (x, grad) = _layer(name), _batch(n)
     share = world.share(n)
     with statistics_of_all(layer, world):
         mine = _passed(layer, x[share.places].clone(), grad[share.places] * share.counts)
@@ -39,13 +46,14 @@ def _of_share(world: World, n: int) -> dict[str, list[Tensor]]:
     return {"rows": rows, "sums": sums, "moved": [t.clone() for t in layer.buffers()]}
 
 
+@pytest.mark.parametrize("name", ["torch", "with ReLU"])
 @pytest.mark.parametrize("n", [7, 2])  # of two pictures the third process has none
 def test_outputs_gradients_and_running_statistics_are_those_of_one_layer(
-    together: Callable[..., list], n: int
+    together: Callable[..., list], name: str, n: int
 ) -> None:
-    layer = _layer()
+    layer = _layer(name)
     out, of_x, of_weight, of_bias = _passed(layer, *_batch(n))
-    for found in together(3, _of_share, n):
+    for found in together(3, _of_share, name, n):
         torch.testing.assert_close(found["rows"], [out, of_x])
         torch.testing.assert_close(found["sums"], [of_weight, of_bias])
         torch.testing.assert_close(found["moved"], list(layer.buffers()))

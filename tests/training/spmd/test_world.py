@@ -1,6 +1,7 @@
 """Several processes give what one process gives."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from nbfinetune import ImageDataLoaders, Learner
 from nbfinetune.data.transforms import ImageTransforms
+from nbfinetune.runtime.memmap import allocate
+from nbfinetune.training.batches import feature_cache
 from nbfinetune.training.callbacks import CancelFit
 from nbfinetune.training.spmd.first_worker import in_first_worker
 from nbfinetune.training.spmd.world import World
@@ -65,6 +68,7 @@ def list_learner(root: Path, **options) -> Learner:
     x = torch.randn(18, 4)
     y = (x.sum(1) > 0).long()
     y[3] = -100 if options.pop("ignore", False) else y[3]
+    y = torch.arange(18) % 2 if options.pop("in_turns", False) else y
     batches = list(zip(x.split([5, 5, 5, 2, 1]), y.split([5, 5, 5, 2, 1]), strict=True))
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     groups = [[model[0]], [model[1], model[2]]]
@@ -155,6 +159,21 @@ class StopsAt(Callback):
                     p.mul_(0.5)
         if self.how == "freeze":
             learn.freeze()
+        if self.how == "predictions":
+            learn.get_preds(ds="train")
+        if self.how == "random numbers":
+            np.random.rand(torch.randint(1, 9, ()))
+        if self.how == "momentum":
+            for state in learn.opt.state.values():
+                state["exp_avg"].zero_()
+        if self.how == "loss":
+            learn.loss_func = nn.CrossEntropyLoss(label_smoothing=0.3)
+        if self.how == "smoothing":
+            learn.loss_func.label_smoothing = 0.3
+        if self.how == "accumulate":
+            learn.accumulate, learn.clip_grad = 2, 0.05
+        if self.how == "data":
+            learn.dls = deepcopy(learn.dls)
         if self.how == "error":
             raise KeyError("a fault of the user's")
 
@@ -185,6 +204,10 @@ LISTS = {
     "of numbers": ({}, FIT),
     "of classes that weigh more": (
         {"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([0.2, 3.0]))},
+        FIT,
+    ),
+    "of a class that does not count": (
+        {"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0])), "in_turns": True},
         FIT,
     ),
     "without what is to be ignored": ({"ignore": True}, FIT),
@@ -243,7 +266,11 @@ def test_what_a_callback_of_the_user_ends_ends_at_the_same_step_everywhere(
     assert {one["status"] for one in found} == {"stopped"}
 
 
-@pytest.mark.parametrize("how", ["weights", "freeze"])
+CHANGES = ("weights", "freeze", "predictions", "random numbers", "momentum")
+CHANGES += ("loss", "smoothing", "accumulate")
+
+
+@pytest.mark.parametrize("how", CHANGES)
 def test_what_a_callback_of_the_user_changes_is_changed_everywhere(
     together: Together, root: Path, how: str
 ) -> None:
@@ -253,6 +280,47 @@ def test_what_a_callback_of_the_user_changes_is_changed_everywhere(
     calls[0][1]["cbs"] = [StopsAt(3, how)]
     for one in together(2, trained, picture_learner, root, {}, calls):
         _same(one, alone)
+
+
+def test_data_that_a_callback_puts_in_is_refused(together: Together, root: Path) -> None:
+    calls = [("fit", {"n_epoch": 1, "lr": 1e-2, "cbs": [StopsAt(2, "data")]})]
+    with pytest.raises(AssertionError, match=r"the callback StopsAt has set learn\.dls"):
+        together(2, trained, list_learner, root, {}, calls)
+
+
+def test_a_callback_that_is_last_is_so_in_workers_too() -> None:
+    class Telling(Callback):
+        is_last = True
+
+    [there] = in_first_worker([Telling()])
+    assert there.is_last
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_features_that_one_process_has_or_has_no_room_for_do_not_matter(
+    together: Together, root: Path, room: bool
+) -> None:
+    alone = _of_unlike(None, root, room)
+    for one in together(2, _of_unlike, root, room):
+        _same(one, alone)
+
+
+def _of_unlike(world: World | None, root: Path, room: bool) -> dict:
+    learn = picture_learner(root, train_bn=False)
+    learn.freeze()
+    if world is not None and world.first and room:
+        learn.validate()
+        learn.get_preds(ds="train", show=False)
+    elif not room and (world is None or world.first):
+        feature_cache.allocate = _full
+    try:
+        return done(world, learn, FIT)
+    finally:
+        feature_cache.allocate = allocate
+
+
+def _full(*shape: object) -> None:
+    raise OSError("larger than the room there is")
 
 
 def test_an_error_of_a_callback_is_that_of_all(together: Together, root: Path) -> None:
