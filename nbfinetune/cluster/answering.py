@@ -111,11 +111,6 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     return _settled
 
 
-def is_worker() -> bool:
-    """Whether this process works for a notebook, which shares out its threads first."""
-    return bool(_settled)
-
-
 def settled(*place: object) -> dict[str, object]:
     """As `settle`, but what was shared out before stays: a run may be on."""
     return _settled or settle(*place)

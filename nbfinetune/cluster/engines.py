@@ -62,7 +62,7 @@ class Engines:
         ClusterError
             If they do not come; or ipyparallel is missing.
         """
-        _check_place(n)
+        _check_number(n)
         with _lock:
             pool = _living(LOCAL) or Pool(LOCAL, _new_id())
             missing = n - len(pool.ids)
@@ -91,7 +91,6 @@ class Engines:
         ClusterError
             If there is no such profile, it has too few engines, or sends in clear off one host.
         """
-        _check_place()
         with _lock:
             pool = _living(profile) or _running(profile)
             if pool is None:
@@ -202,17 +201,7 @@ class Engines:
             _end(self._pool)
 
 
-def _check_place(n: int = 1) -> None:
-    """Refuse workers of workers, and many more than there are cores.
-
-    A worker imports the modules of what it is sent: one that trains when it is imported would have
-    it start workers, and these others, without end.
-    """
-    if answering.is_worker():
-        raise ClusterError(
-            "this is a worker: it starts no others. A module that trains when it is imported has "
-            'to do so below  if __name__ == "__main__":'
-        )
+def _check_number(n: int) -> None:
     most = _MOST * answering.cores()
     if n > most:
         raise ClusterError(

@@ -208,12 +208,6 @@ def test_a_controller_that_was_killed_loses_all_and_is_replaced(local_engines) -
     assert not of_cluster(one._pool.cluster_id)
 
 
-def test_a_worker_starts_no_workers(local_engines, monkeypatch) -> None:
-    """As where a module that trains when it is imported comes with a call."""
-    with pytest.raises(ClusterError, match=r"this is a worker: it starts no others.*__main__"):
-        local_engines(1).call(0, lambda: Engines.local(1).ids).get(30)
-
-
 def test_many_more_workers_than_cores_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(answering, "cores", lambda: 2)
     with pytest.raises(ClusterError, match=r"9 workers on 2 cores .* give at most 8"):
