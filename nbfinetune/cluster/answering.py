@@ -11,15 +11,27 @@ import threading
 import time
 from collections.abc import Callable
 
+from nbfinetune.cluster.errors import ClusterError
+
 
 def busy() -> bool:
     """Whether a run is on in this engine, which then stays; `watch` asks the module for it."""
     return False
 
 
+WORKER = "NBFINETUNE_WORKER"  # in the environment of local engines
 _called = time.monotonic()
 _settled: dict[str, object] = {}
 _watching = threading.Lock()
+
+
+def check_no_worker() -> None:
+    """Raise ClusterError in a worker: a module that trains when it is imported would go on so."""
+    if WORKER in os.environ:
+        raise ClusterError(
+            "a worker starts no workers; where a module of yours trains when it is imported, put "
+            'that under if __name__ == "__main__":'
+        )
 
 
 def packed(function: Callable, args: tuple) -> bytes:

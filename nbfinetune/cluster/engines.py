@@ -63,6 +63,7 @@ class Engines:
             If they do not come; or ipyparallel is missing.
         """
         _check_number(n)
+        answering.check_no_worker()
         with _lock:
             pool = _living(LOCAL) or Pool(LOCAL, _new_id())
             missing = n - len(pool.ids)
@@ -238,7 +239,7 @@ def _environment(n: int) -> dict[str, str]:
     places = os.pathsep.join(place or os.getcwd() for place in sys.path)
     # Python would look into the working folder first, and may find another nbfinetune there.
     alone = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
-    return alone | {"OMP_NUM_THREADS": str(threads)}
+    return alone | {"OMP_NUM_THREADS": str(threads), answering.WORKER: "1"}
 
 
 def _started(pool: Pool, n: int | None, environment: dict[str, str]) -> None:

@@ -76,6 +76,16 @@ def test_engines_have_the_modules_of_the_notebook(local_engines, tmp_path, monke
     assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
 
 
+def test_a_worker_starts_no_workers(local_engines) -> None:
+    def nested() -> None:
+        from nbfinetune.cluster.engines import Engines
+
+        Engines.local(2)
+
+    with pytest.raises(ClusterError, match="a worker starts no workers"):
+        local_engines(2).call(0, nested).get(60)
+
+
 def test_killed_engines_are_told_and_replaced(local_engines) -> None:
     two = local_engines(2)
     kept, killed = two.info(0), two.info(1)
