@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from nbfinetune.cluster import answering, owners
+from nbfinetune.cluster import answering, overview, owners
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
 from nbfinetune.cluster.processes import of_cluster, runs
@@ -155,7 +155,9 @@ def test_a_cluster_ends_with_its_kernel_and_leaves_no_file(ipython_folder) -> No
     assert not list(ipython_folder.rglob(f"*nb-{process.pid}-*"))
 
 
-def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(ipython_folder) -> None:
+def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(
+    ipython_folder, monkeypatch, capsys
+) -> None:
     process, pids = kernel("run", idle=1.0)
     assert Engines.found() == []  # as long as that kernel lives it is its own
     process.kill()
@@ -165,6 +167,15 @@ def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(ipython_f
     assert all(map(runs, pids))
     assert left.info(0).pid == pids[-1]
     assert left.call(0, lambda: (answering.busy(), answering.run)).get(10) == (True, "the run")
+    with monkeypatch.context() as without:
+        without.setattr(engines_module, "_pools", [])  # so workers of this kernel are to be started
+        overview.say_what_is_left()
+        with pytest.raises(ClusterError, match="earlier kernel; %attach follows it, or type: %c"):
+            overview.stop_all()
+    assert capsys.readouterr().out == (
+        "a run of 1 worker, left by an earlier kernel, is still on: %attach follows it, "
+        "%cluster --stop --force ends it\n"
+    )
     left.call(0, end_of_the_run).get(10)
     until(lambda: not any(map(runs, pids)))
     until(lambda: not of_cluster(left._pool.cluster_id))
