@@ -3,6 +3,7 @@
 Functions, arguments and results travel by cloudpickle, so those of a notebook's cells do too.
 """
 
+import importlib
 import math
 import os
 import pickle
@@ -10,6 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+
+from nbfinetune.cluster.errors import ClusterError
 
 
 def busy() -> bool:
@@ -72,6 +75,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
+def check_is_no_engine() -> None:
+    """Refuse to start engines in one: each of them would start more, without an end.
+
+    Raises
+    ------
+    ClusterError
+        If this process is an engine, or one of an engine's.
+    """
+    if _settled or "IPP_CLUSTER_ID" in os.environ:
+        raise ClusterError(
+            "a worker starts no workers; in the file that it imports, put the lines that start "
+            'runs under: if __name__ == "__main__":'
+        )
+
+
 def is_busy() -> bool:
     """Whether a run is on, asked from the notebook."""
     return busy()
@@ -93,6 +111,8 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     """
     global _settled
     import torch
+
+    importlib.import_module("nbfinetune.cluster.worker")  # takes seconds, for which no run waits
 
     threads = max(1, cores() // on_host)
     torch.set_num_threads(threads)

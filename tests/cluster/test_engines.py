@@ -104,11 +104,30 @@ def test_versions_of_engines_are_checked_before_anything_is_called(
         local_engines(2)
 
 
-def test_a_missing_library_is_named_in_one_line(local_engines, monkeypatch) -> None:
+def test_a_missing_library_is_named_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "ipyparallel", None)
     monkeypatch.setattr(engines_module, "_pools", [])
     with pytest.raises(ClusterError, match=r'missing; type: pip install "nbfinetune\[cluster\]"$'):
-        local_engines(2)
+        Engines.local(2)
+    assert capsys.readouterr().out == ""  # nothing is started
+
+
+def start_one() -> None:
+    from nbfinetune.cluster.engines import Engines
+
+    Engines.local(1)
+
+
+def test_a_worker_starts_no_workers(local_engines) -> None:
+    two = local_engines(2)
+    with pytest.raises(ClusterError, match=r"a worker starts no workers; .+ if __name__ == "):
+        two.call(0, start_one).get(30)
+
+
+def test_engines_that_are_there_have_imported_what_a_run_needs(local_engines) -> None:
+    two = local_engines(2)
+    needed = "nbfinetune.cluster.worker"
+    assert two.call(1, eval, f"{needed!r} in __import__('sys').modules").get(10)
 
 
 # A kernel: it starts an engine, says who it is, and does what it is told.
