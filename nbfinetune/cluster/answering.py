@@ -3,6 +3,7 @@
 Functions, arguments and results travel by cloudpickle, so those of a notebook's cells do too.
 """
 
+import importlib
 import math
 import os
 import pickle
@@ -19,19 +20,9 @@ def busy() -> bool:
     return False
 
 
-WORKER = "NBFINETUNE_WORKER"  # in the environment of local engines
 _called = time.monotonic()
 _settled: dict[str, object] = {}
 _watching = threading.Lock()
-
-
-def check_no_worker() -> None:
-    """Raise ClusterError in a worker: a module that trains when it is imported would go on so."""
-    if WORKER in os.environ:
-        raise ClusterError(
-            "a worker starts no workers; where a module of yours trains when it is imported, put "
-            'that under if __name__ == "__main__":'
-        )
 
 
 def packed(function: Callable, args: tuple) -> bytes:
@@ -84,6 +75,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
+def check_is_no_engine() -> None:
+    """Refuse to start engines in one: each of them would start more, without an end.
+
+    Raises
+    ------
+    ClusterError
+        If this process is an engine, or one of an engine's.
+    """
+    if _settled or "IPP_CLUSTER_ID" in os.environ:
+        raise ClusterError(
+            "a worker starts no workers; in the file that it imports, put the lines that start "
+            'runs under: if __name__ == "__main__":'
+        )
+
+
 def is_busy() -> bool:
     """Whether a run is on, asked from the notebook."""
     return busy()
@@ -105,6 +111,8 @@ def settle(local_rank: int, on_host: int, controller: str | None) -> dict[str, o
     """
     global _settled
     import torch
+
+    importlib.import_module("nbfinetune.cluster.worker")  # takes seconds, for which no run waits
 
     threads = max(1, cores() // on_host)
     torch.set_num_threads(threads)

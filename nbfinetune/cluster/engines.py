@@ -2,17 +2,16 @@
 
 import atexit
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from nbfinetune.cluster import answering, owners, security
+from nbfinetune.cluster import answering, owners, processes, security
 from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.hosts import PROBE, EngineInfo, check_versions, local_ranks
 from nbfinetune.cluster.pending import Pending
-from nbfinetune.cluster.pools import Pool
+from nbfinetune.cluster.pools import Pool, check_installed
 from nbfinetune.cluster.profiles import (
     LOCAL,
     check_starts,
@@ -62,20 +61,23 @@ class Engines:
         ClusterError
             If they do not come; or ipyparallel is missing.
         """
+        check_installed()
+        answering.check_is_no_engine()
         _check_number(n)
-        answering.check_no_worker()
         with _lock:
-            pool = _living(LOCAL) or Pool(LOCAL, _new_id())
+            pool, start = _living(LOCAL) or Pool(LOCAL, _new_id()), time.monotonic()
             missing = n - len(pool.ids)
-            if missing > 0:
-                start = time.monotonic()
-                log(f"starting {counted(missing, 'worker')}: ", end="", flush=True)
-                _started(pool, missing, _environment(n))
-                log(f"{time.monotonic() - start:.0f} s")
             try:
+                if missing > 0:
+                    log(f"starting {counted(missing, 'worker')}: ", end="", flush=True)
+                    _started(pool, missing, processes.environment(n))
                 return cls(pool)._take(n)
             except EngineLost:  # just now, which the controller knows by this
-                return cls.local(n, log=log)
+                pass
+            finally:
+                if missing > 0:
+                    log(f"{time.monotonic() - start:.0f} s")
+        return cls.local(n, log=log)
 
     @classmethod
     def of_profile(
@@ -92,6 +94,8 @@ class Engines:
         ClusterError
             If there is no such profile, it has too few engines, or sends in clear off one host.
         """
+        check_installed()
+        answering.check_is_no_engine()
         with _lock:
             pool = _living(profile) or _running(profile)
             if pool is None:
@@ -112,7 +116,7 @@ class Engines:
 
     @classmethod
     def found(cls) -> "list[Engines]":
-        """The local clusters that killed kernels left behind, the newest first.
+        """The local clusters that earlier kernels left behind, the newest first.
 
         They go on by themselves, and `adopt` makes one this kernel's.
         """
@@ -231,15 +235,6 @@ def _living(profile: str) -> Pool | None:
 
 def _new_id() -> str:
     return f"nb-{os.getpid()}-{time.time_ns() // 10**6}"
-
-
-def _environment(n: int) -> dict[str, str]:
-    """What local engines get: the notebook's modules, and their share of the threads."""
-    threads = max(1, answering.cores() // n)
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    # Python would look into the working folder first, and may find another nbfinetune there.
-    alone = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
-    return alone | {"OMP_NUM_THREADS": str(threads), answering.WORKER: "1"}
 
 
 def _started(pool: Pool, n: int | None, environment: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from nbfinetune.rendering.tables import Table
 
 _PATIENCE = 2.0  # s; an engine that is not hung answers in some ms
 AT_WORK = "at work"
+_LEFT = ", left by an earlier kernel"
 
 
 def change(
@@ -46,6 +47,7 @@ def change(
     if cluster is not None:
         Engines.of_profile(cluster, workers)
     elif workers is not None:
+        say_what_is_left()
         Engines.local(workers)
     return overview()
 
@@ -67,7 +69,17 @@ def overview() -> Table:
 
 
 def _all() -> list[tuple[Engines, str]]:
-    return [(e, "") for e in there()] + [(e, ", left by a killed kernel") for e in Engines.found()]
+    return [(e, "") for e in there()] + [(e, _LEFT) for e in Engines.found()]
+
+
+def say_what_is_left() -> None:
+    """Tell of runs that earlier kernels left, where this one is to start workers beside them."""
+    for engines in Engines.found() if not there() else ():
+        if AT_WORK in states(engines):
+            print(
+                f"a run of {counted(len(engines.ids), 'worker')}{_LEFT}, is still on: %attach "
+                "follows it, %cluster --stop --force ends it"
+            )
 
 
 def states(engines: Engines) -> list[str]:
@@ -91,7 +103,7 @@ def _state(answer: object) -> str:
 
 
 def stop_all(*, force: bool = False) -> str:
-    """End the clusters of this kernel and those that killed kernels left; a line says which.
+    """End the clusters of this kernel and those that earlier kernels left; a line says which.
 
     Parameters
     ----------
@@ -105,9 +117,9 @@ def stop_all(*, force: bool = False) -> str:
     found = _all()
     for engines, whose in found:
         if not force and AT_WORK in states(engines):
+            how = "%attach follows it" if whose else "end it with %stop"
             raise ClusterError(
-                f"a run is on in {engines.name}{whose}; end it with %stop, "
-                "or type: %cluster --stop --force"
+                f"a run is on in {engines.name}{whose}; {how}, or type: %cluster --stop --force"
             )
     for engines, _ in found:
         engines.stop()

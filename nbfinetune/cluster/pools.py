@@ -44,6 +44,11 @@ def _ipyparallel() -> ModuleType:
     return ipyparallel
 
 
+def check_installed() -> None:
+    """Refuse to go on without the libraries; ClusterError says what to type."""
+    _ipyparallel()
+
+
 class Pool:
     """One cluster of a profile: what was started of it, and who registered with its controller.
 

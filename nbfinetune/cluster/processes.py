@@ -1,13 +1,26 @@
 """Processes: those of this host that a cluster consists of, and how they are ended."""
 
+import os
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from nbfinetune.cluster import answering
 
 if TYPE_CHECKING:
     import psutil
 
 _PATIENCE = 1.0  # s
 _TRIES = 3
+
+
+def environment(n: int) -> dict[str, str]:
+    """What n local engines get: the notebook's modules, and their share of the threads."""
+    threads = max(1, answering.cores() // n)
+    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    # Python would look into the working folder first, and may find another nbfinetune there.
+    alone = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+    return alone | {"OMP_NUM_THREADS": str(threads)}
 
 
 def started(cluster: dict) -> list[int]:

@@ -11,6 +11,7 @@ from nbfinetune.cluster import worker
 from nbfinetune.cluster.data.giving import give_all
 from nbfinetune.cluster.engines import Engines
 from nbfinetune.cluster.errors import ClusterError, EngineLost
+from nbfinetune.cluster.overview import say_what_is_left
 from nbfinetune.cluster.runs.device_memory import given_up
 from nbfinetune.cluster.runs.engine_run import Kept
 from nbfinetune.cluster.runs.failures import WorkerLost
@@ -37,6 +38,8 @@ def run(
     method = f"{function.__module__}.{function.__name__}"
     keeper: Keeper | None = learn.keeper
     parcel = pack_call(learn, method, given)  # what cannot travel is refused before anything starts
+    if cluster is None:
+        say_what_is_left()
     engines = Engines.local(workers) if cluster is None else Engines.of_profile(cluster, workers)
     about = {"method": method, "is_fit": keeper is not None, "description": None}
     if keeper is not None:

@@ -20,7 +20,7 @@ class ClusterMagics(Magics):
     @magic_arguments()
     @option("workers", type=int, metavar="N", help="start N, as the next run with as many would")
     @option("cluster", metavar="PROFILE", help="those of a profile of ipyparallel, or join them")
-    @option("stop", action="store_true", help="end them, also those that a killed kernel left")
+    @option("stop", action="store_true", help="end them, also those that an earlier kernel left")
     @option("force", action="store_true", help="with --stop: also where a run is on")
     def cluster(self, line: str) -> "Table | None":
         """Show the processes that work for this notebook: hosts, devices, state.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from nbfinetune.cluster import answering, owners
+from nbfinetune.cluster import answering, overview, owners
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
 from nbfinetune.cluster.processes import of_cluster, runs
@@ -76,16 +76,6 @@ def test_engines_have_the_modules_of_the_notebook(local_engines, tmp_path, monke
     assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
 
 
-def test_a_worker_starts_no_workers(local_engines) -> None:
-    def nested() -> None:
-        from nbfinetune.cluster.engines import Engines
-
-        Engines.local(2)
-
-    with pytest.raises(ClusterError, match="a worker starts no workers"):
-        local_engines(2).call(0, nested).get(60)
-
-
 def test_killed_engines_are_told_and_replaced(local_engines) -> None:
     two = local_engines(2)
     kept, killed = two.info(0), two.info(1)
@@ -114,11 +104,30 @@ def test_versions_of_engines_are_checked_before_anything_is_called(
         local_engines(2)
 
 
-def test_a_missing_library_is_named_in_one_line(local_engines, monkeypatch) -> None:
+def test_a_missing_library_is_named_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "ipyparallel", None)
     monkeypatch.setattr(engines_module, "_pools", [])
     with pytest.raises(ClusterError, match=r'missing; type: pip install "nbfinetune\[cluster\]"$'):
-        local_engines(2)
+        Engines.local(2)
+    assert capsys.readouterr().out == ""  # nothing is started
+
+
+def start_one() -> None:
+    from nbfinetune.cluster.engines import Engines
+
+    Engines.local(1)
+
+
+def test_a_worker_starts_no_workers(local_engines) -> None:
+    two = local_engines(2)
+    with pytest.raises(ClusterError, match=r"a worker starts no workers; .+ if __name__ == "):
+        two.call(0, start_one).get(30)
+
+
+def test_engines_that_are_there_have_imported_what_a_run_needs(local_engines) -> None:
+    two = local_engines(2)
+    needed = "nbfinetune.cluster.worker"
+    assert two.call(1, eval, f"{needed!r} in __import__('sys').modules").get(10)
 
 
 # A kernel: it starts an engine, says who it is, and does what it is told.
@@ -165,7 +174,9 @@ def test_a_cluster_ends_with_its_kernel_and_leaves_no_file(ipython_folder) -> No
     assert not list(ipython_folder.rglob(f"*nb-{process.pid}-*"))
 
 
-def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(ipython_folder) -> None:
+def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(
+    ipython_folder, monkeypatch, capsys
+) -> None:
     process, pids = kernel("run", idle=1.0)
     assert Engines.found() == []  # as long as that kernel lives it is its own
     process.kill()
@@ -175,6 +186,15 @@ def test_a_killed_kernel_leaves_its_run_and_when_that_is_over_all_ends(ipython_f
     assert all(map(runs, pids))
     assert left.info(0).pid == pids[-1]
     assert left.call(0, lambda: (answering.busy(), answering.run)).get(10) == (True, "the run")
+    with monkeypatch.context() as without:
+        without.setattr(engines_module, "_pools", [])  # so workers of this kernel are to be started
+        overview.say_what_is_left()
+        with pytest.raises(ClusterError, match="earlier kernel; %attach follows it, or type: %c"):
+            overview.stop_all()
+    assert capsys.readouterr().out == (
+        "a run of 1 worker, left by an earlier kernel, is still on: %attach follows it, "
+        "%cluster --stop --force ends it\n"
+    )
     left.call(0, end_of_the_run).get(10)
     until(lambda: not any(map(runs, pids)))
     until(lambda: not of_cluster(left._pool.cluster_id))
