@@ -258,6 +258,8 @@ def test_the_package_raises_no_other_errors_than_users_are_told_of() -> None:
         *("CancelFit", "CancelTrain"),  # end a run quietly
         *("Interrupted", "KeyboardInterrupt"),
         "OutOfMemory",  # a MemoryError
+        *("ClusterError", "EngineLost", "WorkerLost"),  # kinds of RuntimeError, in one line
+        "Broken",  # within a run in workers, which makes one of these of it
         # of Python's own protocols
         *("NotImplementedError", "IndexError", "AttributeError", "ImportError"),
     }

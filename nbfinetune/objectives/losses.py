@@ -253,7 +253,7 @@ def warn_of_probabilities(outputs: Tensor, activation: Activation) -> None:
     """Warn if outputs, on the CPU, that are to be logits are probabilities already."""
     rows = outputs[:_LOOKED_AT]
     if activation is softmax and len(rows) and bool((rows >= 0).all()) and _sum_to_one(rows):
-        warn(_TWICE.format("gives probabilities"), stacklevel=5)
+        warn(_TWICE.format("gives probabilities"), stacklevel=7)
 
 
 def warn_of_last_layer(model: nn.Module, activation: Activation) -> None:
