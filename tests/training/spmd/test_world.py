@@ -233,7 +233,7 @@ def _same(one: object, other: object) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize(
     ("make", "options", "calls"),
     CASES,
