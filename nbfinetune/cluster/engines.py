@@ -200,10 +200,10 @@ class Engines:
         """Send a signal to an engine."""
         self._pool.signal(self.ids[rank], sig)
 
-    def stop(self) -> None:
-        """End the cluster; leave one that no notebook started."""
+    def stop(self) -> bool:
+        """End the cluster, or leave it where no notebook started it; returns whether it ended."""
         with _lock:
-            _end(self._pool)
+            return _end(self._pool)
 
 
 def _check_number(n: int) -> None:
@@ -292,13 +292,12 @@ def _keep() -> None:
                     pool.call(i, i, pool.name, answering.nothing)
 
 
-def _end(pool: Pool) -> None:
+def _end(pool: Pool) -> bool:
     if pool in _pools:
         _pools.remove(pool)
-    if owners.owner(pool.folder, pool.cluster_id) is None:
-        pool.close()
-    else:
-        pool.end()
+    ours = owners.owner(pool.folder, pool.cluster_id) is not None
+    pool.end() if ours else pool.close()
+    return ours
 
 
 def _leave_all(kernel: int) -> None:

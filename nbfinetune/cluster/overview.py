@@ -121,7 +121,10 @@ def stop_all(*, force: bool = False) -> str:
             raise ClusterError(
                 f"a run is on in {engines.name}{whose}; {how}, or type: %cluster --stop --force"
             )
-    for engines, _ in found:
-        engines.stop()
-    names = [f"{e.name}{whose} ({counted(len(e.ids), 'worker')})" for e, whose in found]
-    return f"ended: {', '.join(names)}" if names else "there is no cluster"
+    said: dict[str, list[str]] = {}
+    for engines, whose in found:
+        name = f"{engines.name}{whose} ({counted(len(engines.ids), 'worker')})"
+        what = "ended" if engines.stop() else "left, as no notebook started it"
+        said.setdefault(what, []).append(name)
+    lines = [f"{what}: {', '.join(names)}" for what, names in said.items()]
+    return "; ".join(lines) or "there is no cluster"

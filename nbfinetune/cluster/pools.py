@@ -113,7 +113,8 @@ class Pool:
         security.check_controller(self.name, self.files)
         if not security.answers(self.files):
             raise TimeoutError(f"{self.name}: its controller does not answer")
-        self._client = _ipyparallel().Client(self.files["client"], timeout=_CONNECT)
+        with security.unsaid_that_not_signed(self.files):
+            self._client = _ipyparallel().Client(self.files["client"], timeout=_CONNECT)
 
     def load(self) -> bool:
         """Connect to what another process started; where it is no more its files are taken away."""

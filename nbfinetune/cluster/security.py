@@ -1,12 +1,14 @@
 """Security: what goes over a network between the processes of a cluster is encrypted.
 
-Messages are signed pickles: who can read them sees data and weights. On one host they go over its
-loopback; off it they need CurveZMQ or a tunnel of SSH.
+Messages are pickles, signed or encrypted: who can read them sees data and weights. On one host
+they go over its loopback; off it they need CurveZMQ or a tunnel of SSH.
 """
 
 import json
+import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nbfinetune.cluster.errors import ClusterError
@@ -107,3 +109,20 @@ def answers(files: dict[str, dict]) -> bool:
             return True
     except OSError:
         return False
+
+
+@contextmanager
+def unsaid_that_not_signed(files: dict[str, dict]) -> Iterator[None]:
+    """Without jupyter_client's warning that messages are not signed, where they are encrypted."""
+    from traitlets.log import get_logger
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "signing is disabled" not in record.getMessage()
+
+    log = get_logger()
+    if files["client"].get("curve_serverkey"):
+        log.addFilter(passes)
+    try:
+        yield
+    finally:
+        log.removeFilter(passes)

@@ -15,6 +15,7 @@ import pytest
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster import security
 from nbfinetune.cluster.engines import ClusterError, Engines
+from nbfinetune.cluster.overview import stop_all
 from nbfinetune.cluster.processes import of_cluster
 
 PROGRAMS = {
@@ -123,7 +124,7 @@ def by_hand(ipython_folder: Path, tmp_path: Path) -> Iterator[dict[str, int]]:
         process.wait(10)
 
 
-def test_a_cluster_started_by_hand_is_joined_and_left_alone(by_hand, monkeypatch) -> None:
+def test_a_cluster_started_by_hand_is_joined_and_left_alone(by_hand, monkeypatch, caplog) -> None:
     import ipyparallel
 
     with ipyparallel.Client(profile="hand", timeout=30) as client:
@@ -131,12 +132,16 @@ def test_a_cluster_started_by_hand_is_joined_and_left_alone(by_hand, monkeypatch
     with pytest.raises(ClusterError, match=f"{socket.gethostname()} has nbfinetune 0, this noteb"):
         Engines.of_profile("hand")
     os.kill(by_hand["other"], signal.SIGKILL)
+    caplog.clear()
     one = Engines.of_profile("hand")
     assert one.info(0).pid == by_hand["engine"]
     assert one._pool.files["client"]["curve_serverkey"]
+    assert "not recommended" not in caplog.text
     monkeypatch.setattr(security.socket, "gethostname", lambda: "laptop")
     assert Engines.of_profile("hand").info(0).pid == by_hand["engine"]  # elsewhere, encrypted
     monkeypatch.undo()
-    one.stop()
+    engines_module._pools.remove(one._pool)
+    monkeypatch.setattr(engines_module, "_pools", [one._pool])  # not those of other tests
+    assert stop_all() == "left, as no notebook started it: profile hand (1 worker)"
     assert psutil.pid_exists(by_hand["engine"])
     assert psutil.pid_exists(by_hand["controller"])
