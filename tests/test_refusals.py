@@ -253,7 +253,7 @@ def test_all_entrances_are_put_to_the_test(cases: dict[str, Case]) -> None:
 def test_the_package_raises_no_other_errors_than_users_are_told_of() -> None:
     allowed = {
         *("ValueError", "TypeError", "RuntimeError", "OSError"),
-        *("FileNotFoundError", "FileExistsError", "UsageError"),
+        *("FileNotFoundError", "FileExistsError", "TimeoutError", "UsageError"),
         *("UnreadableImage", "InvalidItem"),  # kinds of ValueError
         *("CancelFit", "CancelTrain"),  # end a run quietly
         *("Interrupted", "KeyboardInterrupt"),
