@@ -260,6 +260,7 @@ def test_the_package_raises_no_other_errors_than_users_are_told_of() -> None:
         "OutOfMemory",  # a MemoryError
         *("ClusterError", "EngineLost", "WorkerLost"),  # kinds of RuntimeError, in one line
         "Broken",  # within a run in workers, which makes one of these of it
+        *("_broken", "_silent", "refusal", "lost", "failed"),  # functions that make one of these
         # of Python's own protocols
         *("NotImplementedError", "IndexError", "AttributeError", "ImportError"),
     }

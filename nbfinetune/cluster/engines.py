@@ -25,7 +25,6 @@ __all__ = ["ClusterError", "EngineLost", "Engines", "Pending"]
 # s without a call after which engines that have no run on end: their notebook is gone.
 IDLE = float(os.environ.get("NBFINETUNE_CLUSTER_IDLE", 600))
 _PATIENCE = 120.0  # s; an engine starts in some 3 on a machine that is free
-_MOST = 4  # local workers for each core
 _REPLY = 60.0  # s, of which the first import of torch takes most
 _SEEN = 1.0  # s between two looks at a controller
 _lock = threading.RLock()
@@ -63,7 +62,7 @@ class Engines:
         """
         check_installed()
         answering.check_is_no_engine()
-        _check_number(n)
+        processes.check_number(n)
         with _lock:
             pool, start = _living(LOCAL) or Pool(LOCAL, _new_id()), time.monotonic()
             missing = n - len(pool.ids)
@@ -204,15 +203,6 @@ class Engines:
         """End the cluster, or leave it where no notebook started it; returns whether it ended."""
         with _lock:
             return _end(self._pool)
-
-
-def _check_number(n: int) -> None:
-    most = _MOST * answering.cores()
-    if n > most:
-        raise ClusterError(
-            f"{n} workers on {counted(answering.cores(), 'core')} hinder each other, and take "
-            f"some 0.5 GB each: give at most {most}, or a --cluster of other machines"
-        )
 
 
 def there() -> list[Engines]:

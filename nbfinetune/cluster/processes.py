@@ -6,12 +6,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nbfinetune.cluster import answering
+from nbfinetune.cluster.errors import ClusterError
+from nbfinetune.rendering.numbers import counted
 
 if TYPE_CHECKING:
     import psutil
 
 _PATIENCE = 1.0  # s
 _TRIES = 3
+_MOST = 4  # workers for each core
 
 
 def environment(n: int) -> dict[str, str]:
@@ -21,6 +24,16 @@ def environment(n: int) -> dict[str, str]:
     # Python would look into the working folder first, and may find another nbfinetune there.
     alone = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
     return alone | {"OMP_NUM_THREADS": str(threads)}
+
+
+def check_number(n: int) -> None:
+    """Refuse many more workers on this host than it has cores."""
+    most = _MOST * answering.cores()
+    if n > most:
+        raise ClusterError(
+            f"{n} workers on {counted(answering.cores(), 'core')} hinder each other, and take "
+            f"some 0.5 GB each: give at most {most}, or a --cluster of other machines"
+        )
 
 
 def started(cluster: dict) -> list[int]:
