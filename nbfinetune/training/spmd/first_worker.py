@@ -12,7 +12,6 @@ from functools import partialmethod
 import torch
 from torch import Tensor, nn
 
-from nbfinetune.rendering.names import shown
 from nbfinetune.training.batches.streams import Streams, put_streams, streams_of
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.spmd.world import ASKED
@@ -135,14 +134,6 @@ def in_first_worker(cbs: list[Callback]) -> list[Callback]:
 def called_by(cb: Callback) -> Callback:
     """The user's callback that one calls, or that itself."""
     return cb.cb if isinstance(cb, InFirstWorker) else cb
-
-
-def check_place(cb: Callback) -> None:
-    """Raise ValueError for a callback that is for no place there is."""
-    if cb.runs_on not in ("first", "all", "console"):
-        raise ValueError(
-            f"{type(cb).__name__}.runs_on is {shown(cb.runs_on)}; it must be first, all or console"
-        )
 
 
 def _default(name: str) -> object:
