@@ -37,6 +37,7 @@ def test_a_picture_is_chosen_pasted_or_dropped_and_its_classes_are_read(
 ) -> None:
     nb = notebook([SETUP, "screen = learn.demo()"])
     page = nb.page
+    page.on("filechooser", lambda chooser: None)  # else the window may open before it is caught
     nb.run_cell(0)
     [one, two] = nb.kernel(
         "import PIL\nfor i in (0, 9): print(dls.valid.dataset.path(i))"

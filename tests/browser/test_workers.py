@@ -53,7 +53,7 @@ def test_workers_train_on_photos_with_the_live_screen_and_stop_by_mouse(
     screen.locator(".nbft-status", has_text="epoch 1 of 9").wait_for()
     screen.get_by_role("button", name="Stop").click()
     nb.wait_idle()
-    expect(screen.locator(".nbft-status")).to_contain_text("stopped in epoch 1 of 9")
+    expect(nb.cell(3)).to_contain_text("stopped in epoch 1 of 9")
     nb.screenshot("workers_stopped")
     steps = int(nb.kernel("print(len(learn.recorder.run.losses))"))
     assert 0 < steps < 9 * 10
