@@ -20,8 +20,6 @@ from nbfinetune.cluster.profiles import (
 )
 from nbfinetune.rendering.numbers import counted
 
-__all__ = ["ClusterError", "EngineLost", "Engines", "Pending"]
-
 # s without a call after which engines that have no run on end: their notebook is gone.
 IDLE = float(os.environ.get("NBFINETUNE_CLUSTER_IDLE", 600))
 _PATIENCE = 120.0  # s; an engine starts in some 3 on a machine that is free
@@ -134,6 +132,11 @@ class Engines:
         """Make the cluster this kernel's: it is used by `local`, and ends with it."""
         with _lock:
             _own(self._pool)
+
+    def let_go(self) -> None:
+        """Leave the cluster as it is, where it was found and is not adopted."""
+        if self._pool not in _pools:
+            self._pool.close()
 
     @property
     def stays(self) -> bool:

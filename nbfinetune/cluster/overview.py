@@ -65,6 +65,7 @@ def overview() -> Table:
         )
         for rank, state in enumerate(states(engines)):
             rows.append(engine_row(rank, engines.info(rank), state))
+        engines.let_go()
     return overview_table(rows)
 
 
@@ -80,6 +81,7 @@ def say_what_is_left() -> None:
                 f"a run of {counted(len(engines.ids), 'worker')}{_LEFT}, is still on: %attach "
                 "follows it, %cluster --stop --force ends it"
             )
+        engines.let_go()
 
 
 def states(engines: Engines) -> list[str]:

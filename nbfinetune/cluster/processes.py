@@ -32,7 +32,7 @@ def check_number(n: int) -> None:
     if n > most:
         raise ClusterError(
             f"{n} workers on {counted(answering.cores(), 'core')} hinder each other, and take "
-            f"some 0.5 GB each: give at most {most}, or a --cluster of other machines"
+            f"some 0.75 GB each: give at most {most}, or a --cluster of other machines"
         )
 
 

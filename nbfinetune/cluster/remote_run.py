@@ -34,7 +34,7 @@ def run(
     workers: int | None,
     cluster: str | None,
 ) -> object:
-    """Do a call of a learner in workers; see `training.spread.Runner`."""
+    """Do a call of a learner in workers; see `training.spmd.spread.Runner`."""
     method = f"{function.__module__}.{function.__name__}"
     keeper: Keeper | None = learn.keeper
     parcel = pack_call(learn, method, given)  # what cannot travel is refused before anything starts

@@ -102,7 +102,7 @@ class ImageTransforms:
                     f"from {least:.2g} to 1, as they are of values in [0, 1]"
                 )
 
-    def train(self, x: Tensor, of: "Part | None" = None) -> Tensor:
+    def train(self, x: Tensor, of: Part | None = None) -> Tensor:
         """x: [n, 3, h, w], as for `as_bytes`; returns float32 [n, 3, size, size], augmented.
 
         Parameters
@@ -126,7 +126,7 @@ class ImageTransforms:
         x = F.center_crop(x, [min(x.shape[-2:])] * 2)
         return F.resize(x, [self.size, self.size])
 
-    def augment(self, x: Tensor, of: "Part | None" = None) -> Tensor:
+    def augment(self, x: Tensor, of: Part | None = None) -> Tensor:
         """Each picture changed at random, still uint8; each on its own, not the batch as one."""
         if self.aug is False:
             return self.middle(x)
@@ -151,7 +151,7 @@ class ImageTransforms:
                 f"{error}); pass a function of one that gives [3, {self.size}, {self.size}]"
             ) from error
 
-    def _augmented(self, x: Tensor, of: "Part") -> Tensor:
+    def _augmented(self, x: Tensor, of: Part) -> Tensor:
         """What the user's function gives, checked; each picture has random numbers of its own."""
         seeds = torch.cat([torch.randint(_SEEDS, (n,)) for n in of.pieces])
         of_part = seeds if of.places is None else seeds[of.places]

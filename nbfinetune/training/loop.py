@@ -3,13 +3,12 @@
 Learning rates are written and losses recorded by callbacks; tensors move to the device here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 from nbfinetune.history.runs import Run
@@ -23,29 +22,22 @@ from nbfinetune.objectives.losses import (
 from nbfinetune.objectives.metrics import metric_value
 from nbfinetune.objectives.weakest import weakest_classes
 from nbfinetune.runtime.allocator import keep_freed_memory
-from nbfinetune.runtime.interrupts import act_on_interrupt, whole
+from nbfinetune.runtime.interrupts import act_on_interrupt
 from nbfinetune.runtime.rng import let_others_draw
 from nbfinetune.training.batches.feature_batches import FeatureBatches, feature_batches
 from nbfinetune.training.batches.microbatches import (
     BatchOrNothing,
     PictureBatches,
     is_mean_of_pictures,
-    is_sum,
     microbatch_size,
-    target_weights,
-    training_parts,
 )
 from nbfinetune.training.batches.part_sizes import PartSizes
-from nbfinetune.training.batches.smaller_parts import (
-    StepInMemory,
-    in_parts,
-    optimizer_step,
-)
+from nbfinetune.training.batches.smaller_parts import StepInMemory, in_parts
+from nbfinetune.training.batches.step import backward, make_step
 from nbfinetune.training.batches.streams import same_streams
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
 from nbfinetune.training.resuming.places import Place
 from nbfinetune.training.spmd.batch_norm import statistics_of_all
-from nbfinetune.training.spmd.world import World
 from nbfinetune.training.state import Callback, LearnerState
 
 
@@ -225,104 +217,12 @@ def _train_batches(
         y = learn.targets = y.to(learn.device, non_blocking=True)
         with batch_or_nothing:
             n = min(len(y), size or len(y))
-            losses = step.take(x, y, n, lambda x, y: _backward(learn, batches, x, y, *how))
-        if _step(learn, losses, counted):
+            losses = step.take(x, y, n, lambda x, y: backward(learn, batches, x, y, *how))
+        if make_step(learn, losses, counted):
             step.end()
         _agree(learn)
         _event(cbs, "after_batch", learn)
         _between()
-
-
-def _backward(
-    learn: LearnerState,
-    batches: _Batches,
-    x: Tensor,
-    y: Tensor,
-    size: int | None,
-    counted: list[tuple[int, Tensor]],
-    on_part: Callable[[], None],
-) -> list[Tensor]:
-    """Forward and backward; returns the losses of the parts, each with its share.
-
-    Parameters
-    ----------
-    size : pictures in a part, None = one part
-    counted : of the batches since the last step, the pictures and what these count in a mean
-    on_part : called between the parts; where it raises an error nothing of this batch is left
-    """
-    weight = _weight(learn, y, counted)
-    losses = []
-    for inputs, targets, share in training_parts(learn, batches, x, y, size):
-        if losses:
-            on_part()
-        logits = batches.logits(inputs, on_part)
-        if learn.iter == 0:
-            check_batch(logits, targets, learn.activation)
-        if learn.world is not None and isinstance(weight, Tensor):
-            logits.register_hook(partial(_of_what_counts, weight))
-        with learn.autocast():
-            loss = batch_loss(learn.loss_func, logits, targets)
-        loss = loss if share == 1 else loss * share
-        losses.append(loss.detach())
-        learn.scaler.scale(loss if weight is None else loss * weight).backward()
-    return losses
-
-
-def _weight(
-    learn: LearnerState, y: Tensor, counted: list[tuple[int, Tensor]]
-) -> float | Tensor | None:
-    """Times the loss of a batch, where its gradient is added to others; None = alone."""
-    world = learn.world
-    counts = world is None or world.at.counts
-    if is_sum(learn.loss_func):
-        return None if counts else 0.0
-    if learn.accumulate == 1 and world is None:
-        return None
-    n = len(y) if world is None else world.at.n
-    counted.append((n, target_weights(learn.loss_func, y).sum() * counts))
-    return counted[-1][1] / counted[0][0]  # about 1: fp16 must not overflow
-
-
-def _of_what_counts(weight: Tensor, grad: Tensor) -> Tensor:
-    """A gradient, none where nothing of a share counts: the mean of nothing is not finite."""
-    return grad.where(weight > 0, 0.0)
-
-
-@whole
-def _step(learn: LearnerState, losses: list[Tensor], counted: list[tuple[int, Tensor]]) -> bool:
-    """The loss of a batch, and after each `accumulate` batches an optimizer step; whether one."""
-    loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
-    learn.loss = loss if learn.world is None else _loss_of_all(learn.world, loss, counted)
-    learn.unrecorded = True
-    last = min(learn.iter - learn.iter % learn.accumulate + learn.accumulate, learn.n_iter) - 1
-    if learn.iter < last:
-        return False
-    if counted or learn.world is not None:
-        _divide_gradients(learn, counted)
-    if learn.clip_grad is not None:
-        learn.scaler.unscale_(learn.opt)
-        clip_grad_norm_(learn.model.parameters(), learn.clip_grad)
-    optimizer_step(partial(learn.scaler.step, learn.opt))
-    learn.scaler.update()
-    learn.opt.zero_grad()
-    return True
-
-
-def _divide_gradients(learn: LearnerState, counted: list[tuple[int, Tensor]]) -> None:
-    """Make the mean of the sum, of all processes too, and begin to count anew."""
-    whole = sum(weight for _, weight in counted) / counted[0][0] if counted else 1.0
-    if learn.world is not None:
-        whole = learn.world.sum_gradients(learn.model, whole)
-    if counted:
-        for p in learn.model.parameters():
-            if p.grad is not None:
-                p.grad /= whole
-    counted.clear()
-
-
-def _loss_of_all(world: World, loss: Tensor, counted: list[tuple[int, Tensor]]) -> Tensor:
-    """The loss of a batch of which this process has a share."""
-    return world.mean(loss, counted[-1][1]) if counted else world.total(loss * world.at.counts)
 
 
 def _agree(learn: LearnerState) -> None:

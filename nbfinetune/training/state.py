@@ -66,6 +66,11 @@ class Callback:
     runs_on = "first"
     is_last = False
 
+    @property
+    def itself(self) -> "Callback":
+        """The callback, or the one that it calls for others."""
+        return self
+
     def before_fit(self, learn: "LearnerState") -> None: ...
     def before_epoch(self, learn: "LearnerState") -> None: ...
     def before_batch(self, learn: "LearnerState") -> None: ...

@@ -11,7 +11,8 @@ import pytest
 
 from nbfinetune.cluster import answering, overview, owners
 from nbfinetune.cluster import engines as engines_module
-from nbfinetune.cluster.engines import ClusterError, EngineLost, Engines
+from nbfinetune.cluster.engines import Engines
+from nbfinetune.cluster.errors import ClusterError, EngineLost
 from nbfinetune.cluster.processes import of_cluster, runs
 from nbfinetune.cluster.profiles import files_of_local_clusters
 

@@ -14,7 +14,8 @@ import pytest
 
 from nbfinetune.cluster import engines as engines_module
 from nbfinetune.cluster import security
-from nbfinetune.cluster.engines import ClusterError, Engines
+from nbfinetune.cluster.engines import Engines
+from nbfinetune.cluster.errors import ClusterError
 from nbfinetune.cluster.overview import stop_all
 from nbfinetune.cluster.processes import of_cluster
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from nbfinetune.cluster import worker
-from nbfinetune.cluster.engines import Engines, Pending
+from nbfinetune.cluster.engines import Engines
 from nbfinetune.cluster.errors import ClusterError, EngineLost
+from nbfinetune.cluster.pending import Pending
 from nbfinetune.cluster.runs.engine_run import Failure
 from nbfinetune.cluster.worker import State
 
@@ -58,7 +59,6 @@ class Watch:
         self._first: tuple[Pending, float] | None = None
         self._others: dict[int, tuple[Pending, float]] = {}
         self._asked_all = self._heard = time.monotonic()
-        self._failures: dict[int, Failure] = {}
 
     @property
     def size(self) -> int:
@@ -144,7 +144,7 @@ class Watch:
             ) from None
 
     def _silent(self, ranks: set[int]) -> Broken:
-        return Broken(ranks, f"did not answer for {heartbeat():.0f} s", self._failures)
+        return Broken(ranks, f"did not answer for {heartbeat():.0f} s", {})
 
     def _broken(self, failures: dict[int, Failure], gone: set[int] = frozenset()) -> Broken:
         """Hear all, as an exchange fails in those that did nothing wrong."""

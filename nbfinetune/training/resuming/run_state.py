@@ -14,7 +14,6 @@ from nbfinetune.training.chosen_rates import ChosenRate
 from nbfinetune.training.fine_tuning.second_stage import SecondStage
 from nbfinetune.training.resuming.packing import Same, Unchanging
 from nbfinetune.training.resuming.run_folder import RunFolder
-from nbfinetune.training.spmd.first_worker import called_by
 from nbfinetune.training.state import Callback, LearnerState
 
 ROOT = "run"  # of the names of packed tensors
@@ -178,7 +177,7 @@ def callback_trees(cbs: Sequence[Callback], learn: LearnerState) -> list[Tree]:
     """The states of the callbacks that have one, in their order."""
     fixed = {name: p for name, p in learn.model.named_parameters() if not p.requires_grad}
     found = []
-    for cb in map(called_by, cbs):
+    for cb in (each.itself for each in cbs):
         if type(cb).state_dict is not Callback.state_dict:
             state = dict(cb.state_dict())
             if isinstance(state.get("weights"), dict):
@@ -201,7 +200,7 @@ def _as_before(name: str, value: object, fixed: Mapping[str, Tensor]) -> object:
 def put_callbacks(learn: LearnerState, cbs: Sequence[Callback], trees: Sequence[Tree]) -> None:
     """Give the callbacks their states, those of a class in their order: ours come last again."""
     left = list(trees)
-    for cb in map(called_by, cbs):
+    for cb in (each.itself for each in cbs):
         if type(cb).state_dict is Callback.state_dict:
             continue
         kind = type(cb).__qualname__

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nbfinetune.training.batches.streams import Streams, put_streams, streams_of
 from nbfinetune.training.callbacks import CancelFit, CancelTrain
+from nbfinetune.training.resuming.run_state import optimizer_tree, put_optimizer
 from nbfinetune.training.spmd.world import ASKED
 from nbfinetune.training.state import Callback, LearnerState
 
@@ -39,6 +40,10 @@ class InFirstWorker(Callback):
         self.cb = cb
         self.is_last = cb.is_last
         self._seen = [name for name in _EVENTS if getattr(type(cb), name) is not _default(name)]
+
+    @property
+    def itself(self) -> Callback:
+        return self.cb
 
     def _event(self, name: str, learn: LearnerState) -> None:
         # Parts of a batch are not the same in all; nor are workers that end by an error.
@@ -83,7 +88,7 @@ class InFirstWorker(Callback):
         return {
             "settings": after if after != before else None,
             "attributes": self._new_attributes(learn, attributes, loss),
-            "states": _states_tree(learn) if states_moved else None,
+            "optimizer": _optimizer_of(learn) if states_moved else None,
             "streams": now if _bytes(now) != _bytes(drawn) else None,
             "weights": _versions(_tensors(learn.model)) != weights,
             "cancels": cancels,
@@ -119,8 +124,8 @@ class InFirstWorker(Callback):
         if changes["attributes"] is not None:
             new = pickle.loads(changes["attributes"])
             vars(learn).update({k: _beside(learn, v) for k, v in new.items()})
-        if changes["states"] is not None:
-            _put_states(learn, changes["states"])
+        if changes["optimizer"] is not None:
+            put_optimizer(learn, changes["optimizer"])
         if changes["streams"] is not None:
             put_streams(learn, changes["streams"])
 
@@ -129,11 +134,6 @@ def in_first_worker(cbs: list[Callback]) -> list[Callback]:
     """The callbacks of a call as they are in a worker: those of the console stay there."""
     there = [cb for cb in cbs if cb.runs_on != "console"]
     return [cb if cb.runs_on == "all" else InFirstWorker(cb) for cb in there]
-
-
-def called_by(cb: Callback) -> Callback:
-    """The user's callback that one calls, or that itself."""
-    return cb.cb if isinstance(cb, InFirstWorker) else cb
 
 
 def _default(name: str) -> object:
@@ -211,27 +211,14 @@ def _states(learn: LearnerState) -> list[Tensor]:
     return [t for state in each for t in state.values() if isinstance(t, Tensor)]
 
 
-def _states_tree(learn: LearnerState) -> list[dict[str, object]]:
-    params = (p for g in learn.opt.param_groups for p in g["params"])
-    return [
-        {k: v.cpu() if isinstance(v, Tensor) else v for k, v in learn.opt.state.get(p, {}).items()}
-        for p in params
-    ]
-
-
-def _put_states(learn: LearnerState, states: list[dict[str, object]]) -> None:
-    params = [p for g in learn.opt.param_groups for p in g["params"]]
-    for p, values in zip(params, states, strict=True):
-        there = learn.opt.state.get(p, {})
-        if not values:
-            learn.opt.state.pop(p, None)
-            continue
-        learn.opt.state[p] = {
-            k: v.to(getattr(there.get(k), "device", "cpu" if k == "step" else p.device))
-            if isinstance(v, Tensor)
-            else v
-            for k, v in values.items()
-        }
+def _optimizer_of(learn: LearnerState) -> dict[str, object]:
+    """Its states, on the CPU as they are sent, and settings."""
+    tree = optimizer_tree(learn)
+    tree["states"] = {
+        i: {k: v.cpu() if isinstance(v, Tensor) else v for k, v in state.items()}
+        for i, state in tree["states"].items()
+    }
+    return tree
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
